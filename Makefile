@@ -1,0 +1,115 @@
+# Two commands for a new machine: `make quickstart`, `make test`. `make help` lists the others.
+#
+# PYTHON=...          interpreter of .venv        (first found: 3.11, which the pins were taken on)
+# PYTHON312=...       interpreter of .venv-latest
+# TORCH_FLAGS=...     pip options for torch alone, such as
+#                     --extra-index-url=https://download.pytorch.org/whl/cpu for a build without CUDA
+# MARKERS=...         tests to run; `MARKERS=` runs the slow ones too
+# PYTEST_FLAGS=...    passed on to pytest, such as -k entmax
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+VENV := .venv
+LATEST := .venv-latest
+BIN := $(VENV)/bin
+# Only errors: progress bars and notes on mirrors bury the line that matters in a log.
+PIP_INSTALL := -m pip install -qq --disable-pip-version-check
+PINNED := $(BIN)/python $(PIP_INSTALL) -c constraints.txt
+MARKERS ?= not slow
+PYTEST_FLAGS ?=
+TORCH_FLAGS ?=
+
+# $(call first_working,CANDIDATES,TEST): full path of the first candidate that starts and passes.
+# Asking `command -v` is not enough: a pyenv shim is on PATH and refuses to run, and Debian splits
+# ensurepip, without which there is no pip in a new environment, off its Python.
+first_working = $(shell for python in $(1); do \
+	"$$python" -c 'import ensurepip, sys; assert $(2); print(sys.executable)' 2>/dev/null && break; \
+	done)
+PYENV_VERSIONS := $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions
+
+PYTHON_SOURCE := $(origin PYTHON)
+PYTHON ?= $(call first_working,python3.11 python3.12 python3.13 python3 \
+	$(PYENV_VERSIONS)/3.1[1-3]*/bin/python,sys.version_info >= (3, 11))
+PYTHON312 ?= $(call first_working,python3.12 $(PYENV_VERSIONS)/3.12*/bin/python,\
+	sys.version_info[:2] == (3, 12))
+
+.PHONY: help setup quickstart test test-latest lint docs bench clean which-python312
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@echo "and each takes these variables:"
+	@sed -nE '3,9s/^#/ /p' $(firstword $(MAKEFILE_LIST))
+
+# ---------------------------------------------------------------- the environment
+
+setup: $(VENV)/.done-setup ## .venv with the package, pinned by constraints.txt
+ifneq ($(PYTHON_SOURCE),undefined)
+	@version='import sys; print(*sys.version_info[:2], sep=".")'; \
+	asked=$$("$(PYTHON)" -c "$$version"); has=$$($(BIN)/python -c "$$version"); \
+	[ "$$asked" = "$$has" ] || { \
+		echo "$(VENV) holds Python $$has, PYTHON asks for $$asked: run 'make clean' first." >&2; \
+		exit 1; }
+endif
+
+# pip comes last into a new environment, so its presence says that the environment is whole.
+$(BIN)/pip:
+	@[ -n "$(PYTHON)" ] || { \
+		echo "No Python >= 3.11 with ensurepip found: install one, or name it: make PYTHON=..." >&2; \
+		exit 1; }
+	"$(PYTHON)" -m venv --clear $(VENV)
+
+# torch goes first and alone: TORCH_FLAGS then picks its build without touching other packages.
+$(VENV)/.done-setup: pyproject.toml constraints.txt | $(BIN)/pip
+	@echo "Installing into $(VENV): some minutes the first time, nothing to see meanwhile."
+	$(PINNED) $(TORCH_FLAGS) torch
+	$(PINNED) -e .
+	@touch $@
+
+# One stamp for each extra, named after it.
+$(VENV)/.done-%: $(VENV)/.done-setup
+	$(PINNED) -e '.[$*]'
+	@touch $@
+
+# ---------------------------------------------------------------- what people run
+
+quickstart: setup $(VENV)/.done-tutorials ## train, map and annotate bundled data; writes quickstart/
+	$(BIN)/python tutorials/quickstart.py
+
+test: setup $(VENV)/.done-test ## the suite on the pinned versions
+	$(BIN)/python -m pytest -m "$(MARKERS)" $(PYTEST_FLAGS)
+
+# No stamp: the newest versions are what this is about, so pip looks for them at each run.
+test-latest: ## the suite on Python 3.12 and the newest versions of everything
+	@[ -n "$(PYTHON312)" ] || { \
+		echo "##### NO PYTHON 3.12 FOUND: nothing ran on the newest scvi-tools. #####" >&2; \
+		echo "##### Install it, or name it: make test-latest PYTHON312=...      #####" >&2; \
+		exit 1; }
+	@[ -x $(LATEST)/bin/pip ] || "$(PYTHON312)" -m venv --clear $(LATEST)
+	@echo "Installing into $(LATEST): some minutes the first time, nothing to see meanwhile."
+	$(LATEST)/bin/python $(PIP_INSTALL) --upgrade $(TORCH_FLAGS) torch
+	$(LATEST)/bin/python $(PIP_INSTALL) --upgrade --upgrade-strategy eager 'scvi-tools>=1.5' -e '.[test]'
+	$(LATEST)/bin/python -m pytest -m "$(MARKERS)" $(PYTEST_FLAGS)
+
+lint: setup $(VENV)/.done-lint ## style, imports and types; changes nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: setup $(VENV)/.done-doc ## the pages, into docs/_build; a warning is an error
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
+	@echo "Open docs/_build/index.html"
+
+bench: setup $(VENV)/.done-benchmark ## accuracy beside the baselines, as a table
+	$(BIN)/python benchmarks/accuracy.py
+
+clean: ## remove the environments and all that the commands above wrote
+	rm -rf $(VENV) $(LATEST) docs/_build docs/generated quickstart build dist lightning_logs
+	rm -rf .mypy_cache .pytest_cache .ruff_cache
+	find src tests tutorials benchmarks docs -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+# What test-latest would run on; empty where there is none.
+which-python312:
+	@echo "$(PYTHON312)"

@@ -1,0 +1,15 @@
+"""Cell-type annotation with scTab, in the grammar of scvi-tools."""
+
+from scvi_sctab import data, datasets, metrics, nn
+from scvi_sctab.model import SCTAB
+
+__all__ = ["SCTAB", "data", "datasets", "metrics", "nn", "plotting"]
+
+
+def __getattr__(name: str) -> object:
+    """Import the namespaces that need matplotlib when they are asked for."""
+    if name == "plotting":
+        from importlib import import_module
+
+        return import_module("scvi_sctab.plotting")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

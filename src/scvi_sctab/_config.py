@@ -1,0 +1,147 @@
+"""The only home of default hyperparameters."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields, replace
+from math import ceil
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Hyperparameters of the network; the defaults are the published scTab's."""
+
+    encoder: Literal["tabnet", "mlp", "linear"] = "tabnet"
+    n_d: int = 128
+    n_a: int = 64
+    n_steps: int = 1
+    gamma: float = 1.3
+    n_independent: int = 5
+    n_shared: int = 3
+    epsilon: float = 1e-15
+    virtual_batch_size: int = 256
+    momentum: float = 0.02
+    mask_type: Literal["entmax", "sparsemax"] = "entmax"
+    lambda_sparse: float = 1e-5
+    linear_skip: bool = False
+
+    def to_kwargs(self) -> dict[str, Any]:
+        """Return the fields as keyword arguments."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class PlanConfig:
+    """Hyperparameters of the training plan; the defaults are the published scTab's."""
+
+    lr: float = 5e-3
+    weight_decay: float = 0.05
+    skip_lr: float = 0.02
+    skip_momentum: float = 0.9
+    skip_weight_decay: float = 3e-4
+    schedule: Literal["one_cycle", "step"] = "step"
+    lr_decay: float = 0.9
+    gradient_clip_norm: float = 1.0
+
+    def to_kwargs(self) -> dict[str, Any]:
+        """Return the fields as keyword arguments."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long and on what to train; the defaults are the published scTab's."""
+
+    max_epochs: int | None = 48
+    max_steps: int | None = None
+    batch_size: int = 2048
+    train_size: float = 0.85
+    augment: bool = True
+    early_stopping_patience: int = 48
+
+    def n_epochs(self, n_batches: int) -> int:
+        """Epochs of ``n_batches`` steps each to train for."""
+        if self.max_epochs is not None:
+            return self.max_epochs
+        return ceil((self.max_steps or 1) / max(n_batches, 1))
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A network and its recipe."""
+
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    plan: PlanConfig = field(default_factory=PlanConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+PRESETS: dict[str, Preset] = {
+    # scTab as published (Fischer et al. 2024), which learnt from 15 million cells.
+    "paper": Preset(),
+    # NOTE[DIFF] Thousands of cells: measured in benchmarks/accuracy.py, told in the user guide.
+    "small": Preset(
+        network=NetworkConfig(
+            n_d=16,
+            n_a=16,
+            n_independent=1,
+            n_shared=1,
+            linear_skip=True,
+        ),
+        plan=PlanConfig(schedule="one_cycle"),
+        train=TrainConfig(
+            max_epochs=None,
+            max_steps=1_500,
+            batch_size=256,
+            train_size=0.9,
+            augment=False,
+            early_stopping_patience=1_000,
+        ),
+    ),
+}
+
+PAPER_FROM_N_CELLS = 200_000
+"""Labelled cells from which ``preset="auto"`` takes the published network."""
+
+
+def choose_preset(name: str, n_labeled_cells: int) -> str:
+    """Return the name of a preset; ``"auto"`` goes by the number of labelled cells.
+
+    Parameters
+    ----------
+    name
+        ``"auto"`` or a key of ``PRESETS``.
+    n_labeled_cells
+        How many cells there are to learn from.
+
+    Raises
+    ------
+    ValueError
+        If there is no such preset.
+    """
+    if name == "auto":
+        return "paper" if n_labeled_cells >= PAPER_FROM_N_CELLS else "small"
+    if name not in PRESETS:
+        raise ValueError(f"preset={name!r} is none of 'auto', {', '.join(map(repr, PRESETS))}.")
+    return name
+
+
+def override(config: NetworkConfig, overrides: dict[str, Any]) -> NetworkConfig:
+    """Change fields of a configuration.
+
+    Parameters
+    ----------
+    config
+        What to start from.
+    overrides
+        Fields to change.
+
+    Raises
+    ------
+    TypeError
+        If a field does not exist.
+    """
+    known = [f.name for f in fields(config)]
+    unknown = sorted(set(overrides) - set(known))
+    if unknown:
+        raise TypeError(f"SCTAB has no hyperparameters {unknown}; it has {known}.")
+    return replace(config, **overrides)

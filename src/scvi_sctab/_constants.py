@@ -1,0 +1,27 @@
+"""Registry keys, file names and numeric bounds."""
+
+from typing import Final
+
+DONOR_KEY: Final = "donor"
+"""Registry key of the donor field."""
+
+UNLABELED_CATEGORY: Final = "unknown"
+"""Label that marks cells without a label, unless ``setup_anndata`` is told another."""
+
+MIN_GENES: Final = 10
+"""Fewest genes a reference may have."""
+MIN_GENE_OVERLAP: Final = 0.25
+"""Share of the model's genes below which a query is refused."""
+WARN_GENE_OVERLAP: Final = 0.8
+"""Share of the model's genes below which a query is warned about."""
+MIN_CELLS_PER_LABEL: Final = 2
+"""Fewest cells a label may have."""
+
+N_NAMES_SHOWN: Final = 5
+"""How many names an error or a warning lists before it says how many more there are."""
+READ_BLOCK_CELLS: Final = 4096
+"""Cells read from a matrix at a time."""
+
+WEIGHTS_FILE: Final = "model.safetensors"
+METADATA_FILE: Final = "model.json"
+PICKLE_FILE: Final = "model.pt"

@@ -1,0 +1,45 @@
+"""From AnnData to tensors: counts, genes, labels, splits, augmentation."""
+
+from scvi_sctab.data._augmentation import donor_difference_vectors, group_means, sample_cells
+from scvi_sctab.data._counts import (
+    NotCountsError,
+    check_counts,
+    describe_empty_cells,
+    empty_cells,
+)
+from scvi_sctab.data._data_splitter import LabeledDataSplitter
+from scvi_sctab.data._genes import (
+    GeneAlignment,
+    GeneMismatchError,
+    align_genes,
+    check_genes,
+    strip_versions,
+)
+from scvi_sctab.data._obs import check_labels, get_column
+from scvi_sctab.data._reader import get_matrix, read_counts, to_tensor
+from scvi_sctab.data._splits import class_weights, split_by_donor, split_by_label, split_cells
+
+__all__ = [
+    "GeneAlignment",
+    "GeneMismatchError",
+    "LabeledDataSplitter",
+    "NotCountsError",
+    "align_genes",
+    "check_counts",
+    "check_genes",
+    "check_labels",
+    "class_weights",
+    "describe_empty_cells",
+    "donor_difference_vectors",
+    "empty_cells",
+    "get_column",
+    "get_matrix",
+    "group_means",
+    "read_counts",
+    "sample_cells",
+    "split_by_donor",
+    "split_by_label",
+    "split_cells",
+    "strip_versions",
+    "to_tensor",
+]

@@ -1,0 +1,167 @@
+"""Read any matrix of an AnnData in blocks of CSR rows, without holding more than a block."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+
+from scvi_sctab._constants import READ_BLOCK_CELLS
+from scvi_sctab.data._counts import NotCountsError, check_counts
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from scvi_sctab.data._genes import GeneAlignment
+
+
+def get_matrix(adata: AnnData, layer: str | None) -> Any:
+    """Return ``X`` or a layer as it is stored.
+
+    Parameters
+    ----------
+    adata
+        Any AnnData, in memory or backed.
+    layer
+        Name of a layer; ``None`` is ``X``.
+
+    Raises
+    ------
+    KeyError
+        If there is no such layer.
+    ValueError
+        If ``X`` is empty.
+    """
+    if layer is not None and layer not in adata.layers:
+        raise KeyError(
+            f"There is no layer {layer!r}; `adata.layers` has {sorted(adata.layers)}. "
+            "Without `layer`, counts are read from `adata.X`."
+        )
+    matrix = adata.X if layer is None else adata.layers[layer]
+    if matrix is None:
+        raise ValueError(
+            f"`adata.X` is empty; name the layer that holds counts: {sorted(adata.layers)}."
+        )
+    return matrix
+
+
+def _rows(matrix: Any, rows: slice | NDArray[np.int64]) -> sparse.csr_matrix:
+    if isinstance(matrix, h5py.Dataset) and not isinstance(rows, slice):
+        # HDF5 wants increasing positions; put them back in the order asked for.
+        unique, inverse = np.unique(rows, return_inverse=True)
+        return sparse.csr_matrix(matrix[unique])[inverse]
+    block = matrix[rows]
+    return sparse.csr_matrix(block.compute() if hasattr(block, "compute") else block)
+
+
+def _row_readable(matrix: Any, source: str) -> Any:
+    """Turn a matrix stored by columns into one whose rows can be read."""
+    if getattr(matrix, "format", None) != "csc":
+        return matrix
+    if not sparse.issparse(matrix):
+        warnings.warn(
+            f"`{source}` lies on disk by columns (CSC), so cells cannot be read one by one: the "
+            "whole matrix is read into memory. Store it as CSR to keep memory small.",
+            UserWarning,
+            stacklevel=2,
+        )
+        matrix = matrix.to_memory()
+    return matrix.tocsr()
+
+
+def counts_source(layer: str | None) -> str:
+    """Name of a matrix in messages."""
+    return "X" if layer is None else f"layers[{layer!r}]"
+
+
+def read_counts(
+    adata: AnnData,
+    layer: str | None = None,
+    indices: NDArray[np.int64] | None = None,
+    alignment: GeneAlignment | None = None,
+    block_size: int = READ_BLOCK_CELLS,
+) -> Iterator[sparse.csr_matrix]:
+    """Yield checked raw counts block by block.
+
+    Parameters
+    ----------
+    adata
+        In memory or backed; dense, CSR or CSC.
+    layer
+        Layer to read; ``None`` is ``X``.
+    indices
+        Cells to read, in this order; all if not given.
+    alignment
+        Maps columns to a model's genes; as they are if not given.
+    block_size
+        Cells per block.
+
+    Yields
+    ------
+    CSR blocks ``(at most block_size, n_genes)``, float32.
+
+    Raises
+    ------
+    NotCountsError
+        If a value is not a raw count.
+    """
+    source = counts_source(layer)
+    matrix = _row_readable(get_matrix(adata, layer), source)
+    n_cells = adata.n_obs if indices is None else len(indices)
+    for start in range(0, n_cells, block_size):
+        rows = slice(start, min(start + block_size, n_cells))
+        picked = rows if indices is None else indices[rows]
+        block = _rows(matrix, picked)
+        try:
+            check_counts(block, adata.obs_names[picked], adata.var_names, source)
+        except NotCountsError:
+            hint = where_counts_are(adata, layer)
+            check_counts(block, adata.obs_names[picked], adata.var_names, source, hint)
+        block = block.astype(np.float32, copy=False)
+        yield block if alignment is None else alignment.apply(block)
+
+
+def where_counts_are(adata: AnnData, layer: str | None) -> str:
+    """Say which other matrix of ``adata`` holds counts, if one does."""
+    others: dict[str, Any] = {f"layer={name!r}": adata.layers[name] for name in adata.layers}
+    if layer is not None:
+        others.pop(f"layer={layer!r}", None)
+        others["layer=None (`adata.X`)"] = adata.X
+    if adata.raw is not None:
+        others["adata.raw.to_adata()"] = adata.raw.X
+    for place, matrix in others.items():
+        if matrix is None:
+            continue
+        block = _rows(matrix, slice(0, min(100, adata.n_obs)))
+        try:
+            check_counts(block, adata.obs_names, [""] * block.shape[1])
+        except NotCountsError:
+            continue
+        return f"`{place}` holds counts"
+    return ""
+
+
+def to_tensor(block: sparse.csr_matrix, device: torch.device) -> torch.Tensor:
+    """Move a block to a device: dense where the host is the device, else sparse on the way.
+
+    Parameters
+    ----------
+    block
+        ``(n_cells, n_genes)``.
+    device
+        Where the tensor is wanted.
+    """
+    if device.type == "cpu":
+        return torch.from_numpy(block.toarray())
+    coordinates = block.tocoo()
+    positions = torch.from_numpy(np.stack([coordinates.row, coordinates.col]).astype(np.int64))
+    values = torch.from_numpy(coordinates.data)
+    return torch.sparse_coo_tensor(
+        positions.to(device), values.to(device), block.shape, check_invariants=False
+    )

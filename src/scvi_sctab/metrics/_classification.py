@@ -1,0 +1,78 @@
+"""How well labels are predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
+
+_SCORES = ["precision", "recall", "f1"]
+
+
+def f1_macro(truth: Sequence[str], predicted: Sequence[str]) -> float:
+    """Mean F1 over the labels that occur in the truth.
+
+    Parameters
+    ----------
+    truth, predicted
+        Labels, ``(n_cells,)``.
+
+    Examples
+    --------
+    >>> f1_macro(["B", "B", "NK"], ["B", "NK", "NK"])
+    0.6666666666666666
+    """
+    return float(classification_report(truth, predicted).loc["macro average", "f1"])
+
+
+def classification_report(truth: Sequence[str], predicted: Sequence[str]) -> pd.DataFrame:
+    """Precision, recall, F1 and number of cells per label, and their averages.
+
+    Parameters
+    ----------
+    truth, predicted
+        Labels, ``(n_cells,)``.
+
+    Returns
+    -------
+    A row per label that occurs in the truth, sorted, then ``macro average``,
+    ``weighted average`` (by number of cells) and ``accuracy`` (in every column).
+    """
+    true, guess = np.asarray(truth, dtype=str), np.asarray(predicted, dtype=str)
+    labels = np.unique(true)
+    columns = precision_recall_fscore_support(true, guess, labels=labels, zero_division=0)
+    report = pd.DataFrame(
+        dict(zip([*_SCORES, "n_cells"], columns, strict=True)),
+        index=pd.Index(labels, name="label"),
+    )
+    scores, n_cells = report[_SCORES], report["n_cells"]
+    accuracy = accuracy_score(true, guess)
+    report.loc["macro average"] = [*scores.mean(), len(true)]
+    report.loc["weighted average"] = [*np.average(scores, axis=0, weights=n_cells), len(true)]
+    report.loc["accuracy"] = [accuracy] * 3 + [len(true)]
+    return report.astype({"n_cells": int})
+
+
+def confusion(truth: Sequence[str], predicted: Sequence[str]) -> pd.DataFrame:
+    """Share of the cells of each true label that got each predicted label.
+
+    Parameters
+    ----------
+    truth, predicted
+        Labels, ``(n_cells,)``.
+
+    Returns
+    -------
+    True labels by predicted labels, both sorted; rows sum to one.
+    """
+    true, guess = np.asarray(truth, dtype=str), np.asarray(predicted, dtype=str)
+    labels = np.union1d(true, guess)
+    present = np.isin(labels, true)
+    counts = confusion_matrix(true, guess, labels=labels)[present]
+    return pd.DataFrame(
+        counts / counts.sum(axis=1, keepdims=True),
+        index=pd.Index(labels[present], name="true label"),
+        columns=pd.Index(labels, name="predicted label"),
+    )

@@ -1,0 +1,5 @@
+"""Models with the interface of scvi-tools."""
+
+from scvi_sctab.model._sctab import SCTAB
+
+__all__ = ["SCTAB"]

@@ -1,0 +1,154 @@
+"""Which genes the model looks at, and which decide."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import sparse
+
+from scvi_sctab.data import get_column
+from scvi_sctab.nn import TabNetEncoder, normalize_counts
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from torch import Tensor
+
+
+class AttributionMixin:
+    """Attention per cell, marker genes per group."""
+
+    def get_attention(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+    ) -> sparse.csr_matrix:
+        """Attention of each cell to each gene: TabNet's masks.
+
+        Attention says where the encoder looks, which is not the same as what decides: it often
+        falls on house-keeping genes, and the linear path of the small preset has none.
+        :meth:`get_markers` weighs both.
+
+        Parameters
+        ----------
+        adata, indices, batch_size
+            As in :meth:`~scvi_sctab.SCTAB.predict`.
+
+        Returns
+        -------
+        ``(n_cells, n_genes)``, genes in the order of ``model.gene_names``; rows sum to one.
+
+        Raises
+        ------
+        ValueError
+            If the encoder has no attention, or as in :meth:`~scvi_sctab.SCTAB.predict`.
+        """
+        self._require_trained()
+        encoder = self._attentive_encoder()
+
+        def attend(counts: Tensor) -> sparse.csr_matrix:
+            return sparse.csr_matrix(_attention(encoder, normalize_counts(counts)).cpu().numpy())
+
+        adata, cells = self._query(adata, indices)
+        parts = list(self._map_cells(attend, adata, cells, batch_size))
+        empty = sparse.csr_matrix((0, len(self.gene_names)), dtype=np.float32)
+        return sparse.vstack([empty, *parts], format="csr")
+
+    def get_markers(
+        self,
+        adata: AnnData | None = None,
+        groupby: str | None = None,
+        n_genes: int = 20,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+    ) -> pd.DataFrame:
+        """Genes that speak most for the predicted label, per group of cells.
+
+        A gene's score is its mean contribution over the cells of the group. With a linear path
+        that is ``(weight of the predicted label - mean weight over labels) * expression``; without
+        one it is ``attention * expression``, as in scTab.
+
+        Parameters
+        ----------
+        adata, indices, batch_size
+            As in :meth:`~scvi_sctab.SCTAB.predict`.
+        groupby
+            Column of ``adata.obs`` to group cells by; their predicted labels if not given.
+        n_genes
+            Genes per group.
+
+        Returns
+        -------
+        A row per group and gene, best first: ``group``, ``gene``, ``score``, ``attention`` (mean;
+        missing without TabNet) and ``expression`` (mean, log-normalised).
+
+        Raises
+        ------
+        KeyError
+            If there is no such column.
+        ValueError
+            If the encoder has no attention and there is no linear path, or as in
+            :meth:`~scvi_sctab.SCTAB.predict`.
+        """
+        self._require_trained()
+        adata, cells = self._query(adata, indices)
+        if groupby is None:
+            groups = pd.Categorical(self.predict(adata, cells, batch_size=batch_size))
+        else:
+            groups = pd.Categorical(get_column(adata.obs, groupby, "groupby").to_numpy()[cells])
+        sums = np.zeros((3, len(groups.categories), len(self.gene_names)))
+        start = 0
+        for values in self._map_cells(self._contributions, adata, cells, batch_size):
+            codes = groups.codes[start : start + len(values[0])]
+            member = np.eye(len(groups.categories))[codes].T
+            sums += np.stack([member @ value for value in values])
+            start += len(codes)
+        means = sums / np.maximum(np.bincount(groups.codes, minlength=sums.shape[1]), 1)[:, None]
+        order = np.argsort(-means[0], axis=1, kind="stable")[:, :n_genes]
+        rows = np.repeat(np.arange(len(order)), order.shape[1])
+        columns = order.ravel()
+        return pd.DataFrame(
+            {
+                "group": np.asarray(groups.categories)[rows],
+                "gene": self.gene_names[columns],
+                "score": means[0, rows, columns],
+                "attention": means[1, rows, columns],
+                "expression": means[2, rows, columns],
+            }
+        )
+
+    def _contributions(self, counts: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Score, attention and expression, each ``(n_cells, n_genes)``."""
+        x = normalize_counts(counts)
+        skip = self.module.linear_skip
+        if isinstance(self.module.encoder, TabNetEncoder):
+            attention = _attention(self.module.encoder, x)
+        else:
+            attention = torch.full_like(x, torch.nan)
+        if skip is not None:
+            predicted = self._logits(counts).argmax(dim=1)
+            score = (skip.weight - skip.weight.mean(dim=0))[predicted] * x
+        else:
+            self._attentive_encoder()
+            score = attention * x
+        return tuple(value.cpu().numpy() for value in (score, attention, x))
+
+    def _attentive_encoder(self) -> TabNetEncoder:
+        encoder = self.module.encoder
+        if not isinstance(encoder, TabNetEncoder):
+            raise ValueError(
+                f"{type(encoder).__name__} has no attention; build the model with "
+                "encoder='tabnet'."
+            )
+        return encoder
+
+
+def _attention(encoder: TabNetEncoder, x: Tensor) -> Tensor:
+    """Attention with rows that sum to one."""
+    attention = encoder.attention(x)
+    total = attention.sum(dim=1, keepdim=True)
+    return attention / total.masked_fill(total == 0, 1)

@@ -1,0 +1,223 @@
+"""Import the checkpoints that scTab published."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+from scipy import sparse
+from scvi.data import AnnDataManager
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import StepLR
+
+from scvi_sctab._constants import UNLABELED_CATEGORY
+from scvi_sctab.data import check_genes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_PREFIX = "classifier."
+_BUFFERS = ("class_weights", "child_lookup", "augmentations")
+_SCORE = re.compile(r"val_f1_macro=(\d+\.\d+)")
+# Cannot be read from shapes; taken from the checkpoint's own record.
+_RECORDED = ("gamma", "epsilon", "virtual_batch_size", "momentum", "mask_type")
+
+
+class PublishedCheckpointMixin:
+    """Models from the archives of scTab."""
+
+    @classmethod
+    def from_sctab_checkpoint(
+        cls,
+        path: str | os.PathLike,
+        var_names: Sequence[str],
+        labels: Sequence[str],
+    ) -> Any:
+        """Import a published scTab checkpoint; none of its pickled code is executed.
+
+        Parameters
+        ----------
+        path
+            A ``.ckpt`` file, or the directory of a run, whose checkpoint with the best validation
+            macro F1 is taken.
+        var_names
+            Genes in the order of the checkpoint: ``feature_id`` of the archive's ``var.parquet``
+            for Ensembl ids, or ``feature_name`` for symbols.
+        labels
+            Cell types in the order of the checkpoint: ``label`` of the archive's
+            ``categorical_lookup/cell_type.parquet``.
+
+        Returns
+        -------
+        A trained model without an AnnData, to predict with.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no checkpoint.
+        ValueError
+            If the file is not a scTab TabNet checkpoint, holds anything but tensors and settings,
+            or does not fit ``var_names`` and ``labels``.
+
+        Examples
+        --------
+        >>> genes = pd.read_parquet("minimal/var.parquet").feature_id  # doctest: +SKIP
+        >>> types = pd.read_parquet(
+        ...     "minimal/categorical_lookup/cell_type.parquet"
+        ... ).label  # doctest: +SKIP
+        >>> SCTAB.from_sctab_checkpoint("scTab/run5", genes, types)  # doctest: +SKIP
+        """
+        path = find_checkpoint(Path(path))
+        checkpoint = read_checkpoint(path)
+        state = network_state(checkpoint, path)
+        hyperparameters = read_hyperparameters(state, checkpoint.get("hyper_parameters", {}))
+        n_labels, n_genes = (
+            len(state["final_mapping.weight"]),
+            len(state["encoder.initial_bn.weight"]),
+        )
+        if len(var_names) != n_genes or len(labels) != n_labels:
+            raise ValueError(
+                f"{path} has {n_genes:,} genes and {n_labels:,} labels, but {len(var_names):,} "
+                f"var_names and {len(labels):,} labels were given."
+            )
+        model = cls(
+            registry=make_registry(cls, var_names, labels), preset="paper", **hyperparameters
+        )
+        position = {label: i for i, label in enumerate(map(str, labels))}
+        order = torch.tensor([position[label] for label in model.labels])
+        state["final_mapping.weight"] = state["final_mapping.weight"][order]
+        model.module.load_state_dict(state)
+        model.module.eval()
+        model.is_trained_ = True
+        return model
+
+    @classmethod
+    def from_sctab_checkpoints(
+        cls,
+        path: str | os.PathLike,
+        var_names: Sequence[str],
+        labels: Sequence[str],
+    ) -> list[Any]:
+        """Import all runs of a published archive; see :meth:`from_sctab_checkpoint`.
+
+        Parameters
+        ----------
+        path
+            Directory with ``run1``, ``run2``, ...
+        var_names, labels
+            As in :meth:`from_sctab_checkpoint`.
+
+        Returns
+        -------
+        A model per run. Their mean ``predict(soft=True)`` is scTab's deep ensemble.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no run.
+        ValueError
+            As in :meth:`from_sctab_checkpoint`.
+        """
+        runs = sorted(Path(path).glob("run*"), key=lambda run: (len(run.name), run.name))
+        if not runs:
+            raise FileNotFoundError(f"There is no run1, run2, ... in {path}.")
+        return [cls.from_sctab_checkpoint(run, var_names, labels) for run in runs]
+
+
+def find_checkpoint(path: Path) -> Path:
+    """Return the checkpoint file of a run: best macro F1, of equals the first by name."""
+    if path.is_file():
+        return path
+    scores = {
+        file: float(match[1])
+        for file in sorted(path.glob("*.ckpt"))
+        if (match := _SCORE.search(file.name))
+    }
+    if not scores:
+        raise FileNotFoundError(f"There is no checkpoint `val_f1_macro_epoch=...ckpt` in {path}.")
+    return max(scores, key=lambda file: scores[file])
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a Lightning checkpoint as data only; its large buffers stay on disk."""
+    try:
+        # The names of these two classes stand among the settings; no instance of them is made.
+        with torch.serialization.safe_globals([AdamW, StepLR]):
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:
+        raise ValueError(
+            f"{path} is not a checkpoint that can be read without running code from it: {error}"
+        ) from error
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise ValueError(f"{path} is not a Lightning checkpoint: it has no state_dict.")
+    return checkpoint
+
+
+def network_state(checkpoint: dict[str, Any], path: Path) -> dict[str, Tensor]:
+    """Return the state dict of the network and check that aliases hold the same weights."""
+    state = {
+        name.removeprefix(_PREFIX): tensor
+        for name, tensor in checkpoint["state_dict"].items()
+        if name.startswith(_PREFIX)
+    }
+    if "encoder.initial_bn.weight" not in state or "final_mapping.weight" not in state:
+        raise ValueError(
+            f"{path} is not a checkpoint of scTab's TabNet: it has {sorted(state)[:3]}."
+        )
+    first = "encoder.initial_splitter.shared.shared_layers"
+    for name, tensor in state.items():
+        match = re.search(
+            r"\.shared\.(?:shared_layers\.(\d+)|glu_layers\.(\d+)\.fc)\.weight$", name
+        )
+        if match and not torch.equal(tensor, state[f"{first}.{match[1] or match[2]}.weight"]):
+            raise ValueError(f"{path} is damaged: shared weights differ at {name}.")
+    return state
+
+
+def read_hyperparameters(state: dict[str, Tensor], recorded: dict[str, Any]) -> dict[str, Any]:
+    """Read hyperparameters from shapes, and from the record what shapes do not show."""
+
+    def count(pattern: str) -> int:
+        return len({m[1] for name in state if (m := re.match(pattern, name))})
+
+    hyperparameters = {
+        "n_d": state["final_mapping.weight"].shape[1],
+        "n_a": state["encoder.att_transformers.0.fc.weight"].shape[1],
+        "n_steps": count(r"encoder\.att_transformers\.(\d+)\."),
+        "n_shared": count(r"encoder\.initial_splitter\.shared\.glu_layers\.(\d+)\."),
+        "n_independent": count(r"encoder\.initial_splitter\.specifics\.glu_layers\.(\d+)\."),
+    }
+    return hyperparameters | {key: recorded[key] for key in _RECORDED if key in recorded}
+
+
+def make_registry(cls: Any, var_names: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
+    """Registry of a reference with these genes and labels, without its cells."""
+    genes = check_genes(list(var_names))
+    names = pd.Index(labels).astype(str)
+    if names.has_duplicates:
+        raise ValueError(f"Labels stand twice: {list(names[names.duplicated()])}.")
+    # The host warns of labels with fewer than three cells.
+    column = np.repeat(names.to_numpy(), 3)
+    adata = AnnData(
+        sparse.csr_matrix((len(column), len(genes)), dtype=np.float32),
+        obs=pd.DataFrame({"cell_type": column}, index=np.arange(len(column)).astype(str)),
+        var=pd.DataFrame(index=genes),
+    )
+    arguments = {
+        "layer": None,
+        "labels_key": "cell_type",
+        "unlabeled_category": UNLABELED_CATEGORY,
+    }
+    manager = AnnDataManager(
+        fields=cls._fields(**arguments),
+        setup_method_args={"model_name": cls.__name__, "setup_args": arguments},
+    )
+    manager.register_fields(adata)
+    return manager.registry

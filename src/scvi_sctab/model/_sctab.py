@@ -1,0 +1,383 @@
+"""SCTAB: set up, build, train. Prediction, attribution and files are in its mixins."""
+
+from __future__ import annotations
+
+import logging
+from math import ceil
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from scvi import REGISTRY_KEYS, settings
+from scvi.data import AnnDataManager
+from scvi.data.fields import (
+    BaseAnnDataField,
+    CategoricalJointObsField,
+    CategoricalObsField,
+    LabelsWithUnlabeledObsField,
+    LayerField,
+)
+from scvi.model.base import BaseModelClass
+from scvi.train import TrainRunner
+
+from scvi_sctab._config import PRESETS, NetworkConfig, choose_preset, override
+from scvi_sctab._constants import DONOR_KEY, UNLABELED_CATEGORY
+from scvi_sctab.data import (
+    LabeledDataSplitter,
+    check_genes,
+    check_labels,
+    class_weights,
+    describe_empty_cells,
+    donor_difference_vectors,
+    empty_cells,
+    get_column,
+    read_counts,
+    sample_cells,
+)
+from scvi_sctab.model._attribution import AttributionMixin
+from scvi_sctab.model._checkpoint import CheckpointMixin
+from scvi_sctab.model._prediction import PredictionMixin
+from scvi_sctab.module import CellTypeClassifier, build_encoder
+from scvi_sctab.train import ClassifierTrainingPlan, RestoreBestWeights
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
+
+_MONITOR = "validation_f1_macro"
+_MAX_VALIDATIONS = 25
+
+
+class SCTAB(PredictionMixin, AttributionMixin, CheckpointMixin, BaseModelClass):
+    """Cell types from raw counts with scTab :cite:p:`Fischer24`.
+
+    Learns cell types from an annotated reference and predicts them for cells it has not seen, of
+    other donors and other studies. Genes are matched by name in every call.
+
+    Parameters
+    ----------
+    adata
+        AnnData registered by :meth:`setup_anndata`.
+    preset
+        ``"paper"`` is the published network and recipe, ``"small"`` one for thousands of cells:
+        a smaller TabNet with a linear path from genes to labels. ``"auto"`` takes ``"paper"``
+        from 200,000 labelled cells on, and says which it took.
+    registry
+        Registry of a saved model, in place of ``adata``.
+    **overrides
+        Hyperparameters to change; the preset gives the others:
+
+        - ``encoder`` (``"tabnet"``, ``"mlp"`` or ``"linear"``): what embeds genes.
+        - ``n_d``, ``n_a`` (int): width of the embedding, and of what steers attention.
+        - ``n_steps`` (int): attention steps.
+        - ``gamma`` (float): how freely later steps attend to the same gene; 1 is never.
+        - ``n_independent``, ``n_shared`` (int): gated layers of each step, and of all steps.
+        - ``epsilon`` (float): added to the mask within the logarithm of its entropy.
+        - ``virtual_batch_size`` (int), ``momentum`` (float): of ghost batch norm.
+        - ``mask_type`` (``"entmax"`` or ``"sparsemax"``): what makes attention sparse.
+        - ``lambda_sparse`` (float): weight of the entropy of attention in the loss.
+        - ``linear_skip`` (bool): whether a linear path runs beside the encoder.
+
+    Raises
+    ------
+    TypeError
+        If a hyperparameter does not exist.
+    ValueError
+        If the preset does not exist, or neither ``adata`` nor ``registry`` is given.
+
+    Examples
+    --------
+    >>> from scvi_sctab import SCTAB, datasets
+    >>> reference, query = datasets.pbmc_kang18(), datasets.pbmc3k()
+    >>> SCTAB.setup_anndata(reference, labels_key="cell_type", donor_key="donor_id")
+    >>> model = SCTAB(reference)
+    >>> model.train()  # doctest: +SKIP
+    >>> query.obs = query.obs.join(model.annotate(query))  # doctest: +SKIP
+
+    Notes
+    -----
+    The user guide has the equations, and where this leaves the paper and why.
+    """
+
+    _module_cls = CellTypeClassifier
+    _training_plan_cls = ClassifierTrainingPlan
+    _data_splitter_cls = LabeledDataSplitter
+    _train_runner_cls = TrainRunner
+
+    @classmethod
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        layer: str | None = None,
+        labels_key: str | None = None,
+        unlabeled_category: str = UNLABELED_CATEGORY,
+        batch_key: str | None = None,
+        donor_key: str | None = None,
+        categorical_covariate_keys: list[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Check a reference and register where its counts and labels are.
+
+        Parameters
+        ----------
+        adata
+            Reference of raw counts, ``(n_cells, n_genes)``; dense, CSR or CSC. Columns whose
+            names start with ``_scvi`` are added to its ``obs``.
+        layer
+            Layer with raw counts; ``None`` is ``adata.X``.
+        labels_key
+            Column of ``adata.obs`` with cell types, strings or categories.
+        unlabeled_category
+            Label of cells that have none; they are not learnt from.
+        batch_key
+            Column with technical batches (assay, study). Recorded for mapping queries; no encoder
+            of genes conditions on it yet.
+        donor_key
+            Column with donors. Whole donors are then held out for validation.
+        categorical_covariate_keys
+            Columns with other categories, recorded as ``batch_key`` is.
+        **kwargs
+            Passed to :meth:`~scvi.data.AnnDataManager.register_fields`.
+
+        Raises
+        ------
+        KeyError
+            If a column or the layer does not exist.
+        ValueError
+            If ``X`` does not hold raw counts, cells are empty, genes stand twice or are too few,
+            a column has missing values, or the labels cannot be learnt.
+
+        Warns
+        -----
+        UserWarning
+            If a label comes from one donor only.
+        """
+        if labels_key is None:
+            raise ValueError(
+                f"Name the column with cell types, `labels_key=`: one of {list(adata.obs)}."
+            )
+        if "source_registry" not in kwargs:
+            _check_reference(adata, layer, labels_key, unlabeled_category, batch_key, donor_key)
+            for key in categorical_covariate_keys or ():
+                get_column(adata.obs, key, "categorical_covariate_keys")
+        setup_method_args = cls._get_setup_method_args(**locals())
+        fields = cls._fields(
+            layer, labels_key, unlabeled_category, batch_key, donor_key, categorical_covariate_keys
+        )
+        manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
+        manager.register_fields(adata, **kwargs)
+        cls.register_manager(manager)
+
+    @staticmethod
+    def _fields(
+        layer: str | None,
+        labels_key: str,
+        unlabeled_category: str,
+        batch_key: str | None = None,
+        donor_key: str | None = None,
+        categorical_covariate_keys: list[str] | None = None,
+    ) -> list[BaseAnnDataField]:
+        """List what is registered of an AnnData."""
+        fields = [
+            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True),
+            LabelsWithUnlabeledObsField(REGISTRY_KEYS.LABELS_KEY, labels_key, unlabeled_category),
+            CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
+            CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, categorical_covariate_keys),
+        ]
+        if donor_key is not None:
+            fields.append(CategoricalObsField(DONOR_KEY, donor_key))
+        return fields
+
+    def __init__(
+        self,
+        adata: AnnData | None = None,
+        preset: str = "auto",
+        *,
+        registry: dict | None = None,
+        **overrides: Any,
+    ):
+        super().__init__(adata, registry)
+        asked = preset
+        preset = choose_preset(preset, self._n_labeled_cells())
+        config = override(PRESETS[preset].network, overrides)
+        if asked == "auto":
+            logger.info(f"preset='auto' took {preset!r} for {self._n_labeled_cells():,} cells.")
+        # Record what was resolved, so that a saved model does not follow later defaults.
+        overrides = config.to_kwargs()
+        self.init_params_ = self._get_init_params(locals())
+        self.preset_ = preset
+        self.module = self._module_cls(
+            build_encoder(len(self.gene_names), config),
+            len(self.gene_names),
+            len(self.labels),
+            linear_skip=config.linear_skip,
+            lambda_sparse=config.lambda_sparse,
+        )
+        self._model_summary_string = self._summarize(config)
+
+    def _summarize(self, config: NetworkConfig) -> str:
+        shape = f"{len(self.gene_names):,} genes, {len(self.labels)} labels"
+        skip = " + linear path" if config.linear_skip else ""
+        n_parameters = sum(p.numel() for p in self.module.parameters())
+        return (
+            f"SCTAB, preset {self.preset_!r}: {config.encoder}{skip}, {shape}, "
+            f"{n_parameters:,} parameters"
+        )
+
+    def _n_labeled_cells(self) -> int:
+        if self.adata_manager is None:
+            return int(self.summary_stats.n_cells)
+        codes = self.adata_manager.get_from_registry(REGISTRY_KEYS.LABELS_KEY)
+        return int((np.asarray(codes) < len(self.labels)).sum())
+
+    def train(
+        self,
+        max_epochs: int | None = None,
+        *,
+        train_size: float | None = None,
+        validation_size: float | None = None,
+        batch_size: int | None = None,
+        early_stopping: bool = True,
+        check_val_every_n_epoch: int | None = None,
+        accelerator: str = "auto",
+        devices: int | list[int] | str = "auto",
+        datasplitter_kwargs: dict[str, Any] | None = None,
+        plan_kwargs: dict[str, Any] | None = None,
+        **trainer_kwargs: Any,
+    ) -> None:
+        """Train on the labelled cells of the reference; the preset gives what is not given here.
+
+        The weights of the epoch with the best macro F1 on held-out cells are kept. Cells are held
+        out by donor if a ``donor_key`` was set up.
+
+        Parameters
+        ----------
+        max_epochs
+            Epochs.
+        train_size
+            Share of labelled cells to train on; 1 trains on all and keeps the last weights.
+        validation_size
+            Share to validate on; all the rest if not given.
+        batch_size
+            Cells per step.
+        early_stopping
+            Whether to stop when the macro F1 no longer gets better.
+        check_val_every_n_epoch
+            How often to validate.
+        accelerator, devices
+            Where to train; a GPU if there is one.
+        datasplitter_kwargs
+            Further arguments of :class:`~scvi_sctab.data.LabeledDataSplitter`.
+        plan_kwargs
+            Further arguments of :class:`~scvi_sctab.train.ClassifierTrainingPlan`.
+        **trainer_kwargs
+            Further arguments of :class:`~scvi.train.Trainer`.
+
+        Raises
+        ------
+        ValueError
+            If the model has no AnnData, or the sizes of the sets do not fit.
+        """
+        if self.adata is None:
+            raise ValueError("This model has no AnnData to train on: `SCTAB.load(path, adata)`.")
+        preset = PRESETS[self.preset_]
+        splitter = self._data_splitter_cls(
+            self.adata_manager,
+            len(self.labels),
+            train_size=train_size or preset.train.train_size,
+            validation_size=validation_size,
+            batch_size=batch_size or preset.train.batch_size,
+            **{"seed": _seed(), **(datasplitter_kwargs or {})},
+        )
+        plan = self._training_plan_cls(
+            self.module,
+            class_weights=torch.from_numpy(
+                class_weights(splitter.labels[splitter.train_idx], len(self.labels))
+            ),
+            augmentation_vectors=self._augmentation_vectors(splitter),
+            **{**preset.plan.to_kwargs(), **(plan_kwargs or {})},
+        )
+        max_epochs = max_epochs or preset.train.n_epochs(len(splitter.train_dataloader()))
+        if splitter.n_val:
+            trainer_kwargs["callbacks"] = [
+                RestoreBestWeights(_MONITOR, "max"),
+                *trainer_kwargs.pop("callbacks", ()),
+            ]
+            every = check_val_every_n_epoch or ceil(max_epochs / _MAX_VALIDATIONS)
+            trainer_kwargs |= {
+                "check_val_every_n_epoch": every,
+                "early_stopping": early_stopping,
+                "early_stopping_monitor": _MONITOR,
+                "early_stopping_mode": "max",
+                "early_stopping_patience": preset.train.early_stopping_patience,
+            } | trainer_kwargs
+        # Loading and predicting leave the module in eval mode, in which Lightning would train it.
+        self.module.train()
+        self._train_runner_cls(
+            self,
+            training_plan=plan,
+            data_splitter=splitter,
+            max_epochs=max_epochs,
+            accelerator=accelerator,
+            devices=devices,
+            **{"log_every_n_steps": 1, **trainer_kwargs},
+        )()
+
+    def _augmentation_vectors(self, splitter: LabeledDataSplitter) -> torch.Tensor | None:
+        """Differences between the donors of the training cells, if the preset augments."""
+        if not PRESETS[self.preset_].train.augment or splitter.donors is None:
+            return None
+        cells = np.sort(splitter.train_idx)
+        cells = cells[sample_cells(splitter.labels[cells], _seed())]
+        vectors = donor_difference_vectors(
+            read_counts(self.adata, self.layer, cells),
+            splitter.labels[cells],
+            splitter.donors[cells],
+            _seed(),
+        )
+        return torch.from_numpy(vectors) if len(vectors) else None
+
+    @property
+    def layer(self) -> str | None:
+        """Layer that counts are read from; ``None`` is ``X``."""
+        return self.registry["setup_args"]["layer"]
+
+    @property
+    def labels(self) -> NDArray[np.str_]:
+        """Cell types that the model knows, in the order of its logits."""
+        state = self.registry["field_registries"][REGISTRY_KEYS.LABELS_KEY]["state_registry"]
+        mapping = np.asarray(state["categorical_mapping"]).astype(str)
+        return mapping[mapping != str(state["unlabeled_category"])]
+
+    @property
+    def gene_names(self) -> NDArray[np.str_]:
+        """Genes that the model reads, in its order, without Ensembl versions."""
+        state = self.registry["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]
+        return check_genes(state["column_names"]).to_numpy(dtype=str)
+
+
+def _seed() -> int:
+    return 0 if settings.seed is None else settings.seed
+
+
+def _check_reference(
+    adata: AnnData,
+    layer: str | None,
+    labels_key: str,
+    unlabeled_category: str,
+    batch_key: str | None,
+    donor_key: str | None,
+) -> None:
+    check_genes(adata.var_names)
+    for key, argument in ((batch_key, "batch_key"), (donor_key, "donor_key")):
+        if key is not None:
+            get_column(adata.obs, key, argument)
+    check_labels(adata.obs, labels_key, unlabeled_category, donor_key)
+    start, empty = 0, []
+    for block in read_counts(adata, layer):
+        empty.extend(adata.obs_names[start + empty_cells(block)])
+        start += block.shape[0]
+    if empty:
+        raise ValueError(describe_empty_cells(empty, adata.n_obs))

@@ -1,0 +1,90 @@
+"""A model's attributes as JSON and arrays, which execute nothing when read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+_KIND = "__kind__"
+
+
+class NotPortableError(TypeError):
+    """A value cannot be written without pickle."""
+
+
+def encode(value: Any, arrays: dict[str, NDArray]) -> Any:
+    """Turn a value into JSON; numeric arrays go to ``arrays`` and leave their name.
+
+    Parameters
+    ----------
+    value
+        Scalars, strings, lists, tuples, dicts, arrays, frames and indices, nested at will.
+    arrays
+        Receives numeric arrays.
+
+    Raises
+    ------
+    NotPortableError
+        If ``value`` is of another type.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list):
+        return [encode(item, arrays) for item in value]
+    if isinstance(value, tuple):
+        return {_KIND: "tuple", "items": [encode(item, arrays) for item in value]}
+    if isinstance(value, dict):
+        items = [[encode(k, arrays), encode(v, arrays)] for k, v in value.items()]
+        return {_KIND: "dict", "items": items}
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().numpy()
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        name = f"array.{len(arrays)}"
+        arrays[name] = np.ascontiguousarray(value)
+        return {_KIND: "array", "name": name}
+    if isinstance(value, np.ndarray) and value.dtype.kind in "OUS":
+        return {_KIND: "strings", "items": [encode(item, arrays) for item in value.ravel()]}
+    if isinstance(value, pd.DataFrame):
+        parts = {
+            "columns": [encode(name, arrays) for name in value.columns],
+            "values": [encode(value[name].to_numpy(), arrays) for name in value.columns],
+            "index": encode(value.index.to_numpy(), arrays),
+        }
+        return {_KIND: "frame", "name": value.index.name, **parts}
+    raise NotPortableError(f"A {type(value).__name__} cannot be written without pickle.")
+
+
+def decode(value: Any, arrays: dict[str, NDArray]) -> Any:
+    """Undo :func:`encode`.
+
+    Parameters
+    ----------
+    value
+        What it returned.
+    arrays
+        The arrays that it filled.
+    """
+    if isinstance(value, list):
+        return [decode(item, arrays) for item in value]
+    if not isinstance(value, dict):
+        return value
+    kind = value[_KIND]
+    if kind == "tuple":
+        return tuple(decode(item, arrays) for item in value["items"])
+    if kind == "dict":
+        return {decode(k, arrays): decode(v, arrays) for k, v in value["items"]}
+    if kind == "array":
+        return arrays[value["name"]]
+    if kind == "strings":
+        return np.array([decode(item, arrays) for item in value["items"]], dtype=object)
+    if kind == "frame":
+        columns = [decode(column, arrays) for column in value["values"]]
+        index = pd.Index(decode(value["index"], arrays), name=value["name"])
+        return pd.DataFrame(dict(zip(value["columns"], columns, strict=True)), index=index)
+    raise ValueError(f"Unknown kind {kind!r}: the file was written by a newer version.")

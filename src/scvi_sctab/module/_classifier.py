@@ -1,0 +1,121 @@
+"""Encoder, head, and the linear path beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from scvi import REGISTRY_KEYS
+from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
+from torch import Tensor, nn
+
+from scvi_sctab.nn import (
+    UNLABELED_CODE,
+    label_head,
+    normalize_counts,
+    weighted_cross_entropy,
+)
+
+if TYPE_CHECKING:
+    from scvi_sctab._types import Encoder
+
+
+class CellTypeClassifier(BaseModuleClass):
+    r"""Cell types from raw counts: normalise, encode, classify.
+
+    .. math:: x = \\log(1 + 10^4 c / \\textstyle\\sum_g c_g), \\qquad
+              \\ell = W_d\\, z(x) + (W_s\\, x + b)
+
+    with :math:`z` the encoder and the last term only if ``linear_skip``. Without it, and with a
+    TabNet encoder, state-dict keys are those of the published scTab checkpoints.
+
+    Parameters
+    ----------
+    encoder
+        Embeds log-normalised expression.
+    n_genes
+        Number of genes.
+    n_labels
+        Number of labels.
+    linear_skip
+        Whether a linear path leads from genes to logits, beside the encoder. NOTE[DIFF] scTab has
+        none; see the user guide for what it is worth on small references.
+    lambda_sparse
+        Weight of the entropy of the attention in the loss.
+
+    Notes
+    -----
+    - input: raw counts ``(n_cells, n_genes)`` over the model's genes, dense or sparse.
+    - output: logits ``(n_cells, n_labels)``.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        n_genes: int,
+        n_labels: int,
+        *,
+        linear_skip: bool = False,
+        lambda_sparse: float = 0.0,
+    ):
+        super().__init__()
+        self.n_labels = n_labels
+        self.lambda_sparse = lambda_sparse
+        self.encoder = encoder
+        self.final_mapping = label_head(encoder.n_output, n_labels)
+        self.linear_skip = nn.Linear(n_genes, n_labels) if linear_skip else None
+        if self.linear_skip is not None:
+            for parameter in (self.final_mapping.weight, *self.linear_skip.parameters()):
+                nn.init.zeros_(parameter)
+
+    def _get_inference_input(
+        self, tensors: dict[str, Tensor], transform: Callable[[Tensor], Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Normalise counts; ``transform`` is what training does to the result."""
+        x = normalize_counts(tensors[REGISTRY_KEYS.X_KEY])
+        return {"x": x if transform is None else transform(x)}
+
+    @auto_move_data
+    def inference(self, x: Tensor) -> dict[str, Tensor]:
+        """Embed log-normalised expression."""
+        embedding, mask_loss = self.encoder(x)
+        return {"x": x, "z": embedding, "mask_loss": mask_loss}
+
+    def _get_generative_input(
+        self, tensors: dict[str, Tensor], inference_outputs: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        return {"x": inference_outputs["x"], "z": inference_outputs["z"]}
+
+    @auto_move_data
+    def generative(self, x: Tensor, z: Tensor) -> dict[str, Tensor]:
+        """Classify embedded cells."""
+        logits = self.final_mapping(z)
+        if self.linear_skip is not None:
+            logits = logits + self.linear_skip(x)
+        return {"logits": logits}
+
+    def loss(
+        self,
+        tensors: dict[str, Tensor],
+        inference_outputs: dict[str, Tensor],
+        generative_outputs: dict[str, Tensor],
+        class_weights: Tensor | None = None,
+    ) -> LossOutput:
+        """Weighted cross-entropy over labelled cells, with the sparsity term."""
+        logits = generative_outputs["logits"]
+        labels = tensors[REGISTRY_KEYS.LABELS_KEY].flatten()
+        # The host codes cells without a label after all labels.
+        labels = labels.masked_fill(labels >= self.n_labels, UNLABELED_CODE)
+        loss = weighted_cross_entropy(
+            logits, labels, class_weights, inference_outputs["mask_loss"], self.lambda_sparse
+        )
+        return LossOutput(
+            loss=loss,
+            n_obs_minibatch=len(labels),
+            logits=logits,
+            true_labels=labels,
+        )
+
+    def sample(self, *args: object, **kwargs: object) -> None:
+        """Not defined for a classifier."""
+        raise NotImplementedError("A classifier does not generate cells.")

@@ -1,0 +1,100 @@
+"""What an encoder returns, and the two plain ones."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+
+class EncoderOutput(NamedTuple):
+    """What every encoder returns.
+
+    Attributes
+    ----------
+    embedding
+        ``(n_cells, n_output)``.
+    mask_loss
+        ``()``; negative entropy of the attention, at most 0, and 0 without attention.
+    """
+
+    embedding: Tensor
+    mask_loss: Tensor
+
+
+class MLPEncoder(nn.Module):
+    """Fully connected layers, the MLP that scTab compares itself with.
+
+    Parameters
+    ----------
+    input_dim
+        Number of genes.
+    n_output
+        Width of every layer and of the embedding.
+    n_layers
+        Number of layers.
+    dropout
+        Dropout rate after each layer.
+
+    Notes
+    -----
+    - input: ``(n_cells, input_dim)``, log-normalised expression.
+    - output: :class:`~scvi_sctab.nn.EncoderOutput` with an embedding ``(n_cells, n_output)``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> MLPEncoder(100, n_output=16)(torch.rand(32, 100)).embedding.shape
+    torch.Size([32, 16])
+    """
+
+    def __init__(
+        self, input_dim: int, n_output: int = 128, n_layers: int = 8, dropout: float = 0.1
+    ):
+        super().__init__()
+        self.n_output = n_output
+        widths = [input_dim] + [n_output] * n_layers
+        self.layers = nn.Sequential(
+            *(
+                nn.Sequential(
+                    nn.Linear(before, after), nn.BatchNorm1d(after), nn.SiLU(), nn.Dropout(dropout)
+                )
+                for before, after in zip(widths, widths[1:], strict=False)
+            )
+        )
+
+    def forward(self, x: Tensor) -> EncoderOutput:
+        """Embed cells."""
+        return EncoderOutput(self.layers(x), x.new_zeros(()))
+
+
+class LinearEncoder(nn.Module):
+    """One linear layer: with the label head, a low-rank softmax regression.
+
+    Parameters
+    ----------
+    input_dim
+        Number of genes.
+    n_output
+        Width of the embedding.
+
+    Notes
+    -----
+    - input: ``(n_cells, input_dim)``, log-normalised expression.
+    - output: :class:`~scvi_sctab.nn.EncoderOutput` with an embedding ``(n_cells, n_output)``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> LinearEncoder(100, n_output=16)(torch.rand(32, 100)).embedding.shape
+    torch.Size([32, 16])
+    """
+
+    def __init__(self, input_dim: int, n_output: int = 128):
+        super().__init__()
+        self.n_output = n_output
+        self.linear = nn.Linear(input_dim, n_output)
+
+    def forward(self, x: Tensor) -> EncoderOutput:
+        """Embed cells."""
+        return EncoderOutput(self.linear(x), x.new_zeros(()))

@@ -1,0 +1,50 @@
+"""Keep the best weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from lightning.pytorch.callbacks import Callback
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
+
+
+class RestoreBestWeights(Callback):
+    """Put back the weights of the epoch that validated best.
+
+    Parameters
+    ----------
+    monitor
+        Logged quantity that decides.
+    mode
+        Whether it is best at its ``"max"`` or its ``"min"``. Of equals the later epoch wins.
+    """
+
+    def __init__(self, monitor: str, mode: Literal["min", "max"]):
+        super().__init__()
+        self.monitor = monitor
+        self.sign = 1 if mode == "max" else -1
+        self.best_score = -float("inf")
+        self.best_epoch: int | None = None
+        self._weights: dict[str, torch.Tensor] = {}
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remember the weights if they are the best so far."""
+        value = trainer.callback_metrics.get(self.monitor)
+        if trainer.sanity_checking or value is None or not torch.isfinite(value):
+            return
+        score = self.sign * float(value)
+        if score >= self.best_score:
+            self.best_score, self.best_epoch = score, trainer.current_epoch
+            self._weights = {
+                name: tensor.detach().clone()
+                for name, tensor in pl_module.module.state_dict().items()
+            }
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Put the best weights back."""
+        if self._weights:
+            pl_module.module.load_state_dict(self._weights)
+            self._weights = {}

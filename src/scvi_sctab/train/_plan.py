@@ -1,0 +1,163 @@
+"""How a classifier is trained."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, StepLR
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+
+from scvi_sctab.nn import UNLABELED_CODE, augment
+
+if TYPE_CHECKING:
+    from scvi.module.base import LossOutput
+
+    from scvi_sctab.module import CellTypeClassifier
+
+Schedule = Literal["one_cycle", "step"]
+
+
+class ClassifierTrainingPlan(pl.LightningModule):
+    """Train a :class:`~scvi_sctab.module.CellTypeClassifier`.
+
+    AdamW trains the encoder and its head; SGD with momentum trains the linear path, if there is
+    one. Logged: ``train_loss``, ``validation_loss``, ``validation_f1_macro`` and
+    ``validation_accuracy``. NOTE[DIFF] scTab logs scores that count a descendant of the label as
+    right; these do not.
+
+    Parameters
+    ----------
+    module
+        What to train.
+    class_weights
+        Weight of each label in the loss, ``(n_labels,)``.
+    augmentation_vectors
+        Differences between donors to augment cells with, ``(n_vectors, n_genes)``.
+    lr, weight_decay
+        Of AdamW.
+    skip_lr, skip_momentum, skip_weight_decay
+        Of SGD.
+    schedule
+        ``"one_cycle"`` by steps over the whole training, or ``"step"``: times ``lr_decay`` after
+        each epoch, as scTab.
+    lr_decay
+        See ``schedule``.
+    gradient_clip_norm
+        Largest norm of the gradient.
+    """
+
+    def __init__(
+        self,
+        module: CellTypeClassifier,
+        *,
+        class_weights: Tensor | None = None,
+        augmentation_vectors: Tensor | None = None,
+        lr: float,
+        weight_decay: float,
+        skip_lr: float,
+        skip_momentum: float,
+        skip_weight_decay: float,
+        schedule: Schedule,
+        lr_decay: float,
+        gradient_clip_norm: float,
+    ):
+        super().__init__()
+        self.module = module
+        self.automatic_optimization = False
+        self.register_buffer("class_weights", class_weights, persistent=False)
+        self.register_buffer("augmentation_vectors", augmentation_vectors, persistent=False)
+        self.lr, self.weight_decay = lr, weight_decay
+        self.skip_lr, self.skip_momentum = skip_lr, skip_momentum
+        self.skip_weight_decay = skip_weight_decay
+        self.schedule, self.lr_decay = schedule, lr_decay
+        self.gradient_clip_norm = gradient_clip_norm
+        self.validation_metrics = MetricCollection(
+            {
+                "f1_macro": MulticlassF1Score(module.n_labels, ignore_index=UNLABELED_CODE),
+                "accuracy": MulticlassAccuracy(
+                    module.n_labels, average="micro", ignore_index=UNLABELED_CODE
+                ),
+            },
+            prefix="validation_",
+        )
+
+    def _loss(self, batch: dict[str, Tensor], *, training: bool) -> LossOutput:
+        vectors = self.augmentation_vectors
+        transform = partial(augment, vectors=vectors) if training and vectors is not None else None
+        *_, output = self.module(
+            batch,
+            get_inference_input_kwargs={"transform": transform},
+            loss_kwargs={"class_weights": self.class_weights if training else None},
+        )
+        return output
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Take one step with every optimiser."""
+        loss = self._loss(batch, training=True).loss
+        optimizers = self.optimizers(use_pl_optimizer=True)
+        optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        self.manual_backward(loss)
+        torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.gradient_clip_norm)
+        for optimizer in optimizers:
+            optimizer.step()
+        if self.schedule == "one_cycle":
+            self._step_schedulers()
+        self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True)
+
+    def on_train_epoch_end(self) -> None:
+        """Lower the learning rate where the schedule goes by epochs."""
+        if self.schedule == "step":
+            self._step_schedulers()
+
+    def _step_schedulers(self) -> None:
+        schedulers = self.lr_schedulers()
+        for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
+            scheduler.step()
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Score held-out cells."""
+        output = self._loss(batch, training=False)
+        self.log("validation_loss", output.loss, batch_size=output.n_obs_minibatch, prog_bar=True)
+        self.validation_metrics.update(output.logits, output.true_labels)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores of the epoch."""
+        self.log_dict(self.validation_metrics.compute(), prog_bar=True)
+        self.validation_metrics.reset()
+
+    def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[LRScheduler]]:
+        """AdamW for the encoder and its head, SGD for the linear path, each with its schedule."""
+        skip = self.module.linear_skip
+        own = [] if skip is None else list(skip.parameters())
+        owned = {id(parameter) for parameter in own}
+        rest = [p for p in self.module.parameters() if p.requires_grad and id(p) not in owned]
+        optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(rest, lr=self.lr, weight_decay=self.weight_decay)
+        ]
+        if own:
+            optimizers.append(
+                torch.optim.SGD(
+                    own,
+                    lr=self.skip_lr,
+                    momentum=self.skip_momentum,
+                    weight_decay=self.skip_weight_decay,
+                )
+            )
+        return optimizers, [self._scheduler(optimizer) for optimizer in optimizers]
+
+    def _scheduler(self, optimizer: torch.optim.Optimizer) -> LRScheduler:
+        if self.schedule == "step":
+            return StepLR(optimizer, step_size=1, gamma=self.lr_decay)
+        return OneCycleLR(
+            optimizer,
+            max_lr=[group["lr"] for group in optimizer.param_groups],
+            total_steps=int(self.trainer.estimated_stepping_batches),
+            cycle_momentum=False,
+        )

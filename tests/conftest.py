@@ -1,0 +1,53 @@
+"""Small cuts of the bundled data; tests change copies."""
+
+import numpy as np
+import pytest
+import scvi
+
+from scvi_sctab import SCTAB, datasets
+
+N_GENES = 300
+STEPS = {"max_epochs": 25, "enable_progress_bar": False, "accelerator": "cpu"}
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    scvi.settings.seed = 0
+
+
+@pytest.fixture(scope="session")
+def _cuts():
+    reference, query = datasets.pbmc_kang18(), datasets.pbmc3k()
+    shared = reference.var_names.intersection(query.var_names)
+    reference, query = reference[:, shared].copy(), query[:, shared].copy()
+    top = np.sort(np.argsort(-np.asarray(reference.X.sum(axis=0)).ravel())[:N_GENES])
+    reference = reference[::3, top].copy()
+    reference = reference[~reference.obs["cell_type"].isin(["Eryth", "pDC"])].copy()
+    reference.obs["cell_type"] = reference.obs["cell_type"].cat.remove_unused_categories()
+    return reference, query[::5, top].copy()
+
+
+@pytest.fixture
+def reference(_cuts):
+    return _cuts[0].copy()
+
+
+@pytest.fixture
+def query(_cuts):
+    return _cuts[1].copy()
+
+
+@pytest.fixture(scope="session")
+def _trained(_cuts):
+    scvi.settings.seed = 0
+    reference = _cuts[0].copy()
+    SCTAB.setup_anndata(reference, labels_key="cell_type", donor_key="donor_id")
+    model = SCTAB(reference)
+    model.train(**STEPS)
+    return model
+
+
+@pytest.fixture
+def model(_trained):
+    """A trained model, shared: do not train it further."""
+    return _trained

@@ -1,0 +1,85 @@
+"""What is not counts is named: what it looks like, where, and the cure."""
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from scvi_sctab.data import NotCountsError, check_counts, read_counts
+
+CELLS = ["c0", "c1", "c2"]
+GENES = ["g0", "g1"]
+
+
+def counts():
+    return np.array([[0.0, 3.0], [5.0, 0.0], [1.0, 900.0]])
+
+
+def as_dense(x):
+    return x
+
+
+FORMS = [as_dense, sparse.csr_matrix, sparse.csc_matrix, sparse.csr_array]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32, np.uint16])
+def test_counts_of_every_form_and_dtype_pass(form, dtype):
+    check_counts(form(counts().astype(dtype)), CELLS, GENES)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.nan, r"`X` holds NaN .*cell 'c1', gene 'g1'.*Set them to 0"),
+        (np.inf, r"`X` holds infinite values.*inf in cell 'c1', gene 'g1'"),
+        (-1.5, r"`X` looks scaled.*-1.5 in cell 'c1', gene 'g1'.*`layer=`"),
+        (0.5, r"`X` looks normalised.*0.5 in cell 'c1', gene 'g1'"),
+    ],
+)
+def test_the_offending_value_is_named_with_its_cell_and_gene(form, value, message):
+    bad = counts()
+    bad[1, 1] = value
+    with pytest.raises(NotCountsError, match=message):
+        check_counts(form(bad), CELLS, GENES)
+
+
+def test_log_normalised_values_are_told_from_normalised_ones():
+    x = np.log1p(counts() / counts().sum(axis=1, keepdims=True) * 1e4)
+    with pytest.raises(NotCountsError, match=r"`layers\['a'\]` looks log-normalised"):
+        check_counts(x, CELLS, GENES, source="layers['a']")
+
+
+def test_negative_integers_are_refused():
+    bad = counts().astype(int)
+    bad[2, 0] = -4
+    with pytest.raises(NotCountsError, match="-4 in cell 'c2', gene 'g0'"):
+        check_counts(bad, CELLS, GENES)
+
+
+def test_the_layer_that_holds_counts_is_suggested(reference):
+    reference.layers["raw_counts"] = reference.X.copy()
+    reference.X = reference.X.log1p()
+    with pytest.raises(NotCountsError, match="`layer='raw_counts'` holds counts"):
+        list(read_counts(reference))
+
+
+def test_raw_is_suggested_where_it_holds_counts(reference):
+    reference.raw = reference.copy()
+    reference.X = reference.X.log1p()
+    with pytest.raises(NotCountsError, match=r"`adata.raw.to_adata\(\)` holds counts"):
+        list(read_counts(reference))
+
+
+def test_a_layer_that_does_not_exist_is_named_with_those_that_do(reference):
+    reference.layers["counts"] = reference.X
+    with pytest.raises(KeyError, match=r"no layer 'count'; `adata.layers` has \['counts'\]"):
+        list(read_counts(reference, layer="count"))
+
+
+def test_bad_values_beyond_the_first_block_are_found(reference):
+    x = reference.X.copy()
+    x.data[-1] = 0.5
+    reference.X = x
+    with pytest.raises(NotCountsError, match=reference.obs_names[-1]):
+        list(read_counts(reference, block_size=100))

@@ -1,0 +1,81 @@
+"""Scores against sklearn and torchmetrics."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.stats import entropy
+from sklearn import metrics as sk
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+from scvi_sctab.metrics import (
+    classification_report,
+    confusion,
+    expected_calibration_error,
+    f1_macro,
+    normalized_entropy,
+    reliability,
+)
+
+
+@pytest.fixture
+def labels():
+    rng = np.random.default_rng(0)
+    truth = rng.choice(["B", "NK", "T"], 300, p=[0.2, 0.1, 0.7])
+    return truth, np.where(rng.random(300) < 0.7, truth, rng.choice(["B", "NK", "DC"], 300))
+
+
+def test_averages_are_those_of_sklearn_over_the_labels_of_the_truth(labels):
+    truth, predicted = labels
+    report = classification_report(truth, predicted)
+    present = np.unique(truth)
+    for average in ("macro", "weighted"):
+        expected = sk.precision_recall_fscore_support(
+            truth, predicted, labels=present, average=average, zero_division=0
+        )[:3]
+        np.testing.assert_allclose(
+            report.loc[f"{average} average", ["precision", "recall", "f1"]].astype(float), expected
+        )
+    assert report.loc["accuracy", "f1"] == sk.accuracy_score(truth, predicted)
+    assert f1_macro(truth, predicted) == pytest.approx(
+        sk.f1_score(truth, predicted, labels=present, average="macro")
+    )
+    assert report.loc["B", "n_cells"] == (truth == "B").sum()
+
+
+def test_confusion_rows_sum_to_one_and_hold_recalls(labels):
+    table = confusion(*labels)
+    np.testing.assert_allclose(table.sum(axis=1), 1)
+    assert list(table.index) == ["B", "NK", "T"]
+    assert list(table.columns) == ["B", "DC", "NK", "T"]
+    assert table.loc["B", "B"] == pytest.approx(
+        sk.recall_score(*labels, labels=["B"], average="macro")
+    )
+
+
+def test_entropy_is_scipys_over_that_of_a_uniform_guess():
+    probabilities = torch.softmax(torch.randn(20, 5, dtype=torch.float64), dim=1)
+    expected = entropy(probabilities.numpy(), axis=1) / np.log(5)
+    np.testing.assert_allclose(normalized_entropy(probabilities), expected)
+
+
+def test_calibration_error_is_that_of_torchmetrics():
+    torch.manual_seed(0)
+    logits, truth = torch.randn(500, 4) * 2, torch.randint(4, (500,))
+    probability, predicted = logits.softmax(1).max(1)
+    expected = multiclass_calibration_error(logits.softmax(1), truth, 4, n_bins=10)
+    ours = expected_calibration_error(probability.numpy(), (predicted == truth).numpy())
+    assert ours == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_bins_hold_all_cells_and_the_ends_belong_to_them():
+    bins = reliability([0.0, 0.05, 0.95, 1.0], [False, True, True, True], n_bins=10)
+    assert bins["n_cells"].tolist() == [2, 2]
+    pd.testing.assert_series_equal(
+        bins["accuracy"].reset_index(drop=True), pd.Series([0.5, 1.0], name="accuracy")
+    )
+
+
+def test_what_is_not_a_probability_is_refused():
+    with pytest.raises(ValueError, match="not in"):
+        reliability([1.2], [True])

@@ -1,0 +1,186 @@
+"""Each kind of bad input stops with a message that names the culprit and the cure."""
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from scvi_sctab import SCTAB
+from scvi_sctab.data import GeneMismatchError, NotCountsError
+
+
+def setup(adata, **arguments):
+    SCTAB.setup_anndata(adata, **{"labels_key": "cell_type", **arguments})
+
+
+def relabel(adata, mask, label):
+    adata.obs["cell_type"] = adata.obs["cell_type"].astype(str)
+    adata.obs.loc[mask, "cell_type"] = label
+
+
+def log_normalised(x):
+    x = sparse.csr_matrix(x.multiply(1e4 / x.sum(axis=1)))
+    return x.log1p()
+
+
+def scaled(x):
+    x = log_normalised(x).toarray()
+    return (x - x.mean(axis=0)) / (x.std(axis=0) + 1e-6)
+
+
+def with_value(value):
+    def change(x):
+        x = x.copy()
+        x.data[5] = value
+        return x
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param(log_normalised, "looks log-normalised", id="log-normalised"),
+        pytest.param(scaled, "looks scaled or centred", id="scaled"),
+        pytest.param(with_value(-3), "-3 in cell", id="negative"),
+        pytest.param(with_value(np.nan), "holds NaN", id="NaN"),
+        pytest.param(with_value(np.inf), "holds infinite values", id="inf"),
+    ],
+)
+def test_what_is_not_counts_is_refused_at_setup_and_at_prediction(
+    reference, query, model, change, message
+):
+    reference.X, query.X = change(reference.X), change(query.X)
+    with pytest.raises(NotCountsError, match=message):
+        setup(reference)
+    with pytest.raises(NotCountsError, match=message):
+        model.predict(query)
+
+
+def emptied(adata, n_cells):
+    full = sparse.diags((np.arange(adata.n_obs) >= n_cells).astype(np.float32))
+    adata.X = sparse.csr_matrix(full @ adata.X)
+
+
+def test_empty_cells_of_a_reference_are_refused_with_their_names(reference):
+    emptied(reference, 7)
+    first = reference.obs_names[0]
+    with pytest.raises(ValueError, match=rf"7 of 924 cells .*'{first}'.*and 2 more.*filter_cells"):
+        setup(reference)
+
+
+def test_empty_cells_of_a_query_are_warned_about(model, query):
+    emptied(query, 2)
+    with pytest.warns(
+        UserWarning, match=rf"2 of 528 cells .*'{query.obs_names[1]}'.*mean nothing"
+    ):
+        assert len(model.predict(query)) == query.n_obs
+
+
+def test_duplicate_genes_are_refused(reference, query, model):
+    for adata in (reference, query):
+        adata.var_names = [*adata.var_names[:-1], adata.var_names[0]]
+    with pytest.raises(GeneMismatchError, match=f"stand more than once.*{reference.var_names[0]}"):
+        setup(reference)
+    with pytest.raises(GeneMismatchError, match=f"stand more than once.*{query.var_names[0]}"):
+        model.predict(query)
+
+
+def test_no_overlap_of_symbols_with_ensembl_ids_says_so(model, query):
+    query.var["symbol"] = query.var_names
+    query.var_names = query.var["feature_id"].to_numpy()
+    with pytest.raises(
+        GeneMismatchError, match=r"only 0 of.*var_names are Ensembl ids.*query.var\['symbol'\]"
+    ):
+        model.predict(query)
+
+
+def test_too_few_genes_stop(reference, query, model):
+    with pytest.raises(GeneMismatchError, match="has 5 genes, too few"):
+        setup(reference[:, :5].copy())
+    with pytest.raises(GeneMismatchError, match=r"only 60 of the model's 300 genes \(20%\)"):
+        model.predict(query[:, :60].copy())
+
+
+@pytest.mark.parametrize(
+    "key", ["labels_key", "batch_key", "donor_key", "categorical_covariate_keys"]
+)
+def test_unknown_keys_are_named_with_a_near_one(reference, key):
+    value = ["donor_ids"] if key == "categorical_covariate_keys" else "donor_ids"
+    with pytest.raises(KeyError, match=f"{key}='donor_ids' is not.*did you mean 'donor_id'"):
+        setup(reference, **{key: value})
+
+
+def test_a_missing_labels_key_is_asked_for(reference):
+    with pytest.raises(ValueError, match=r"`labels_key=`: one of \['cell_type'"):
+        SCTAB.setup_anndata(reference)
+
+
+@pytest.mark.parametrize("key", ["labels_key", "batch_key", "donor_key"])
+def test_missing_values_in_a_key_column_are_named_with_the_cure(reference, key):
+    reference.obs["column"] = reference.obs["cell_type"].astype(object)
+    reference.obs.iloc[3, reference.obs.columns.get_loc("column")] = np.nan
+    name = reference.obs_names[3]
+    with pytest.raises(ValueError, match=rf"{key}='column' has 1 missing.*'{name}'.*replace\("):
+        setup(reference, **{key: "column"})
+
+
+def test_a_label_with_one_cell_is_refused(reference):
+    relabel(reference, reference.obs_names[4], "odd one")
+    with pytest.raises(ValueError, match="fewer than 2 cells cannot be learnt: 'odd one'. Merge"):
+        setup(reference)
+
+
+def test_a_label_with_one_donor_is_warned_about(reference):
+    relabel(reference, reference.obs["donor_id"] == "107", "odd ones")
+    with pytest.warns(UserWarning, match="one donor only: 'odd ones'"):
+        setup(reference, donor_key="donor_id")
+
+
+def test_only_unlabelled_cells_are_refused(reference):
+    relabel(reference, reference.obs_names, "unknown")
+    with pytest.raises(ValueError, match="All 924 cells are unlabelled.*'unknown'"):
+        setup(reference)
+
+
+def test_a_single_label_is_refused(reference):
+    relabel(reference, reference.obs_names, "cell")
+    with pytest.raises(ValueError, match="one label only, 'cell'"):
+        setup(reference)
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["predict", "annotate", "get_latent_representation", "get_attention", "get_markers",
+     "evaluate"],
+)  # fmt: skip
+def test_asking_before_training_is_refused(reference, method):
+    setup(reference)
+    with pytest.raises(RuntimeError, match=r"not trained: call `model.train\(\)` first"):
+        getattr(SCTAB(reference), method)(reference)
+
+
+def test_an_adata_that_was_not_set_up_is_refused(reference):
+    with pytest.raises(ValueError, match="setup_anndata"):
+        SCTAB(reference)
+
+
+def test_labels_to_evaluate_on_must_be_there(model, query):
+    with pytest.raises(KeyError, match="labels_key='label' is not a column"):
+        model.evaluate(query, labels_key="label")
+    query.obs["cell_type"] = "unknown"
+    with pytest.raises(ValueError, match="no labelled cell to evaluate on"):
+        model.evaluate(query)
+
+
+@pytest.mark.parametrize(
+    ("indexing", "message"),
+    [
+        ([[], [1]], "with cells to train on"),
+        ([[1, 2], [2]], "a cell more than once"),
+        ([[0], [1], [2], [3]], "train, validation, test"),
+    ],
+)
+def test_a_split_that_does_not_fit_is_refused(reference, indexing, message):
+    setup(reference)
+    with pytest.raises(ValueError, match=message):
+        SCTAB(reference).train(datasplitter_kwargs={"external_indexing": indexing})

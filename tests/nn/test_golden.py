@@ -1,0 +1,140 @@
+"""The network against numbers printed by the original scTab code."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from scvi_sctab.nn import TabNet, normalize_counts
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "tabnet_golden_a.npz"
+FLOAT32_ATOL = 1e-3
+
+
+@pytest.fixture(scope="module")
+def golden():
+    with np.load(GOLDEN) as arrays:
+        return dict(arrays)
+
+
+def tensors(golden, prefix):
+    return {
+        key.removeprefix(prefix): torch.from_numpy(np.asarray(value))
+        for key, value in golden.items()
+        if key.startswith(prefix)
+    }
+
+
+@pytest.fixture
+def network(golden):
+    network = TabNet(**json.loads(str(golden["config_json"])))
+    network.load_state_dict(tensors(golden, "state_dict/"), strict=True)
+    return network
+
+
+@pytest.fixture
+def x(golden):
+    return torch.from_numpy(golden["x"])
+
+
+def assert_close(actual, expected, rtol=1e-6):
+    """Compare in units of the largest expected value, in float64."""
+    expected = torch.as_tensor(np.asarray(expected)).double()
+    scale = max(float(expected.abs().max()), 1e-6)
+    torch.testing.assert_close(actual.double(), expected, rtol=0, atol=rtol * scale)
+
+
+def test_parameter_names_and_shapes_are_the_originals_in_their_order(network, golden):
+    expected = json.loads(str(golden["param_names_json"]))
+    assert [[name, list(p.shape)] for name, p in network.named_parameters()] == expected
+
+
+def test_state_dict_keys_are_the_originals_aliases_included(network, golden):
+    assert set(network.state_dict()) == set(tensors(golden, "state_dict/"))
+    assert len(network.state_dict()) == 114
+
+
+def test_normalisation_gives_the_original_input(golden):
+    x = normalize_counts(torch.from_numpy(golden["counts"]).float())
+    torch.testing.assert_close(x, torch.from_numpy(golden["x"]), rtol=1e-6, atol=1e-6)
+
+
+def test_evaluation_in_float32_is_the_originals(network, golden, x):
+    network.eval()
+    with torch.no_grad():
+        logits, mask_loss = network(x)
+        embedding = network.encoder(x).embedding
+        ((mask, step),) = network.encoder._steps(x)
+    for actual, key in [(logits, "logits"), (mask_loss, "M_loss"), (embedding, "embedding"),
+                        (mask, "mask_0"), (step, "steps_output_0")]:  # fmt: skip
+        expected = torch.from_numpy(golden[f"eval/{key}"])
+        torch.testing.assert_close(actual, expected, rtol=0, atol=FLOAT32_ATOL)
+
+
+def test_evaluation_in_float64_is_the_originals_to_a_millionth(network, golden, x):
+    network.double().eval()
+    with torch.no_grad():
+        logits, mask_loss = network(x.double())
+        attention = network.encoder.attention(x.double())
+    assert_close(logits, golden["eval64/logits"])
+    assert_close(mask_loss, golden["eval64/M_loss"])
+    assert_close(attention, golden["eval64/M_explain"])
+
+
+def test_masks_are_probabilities_with_exact_zeros(network, x):
+    network.eval()
+    with torch.no_grad():
+        ((mask, _),) = network.encoder._steps(x)
+    torch.testing.assert_close(mask.sum(dim=1), torch.ones(256))
+    assert (mask >= 0).all()
+    assert (mask == 0).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_training_step_gives_the_original_logits_gradients_and_statistics(
+    network, golden, x, dtype
+):
+    network.to(dtype).train()
+    logits, mask_loss = network(x.to(dtype))
+    loss = cross_entropy(logits, torch.from_numpy(golden["labels"]))
+    loss.backward()
+    assert_close(logits, golden["train/logits"], rtol=1e-4)
+    assert_close(mask_loss, golden["train/M_loss"], rtol=1e-5)
+    assert_close(loss, golden["train/ce_loss"], rtol=1e-5)
+    gradients = tensors(golden, "train/grad/")
+    assert set(gradients) == {name for name, _ in network.named_parameters()}
+    total = float(golden["train/grad_norm_total"])
+    for name, parameter in network.named_parameters():
+        error = (parameter.grad - gradients[name]).norm() / total
+        assert error < 1e-4, name
+    state = network.state_dict()
+    for name, expected in tensors(golden, "train/state_after/").items():
+        assert_close(state[name], expected, rtol=1e-5)
+
+
+def test_sparsity_term_has_the_originals_gradient(network, golden, x):
+    network.double().train()
+    logits, mask_loss = network(x.double())
+    loss = cross_entropy(logits, torch.from_numpy(golden["labels"])) - 0.01 * mask_loss
+    loss.backward()
+    assert_close(loss, golden["train_lambda0.01/loss"], rtol=1e-5)
+    norms = tensors(golden, "train_lambda0.01/grad_norm/")
+    for name, parameter in network.named_parameters():
+        torch.testing.assert_close(
+            parameter.grad.norm().float(), norms[name], rtol=1e-3, atol=1e-4
+        )
+
+
+@pytest.mark.parametrize(("n_cells", "n_parts"), [(200, 3), (50, 1)])
+def test_ghost_batches_are_cut_like_the_originals(network, golden, x, n_cells, n_parts):
+    network.double().train()
+    logits, mask_loss = network(x[:n_cells].double())
+    assert_close(logits, golden[f"train_batch{n_cells}/logits"], rtol=1e-4)
+    assert_close(mask_loss, golden[f"train_batch{n_cells}/M_loss"], rtol=1e-5)
+    state = network.state_dict()
+    for name, expected in tensors(golden, f"train_batch{n_cells}/state_after/").items():
+        assert state[name] == expected, name
+    assert state["encoder.att_transformers.0.bn.bn.num_batches_tracked"] == 400 + n_parts
