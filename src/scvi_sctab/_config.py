@@ -24,6 +24,7 @@ class NetworkConfig:
     mask_type: Literal["entmax", "sparsemax"] = "entmax"
     lambda_sparse: float = 1e-5
     linear_skip: bool = False
+    encoder_weight: float = 1.0
 
     def to_kwargs(self) -> dict[str, Any]:
         """Return the fields as keyword arguments."""
@@ -36,12 +37,14 @@ class PlanConfig:
 
     lr: float = 5e-3
     weight_decay: float = 0.05
-    skip_lr: float = 0.02
+    skip_lr: float = 0.01
     skip_momentum: float = 0.9
     skip_weight_decay: float = 3e-4
     schedule: Literal["one_cycle", "step"] = "step"
     lr_decay: float = 0.9
+    warmup: float = 0.1
     gradient_clip_norm: float = 1.0
+    reduction: Literal["weighted_mean", "mean"] = "weighted_mean"
 
     def to_kwargs(self) -> dict[str, Any]:
         """Return the fields as keyword arguments."""
@@ -56,8 +59,11 @@ class TrainConfig:
     max_steps: int | None = None
     batch_size: int = 2048
     train_size: float = 0.85
+    class_weight_power: float = 1.0
     augment: bool = True
-    early_stopping_patience: int = 48
+    # NOTE[DIFF] scTab trains for all 48 epochs and then takes the best.
+    early_stopping_patience: int | None = 10
+    keep_best_from: float = 0.0
 
     def n_epochs(self, n_batches: int) -> int:
         """Epochs of ``n_batches`` steps each to train for."""
@@ -85,16 +91,21 @@ PRESETS: dict[str, Preset] = {
             n_a=16,
             n_independent=1,
             n_shared=1,
+            virtual_batch_size=128,
             linear_skip=True,
+            encoder_weight=0.5,
         ),
-        plan=PlanConfig(schedule="one_cycle"),
+        plan=PlanConfig(lr=0.01, weight_decay=2.0, schedule="one_cycle", reduction="mean"),
         train=TrainConfig(
             max_epochs=None,
-            max_steps=1_500,
+            max_steps=800,
             batch_size=256,
             train_size=0.9,
+            class_weight_power=0.75,
             augment=False,
-            early_stopping_patience=1_000,
+            # A one-cycle schedule is worth little if cut short.
+            early_stopping_patience=None,
+            keep_best_from=0.5,
         ),
     ),
 }

@@ -272,10 +272,11 @@ def test_augmentation_vectors_come_from_training_donors_only(reference, monkeypa
     assert seen["cells"] == len(model.train_indices)
 
 
-def test_the_auto_preset_says_what_it_took(reference, caplog, capsys):
-    with caplog.at_level(logging.INFO, logger="scvi_sctab"):
-        model = build(reference)
-    assert f"preset='auto' took 'small' for {reference.n_obs:,} cells" in caplog.text
+def test_the_auto_preset_says_what_it_took(reference, capsys, monkeypatch):
+    said = []
+    monkeypatch.setattr(logging.getLogger("scvi.sctab"), "info", said.append)
+    model = build(reference)
+    assert said == [f"preset='auto' took 'small' for {reference.n_obs:,} labelled cells."]
     print(model)
     assert "preset 'small': tabnet + linear path, 300 genes, 11 labels" in capsys.readouterr().out
 

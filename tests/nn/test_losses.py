@@ -36,9 +36,11 @@ def test_a_batch_without_labels_costs_nothing_and_has_a_gradient(cells):
     assert (logits.grad == 0).all()
 
 
-def test_the_sparsity_term_favours_sharp_masks(cells):
-    sharp, blurred = torch.tensor(-0.1), torch.tensor(-3.0)
-    assert loss(*cells, None, sharp, 0.1) < loss(*cells, None, blurred, 0.1)
+def test_the_plain_mean_divides_by_the_number_of_labelled_cells(cells):
+    logits, labels = cells
+    weights = torch.tensor([1.0, 2.0, 0.5, 3.0])
+    ratio = float(loss(logits, labels, weights, "mean") / loss(logits, labels, weights))
+    assert ratio == pytest.approx(float(weights[labels].mean()))
 
 
 def test_sparse_counts_are_normalised_as_dense_ones():

@@ -11,7 +11,7 @@ Codes = NDArray[np.int64]
 _N_TRIALS = 20
 
 
-def class_weights(labels: Codes, n_labels: int) -> NDArray[np.float32]:
+def class_weights(labels: Codes, n_labels: int, power: float = 1.0) -> NDArray[np.float32]:
     """Balanced class weights ``n_cells / (n_present * n_c)``, 0 for labels without a cell.
 
     Parameters
@@ -20,6 +20,9 @@ def class_weights(labels: Codes, n_labels: int) -> NDArray[np.float32]:
         Codes, ``(n_cells,)``; codes from ``n_labels`` on are unlabelled and do not count.
     n_labels
         Number of labels.
+    power
+        Power that the weights are raised to, and then scaled so that they are 1 in the mean over
+        cells, as balanced ones are; 0 gives all labels the same.
 
     Examples
     --------
@@ -29,8 +32,8 @@ def class_weights(labels: Codes, n_labels: int) -> NDArray[np.float32]:
     counts = np.bincount(labels[labels < n_labels], minlength=n_labels)
     present = counts > 0
     weights = np.zeros(n_labels, dtype=np.float32)
-    weights[present] = counts.sum() / (present.sum() * counts[present])
-    return weights
+    weights[present] = (counts.sum() / (present.sum() * counts[present])) ** power
+    return (weights * (counts.sum() / (weights @ counts))).astype(np.float32)
 
 
 def split_by_donor(

@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-logger = logging.getLogger(__name__)
+# A child of the host's logger, so that `scvi.settings.verbosity` governs it.
+logger = logging.getLogger("scvi.sctab")
 
 _MONITOR = "validation_f1_macro"
 _MAX_VALIDATIONS = 25
@@ -79,6 +80,7 @@ class SCTAB(PredictionMixin, AttributionMixin, CheckpointMixin, BaseModelClass):
         - ``mask_type`` (``"entmax"`` or ``"sparsemax"``): what makes attention sparse.
         - ``lambda_sparse`` (float): weight of the entropy of attention in the loss.
         - ``linear_skip`` (bool): whether a linear path runs beside the encoder.
+        - ``encoder_weight`` (float): weight of the encoder's logits beside a linear path.
 
     Raises
     ------
@@ -92,7 +94,7 @@ class SCTAB(PredictionMixin, AttributionMixin, CheckpointMixin, BaseModelClass):
     >>> from scvi_sctab import SCTAB, datasets
     >>> reference, query = datasets.pbmc_kang18(), datasets.pbmc3k()
     >>> SCTAB.setup_anndata(reference, labels_key="cell_type", donor_key="donor_id")
-    >>> model = SCTAB(reference)
+    >>> model = SCTAB(reference)  # doctest: +SKIP
     >>> model.train()  # doctest: +SKIP
     >>> query.obs = query.obs.join(model.annotate(query))  # doctest: +SKIP
 
@@ -203,7 +205,9 @@ class SCTAB(PredictionMixin, AttributionMixin, CheckpointMixin, BaseModelClass):
         preset = choose_preset(preset, self._n_labeled_cells())
         config = override(PRESETS[preset].network, overrides)
         if asked == "auto":
-            logger.info(f"preset='auto' took {preset!r} for {self._n_labeled_cells():,} cells.")
+            logger.info(
+                f"preset='auto' took {preset!r} for {self._n_labeled_cells():,} labelled cells."
+            )
         # Record what was resolved, so that a saved model does not follow later defaults.
         overrides = config.to_kwargs()
         self.init_params_ = self._get_init_params(locals())
@@ -213,6 +217,7 @@ class SCTAB(PredictionMixin, AttributionMixin, CheckpointMixin, BaseModelClass):
             len(self.gene_names),
             len(self.labels),
             linear_skip=config.linear_skip,
+            encoder_weight=config.encoder_weight,
             lambda_sparse=config.lambda_sparse,
         )
         self._model_summary_string = self._summarize(config)
@@ -239,8 +244,7 @@ class SCTAB(PredictionMixin, AttributionMixin, CheckpointMixin, BaseModelClass):
         train_size: float | None = None,
         validation_size: float | None = None,
         batch_size: int | None = None,
-        early_stopping: bool = True,
-        check_val_every_n_epoch: int | None = None,
+        early_stopping: bool | None = None,
         accelerator: str = "auto",
         devices: int | list[int] | str = "auto",
         datasplitter_kwargs: dict[str, Any] | None = None,
@@ -263,9 +267,8 @@ class SCTAB(PredictionMixin, AttributionMixin, CheckpointMixin, BaseModelClass):
         batch_size
             Cells per step.
         early_stopping
-            Whether to stop when the macro F1 no longer gets better.
-        check_val_every_n_epoch
-            How often to validate.
+            Whether to stop when the macro F1 no longer gets better; by default the paper preset
+            does, the small one, whose learning rate follows a cycle, does not.
         accelerator, devices
             Where to train; a GPU if there is one.
         datasplitter_kwargs
@@ -282,48 +285,59 @@ class SCTAB(PredictionMixin, AttributionMixin, CheckpointMixin, BaseModelClass):
         """
         if self.adata is None:
             raise ValueError("This model has no AnnData to train on: `SCTAB.load(path, adata)`.")
-        preset = PRESETS[self.preset_]
+        defaults = PRESETS[self.preset_].train
         splitter = self._data_splitter_cls(
             self.adata_manager,
             len(self.labels),
-            train_size=train_size or preset.train.train_size,
+            train_size=defaults.train_size if train_size is None else train_size,
             validation_size=validation_size,
-            batch_size=batch_size or preset.train.batch_size,
+            batch_size=defaults.batch_size if batch_size is None else batch_size,
             **{"seed": _seed(), **(datasplitter_kwargs or {})},
         )
-        plan = self._training_plan_cls(
-            self.module,
-            class_weights=torch.from_numpy(
-                class_weights(splitter.labels[splitter.train_idx], len(self.labels))
-            ),
-            augmentation_vectors=self._augmentation_vectors(splitter),
-            **{**preset.plan.to_kwargs(), **(plan_kwargs or {})},
-        )
-        max_epochs = max_epochs or preset.train.n_epochs(len(splitter.train_dataloader()))
+        if max_epochs is None:
+            max_epochs = defaults.n_epochs(len(splitter.train_dataloader()))
         if splitter.n_val:
+            patience = defaults.early_stopping_patience
             trainer_kwargs["callbacks"] = [
-                RestoreBestWeights(_MONITOR, "max"),
-                *trainer_kwargs.pop("callbacks", ()),
+                *trainer_kwargs.get("callbacks", ()),
+                RestoreBestWeights(_MONITOR, "max", int(defaults.keep_best_from * max_epochs)),
             ]
-            every = check_val_every_n_epoch or ceil(max_epochs / _MAX_VALIDATIONS)
-            trainer_kwargs |= {
-                "check_val_every_n_epoch": every,
-                "early_stopping": early_stopping,
+            trainer_kwargs = {
+                "check_val_every_n_epoch": ceil(max_epochs / _MAX_VALIDATIONS),
+                "early_stopping": patience is not None
+                if early_stopping is None
+                else early_stopping,
                 "early_stopping_monitor": _MONITOR,
                 "early_stopping_mode": "max",
-                "early_stopping_patience": preset.train.early_stopping_patience,
+                **({} if patience is None else {"early_stopping_patience": patience}),
             } | trainer_kwargs
         # Loading and predicting leave the module in eval mode, in which Lightning would train it.
         self.module.train()
         self._train_runner_cls(
             self,
-            training_plan=plan,
+            training_plan=self._make_plan(splitter, plan_kwargs or {}),
             data_splitter=splitter,
             max_epochs=max_epochs,
             accelerator=accelerator,
             devices=devices,
             **{"log_every_n_steps": 1, **trainer_kwargs},
         )()
+
+    def _make_plan(
+        self, splitter: LabeledDataSplitter, plan_kwargs: dict[str, Any]
+    ) -> ClassifierTrainingPlan:
+        preset = PRESETS[self.preset_]
+        weights = class_weights(
+            splitter.labels[splitter.train_idx],
+            len(self.labels),
+            preset.train.class_weight_power,
+        )
+        return self._training_plan_cls(
+            self.module,
+            class_weights=torch.from_numpy(weights),
+            augmentation_vectors=self._augmentation_vectors(splitter),
+            **{**preset.plan.to_kwargs(), **plan_kwargs},
+        )
 
     def _augmentation_vectors(self, splitter: LabeledDataSplitter) -> torch.Tensor | None:
         """Differences between the donors of the training cells, if the preset augments."""

@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from scvi import REGISTRY_KEYS
 from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
 from torch import Tensor, nn
 
-from scvi_sctab.nn import (
-    UNLABELED_CODE,
-    label_head,
-    normalize_counts,
-    weighted_cross_entropy,
-)
+from scvi_sctab.nn import UNLABELED_CODE, label_head, normalize_counts, weighted_cross_entropy
 
 if TYPE_CHECKING:
     from scvi_sctab._types import Encoder
+    from scvi_sctab.nn import Reduction
 
 
 class CellTypeClassifier(BaseModuleClass):
     r"""Cell types from raw counts: normalise, encode, classify.
 
-    .. math:: x = \\log(1 + 10^4 c / \\textstyle\\sum_g c_g), \\qquad
-              \\ell = W_d\\, z(x) + (W_s\\, x + b)
+    With :math:`c` the counts of a cell, :math:`z` the encoder and :math:`\ell` the logits,
 
-    with :math:`z` the encoder and the last term only if ``linear_skip``. Without it, and with a
-    TabNet encoder, state-dict keys are those of the published scTab checkpoints.
+    .. math:: x = \log(1 + 10^4 c / \textstyle\sum_g c_g), \qquad
+              \ell = W_s\, x + b + a\, W_d\, z(x),
+
+    where the linear path :math:`W_s x + b` is there only if ``linear_skip``. Without it, and with
+    a TabNet encoder, state-dict keys are those of the published scTab checkpoints.
 
     Parameters
     ----------
@@ -39,7 +37,10 @@ class CellTypeClassifier(BaseModuleClass):
         Number of labels.
     linear_skip
         Whether a linear path leads from genes to logits, beside the encoder. NOTE[DIFF] scTab has
-        none; see the user guide for what it is worth on small references.
+        none. Both paths then learn the whole task, each by its own loss: a common loss leaves to
+        the encoder what the linear path got wrong, which is mostly noise of the reference.
+    encoder_weight
+        :math:`a`, share of the encoder in the logits beside a linear path.
     lambda_sparse
         Weight of the entropy of the attention in the loss.
 
@@ -56,17 +57,19 @@ class CellTypeClassifier(BaseModuleClass):
         n_labels: int,
         *,
         linear_skip: bool = False,
+        encoder_weight: float = 1.0,
         lambda_sparse: float = 0.0,
     ):
         super().__init__()
         self.n_labels = n_labels
+        self.encoder_weight = encoder_weight
         self.lambda_sparse = lambda_sparse
         self.encoder = encoder
         self.final_mapping = label_head(encoder.n_output, n_labels)
         self.linear_skip = nn.Linear(n_genes, n_labels) if linear_skip else None
         if self.linear_skip is not None:
-            for parameter in (self.final_mapping.weight, *self.linear_skip.parameters()):
-                nn.init.zeros_(parameter)
+            nn.init.zeros_(self.linear_skip.weight)
+            nn.init.zeros_(self.linear_skip.bias)
 
     def _get_inference_input(
         self, tensors: dict[str, Tensor], transform: Callable[[Tensor], Tensor] | None = None
@@ -87,32 +90,33 @@ class CellTypeClassifier(BaseModuleClass):
         return {"x": inference_outputs["x"], "z": inference_outputs["z"]}
 
     @auto_move_data
-    def generative(self, x: Tensor, z: Tensor) -> dict[str, Tensor]:
-        """Classify embedded cells."""
-        logits = self.final_mapping(z)
-        if self.linear_skip is not None:
-            logits = logits + self.linear_skip(x)
-        return {"logits": logits}
+    def generative(self, x: Tensor, z: Tensor) -> dict[str, Any]:
+        """Classify embedded cells; ``paths`` are the logits that have a loss each."""
+        deep = self.final_mapping(z)
+        if self.linear_skip is None:
+            return {"logits": deep, "paths": [deep]}
+        linear = self.linear_skip(x)
+        return {"logits": linear + self.encoder_weight * deep, "paths": [linear, deep]}
 
     def loss(
         self,
         tensors: dict[str, Tensor],
         inference_outputs: dict[str, Tensor],
-        generative_outputs: dict[str, Tensor],
+        generative_outputs: dict[str, Any],
         class_weights: Tensor | None = None,
+        reduction: Reduction = "weighted_mean",
     ) -> LossOutput:
-        """Weighted cross-entropy over labelled cells, with the sparsity term."""
-        logits = generative_outputs["logits"]
+        """Cross-entropy of each path over labelled cells, with the sparsity term."""
         labels = tensors[REGISTRY_KEYS.LABELS_KEY].flatten()
         # The host codes cells without a label after all labels.
         labels = labels.masked_fill(labels >= self.n_labels, UNLABELED_CODE)
-        loss = weighted_cross_entropy(
-            logits, labels, class_weights, inference_outputs["mask_loss"], self.lambda_sparse
-        )
+        loss = -self.lambda_sparse * inference_outputs["mask_loss"]
+        for logits in generative_outputs["paths"]:
+            loss = loss + weighted_cross_entropy(logits, labels, class_weights, reduction)
         return LossOutput(
             loss=loss,
             n_obs_minibatch=len(labels),
-            logits=logits,
+            logits=generative_outputs["logits"],
             true_labels=labels,
         )
 

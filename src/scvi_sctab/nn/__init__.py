@@ -2,7 +2,7 @@
 
 from scvi_sctab.nn._encoders import EncoderOutput, LinearEncoder, MLPEncoder
 from scvi_sctab.nn._entmax import entmax15, sparsemax
-from scvi_sctab.nn._losses import UNLABELED_CODE, weighted_cross_entropy
+from scvi_sctab.nn._losses import UNLABELED_CODE, Reduction, weighted_cross_entropy
 from scvi_sctab.nn._tabnet import TabNet, TabNetEncoder, label_head
 from scvi_sctab.nn._tabnet_blocks import AttentiveTransformer, FeatureTransformer, GhostBatchNorm
 from scvi_sctab.nn._transforms import augment, normalize_counts
@@ -15,6 +15,7 @@ __all__ = [
     "GhostBatchNorm",
     "LinearEncoder",
     "MLPEncoder",
+    "Reduction",
     "TabNet",
     "TabNetEncoder",
     "augment",

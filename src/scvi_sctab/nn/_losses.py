@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 UNLABELED_CODE = -100
+"""Code of cells without a label."""
+
+Reduction = Literal["weighted_mean", "mean"]
 
 
 def weighted_cross_entropy(
     logits: Tensor,
     labels: Tensor,
     class_weights: Tensor | None = None,
-    mask_loss: Tensor | None = None,
-    lambda_sparse: float = 0.0,
+    reduction: Reduction = "weighted_mean",
 ) -> Tensor:
-    r"""Cross-entropy over labelled cells, weighted by class, with scTab's sparsity term.
+    r"""Cross-entropy over labelled cells, weighted by class.
 
-    .. math:: L = \\frac{\\sum_i w_{y_i} (-\\log p_{i y_i})}{\\sum_i w_{y_i}} - \\lambda\\, M
-
-    with :math:`M \\le 0` the negative entropy of the attention, so that a positive
-    :math:`\\lambda` favours sparse attention.
+    .. math:: L = \frac{1}{Z} \sum_i w_{y_i} (-\log p_{i y_i})
 
     Parameters
     ----------
@@ -29,15 +30,15 @@ def weighted_cross_entropy(
     labels
         Codes, ``(n_cells,)``; ``UNLABELED_CODE`` marks cells without a label, which do not count.
     class_weights
-        ``(n_labels,)``; all 1 if not given.
-    mask_loss
-        :math:`M`, ``()``.
-    lambda_sparse
-        :math:`\\lambda`.
+        :math:`w`, ``(n_labels,)``; all 1 if not given.
+    reduction
+        ``"weighted_mean"``: :math:`Z` is the sum of the weights of the batch, as in scTab.
+        ``"mean"``: the number of labelled cells, so that a batch that lacks a rare label does not
+        count the others more.
 
     Returns
     -------
-    The loss, ``()``; without any labelled cell, 0 plus the sparsity term.
+    The loss, ``()``; 0 without any labelled cell.
 
     Examples
     --------
@@ -46,10 +47,9 @@ def weighted_cross_entropy(
     tensor(0.6931)
     """
     labelled = labels != UNLABELED_CODE
-    loss = cross_entropy(logits[labelled], labels[labelled], class_weights, reduction="none")
-    if class_weights is None:
-        loss = loss.sum() / labelled.sum().clamp(min=1)
-    else:
-        total = class_weights[labels[labelled]].sum()
-        loss = loss.sum() / total.masked_fill(total == 0, 1)
-    return loss if mask_loss is None else loss - lambda_sparse * mask_loss
+    codes = labels[labelled]
+    loss = cross_entropy(logits[labelled], codes, class_weights, reduction="none").sum()
+    if class_weights is None or reduction == "mean":
+        return loss / labelled.sum().clamp(min=1)
+    total = class_weights[codes].sum()
+    return loss / total.masked_fill(total == 0, 1)

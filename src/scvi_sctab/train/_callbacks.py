@@ -20,10 +20,14 @@ class RestoreBestWeights(Callback):
         Logged quantity that decides.
     mode
         Whether it is best at its ``"max"`` or its ``"min"``. Of equals the later epoch wins.
+    from_epoch
+        First epoch whose weights may be kept. Early in a one-cycle schedule neither the learning
+        rate nor the running statistics of batch norm have settled, and a good score is luck.
     """
 
-    def __init__(self, monitor: str, mode: Literal["min", "max"]):
+    def __init__(self, monitor: str, mode: Literal["min", "max"], from_epoch: int = 0):
         super().__init__()
+        self.from_epoch = from_epoch
         self.monitor = monitor
         self.sign = 1 if mode == "max" else -1
         self.best_score = -float("inf")
@@ -34,6 +38,8 @@ class RestoreBestWeights(Callback):
         """Remember the weights if they are the best so far."""
         value = trainer.callback_metrics.get(self.monitor)
         if trainer.sanity_checking or value is None or not torch.isfinite(value):
+            return
+        if trainer.current_epoch < self.from_epoch:
             return
         score = self.sign * float(value)
         if score >= self.best_score:

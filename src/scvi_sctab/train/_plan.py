@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
+from torch.nn import Parameter
+from torch.nn.utils import clip_grad_norm_
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, StepLR
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from scvi.module.base import LossOutput
 
     from scvi_sctab.module import CellTypeClassifier
+    from scvi_sctab.nn import Reduction
 
 Schedule = Literal["one_cycle", "step"]
 
@@ -47,8 +50,12 @@ class ClassifierTrainingPlan(pl.LightningModule):
         each epoch, as scTab.
     lr_decay
         See ``schedule``.
+    warmup
+        Share of a one-cycle schedule in which the learning rate rises.
     gradient_clip_norm
-        Largest norm of the gradient.
+        Largest norm of the gradient of what AdamW trains.
+    reduction
+        How the loss of a batch is averaged, see :func:`~scvi_sctab.nn.weighted_cross_entropy`.
     """
 
     def __init__(
@@ -64,7 +71,9 @@ class ClassifierTrainingPlan(pl.LightningModule):
         skip_weight_decay: float,
         schedule: Schedule,
         lr_decay: float,
+        warmup: float,
         gradient_clip_norm: float,
+        reduction: Reduction,
     ):
         super().__init__()
         self.module = module
@@ -74,7 +83,8 @@ class ClassifierTrainingPlan(pl.LightningModule):
         self.lr, self.weight_decay = lr, weight_decay
         self.skip_lr, self.skip_momentum = skip_lr, skip_momentum
         self.skip_weight_decay = skip_weight_decay
-        self.schedule, self.lr_decay = schedule, lr_decay
+        self.schedule, self.lr_decay, self.warmup = schedule, lr_decay, warmup
+        self.reduction = reduction
         self.gradient_clip_norm = gradient_clip_norm
         self.validation_metrics = MetricCollection(
             {
@@ -89,22 +99,23 @@ class ClassifierTrainingPlan(pl.LightningModule):
     def _loss(self, batch: dict[str, Tensor], *, training: bool) -> LossOutput:
         vectors = self.augmentation_vectors
         transform = partial(augment, vectors=vectors) if training and vectors is not None else None
+        weights = self.class_weights if training else None
         *_, output = self.module(
             batch,
             get_inference_input_kwargs={"transform": transform},
-            loss_kwargs={"class_weights": self.class_weights if training else None},
+            loss_kwargs={"class_weights": weights, "reduction": self.reduction},
         )
         return output
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Take one step with every optimiser."""
         loss = self._loss(batch, training=True).loss
-        optimizers = self.optimizers(use_pl_optimizer=True)
+        optimizers = self.optimizers()
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
         for optimizer in optimizers:
             optimizer.zero_grad()
         self.manual_backward(loss)
-        torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.gradient_clip_norm)
+        clip_grad_norm_(self._deep_parameters(), self.gradient_clip_norm)
         for optimizer in optimizers:
             optimizer.step()
         if self.schedule == "one_cycle":
@@ -134,23 +145,24 @@ class ClassifierTrainingPlan(pl.LightningModule):
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[LRScheduler]]:
         """AdamW for the encoder and its head, SGD for the linear path, each with its schedule."""
-        skip = self.module.linear_skip
-        own = [] if skip is None else list(skip.parameters())
-        owned = {id(parameter) for parameter in own}
-        rest = [p for p in self.module.parameters() if p.requires_grad and id(p) not in owned]
         optimizers: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(rest, lr=self.lr, weight_decay=self.weight_decay)
+            torch.optim.AdamW(self._deep_parameters(), lr=self.lr, weight_decay=self.weight_decay)
         ]
-        if own:
+        if self.module.linear_skip is not None:
             optimizers.append(
                 torch.optim.SGD(
-                    own,
+                    self.module.linear_skip.parameters(),
                     lr=self.skip_lr,
                     momentum=self.skip_momentum,
                     weight_decay=self.skip_weight_decay,
                 )
             )
         return optimizers, [self._scheduler(optimizer) for optimizer in optimizers]
+
+    def _deep_parameters(self) -> list[Parameter]:
+        """Parameters of the encoder and its head."""
+        modules = (self.module.encoder, self.module.final_mapping)
+        return [p for module in modules for p in module.parameters() if p.requires_grad]
 
     def _scheduler(self, optimizer: torch.optim.Optimizer) -> LRScheduler:
         if self.schedule == "step":
@@ -159,5 +171,6 @@ class ClassifierTrainingPlan(pl.LightningModule):
             optimizer,
             max_lr=[group["lr"] for group in optimizer.param_groups],
             total_steps=int(self.trainer.estimated_stepping_batches),
+            pct_start=self.warmup,
             cycle_momentum=False,
         )

@@ -1,0 +1,50 @@
+"""What the README says is true."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scvi_sctab import SCTAB
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def code_blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_ten_lines_run(tmp_path, monkeypatch):
+    """Runs them as they stand, but for one epoch."""
+    (lines,) = code_blocks("python")
+    monkeypatch.chdir(tmp_path)
+    train = SCTAB.train
+    monkeypatch.setattr(
+        SCTAB, "train", lambda self: train(self, max_epochs=1, enable_progress_bar=False)
+    )
+    namespace = {}
+    exec(lines, namespace)
+    assert {"label", "probability", "uncertainty", "runner_up"} <= set(namespace["query"].obs)
+    loaded = SCTAB.load("reference_model").predict(namespace["query"])
+    np.testing.assert_array_equal(loaded, namespace["query"].obs["label"])
+
+
+@pytest.mark.parametrize(
+    "command", sorted(set(re.findall(r"make ([a-z-]+)", README)) - {"sure"}), ids=str
+)
+def test_each_make_target_named_exists(command):
+    assert re.search(rf"^{command}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+
+
+def test_each_file_linked_exists():
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_each_method_named_exists():
+    named = set(re.findall(r"(?:SCTAB|model)\.([a-z_]+)\(", README))
+    assert {"train", "annotate", "from_sctab_checkpoint"} <= named
+    assert [name for name in named if not hasattr(SCTAB, name)] == []
