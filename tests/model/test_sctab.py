@@ -56,7 +56,9 @@ def test_backed_queries_predict_as_those_in_memory(model, query, tmp_path, form,
     backed = ad.read_h5ad(tmp_path / "query.h5ad", backed="r")
     pd.testing.assert_frame_equal(model.predict(backed, soft=True), expected, check_exact=True)
     cells = [7, 3, 3, 100]
-    np.testing.assert_array_equal(model.predict(backed, cells), expected.idxmax(axis=1)[cells])
+    np.testing.assert_array_equal(
+        model.predict(backed, cells), expected.idxmax(axis=1).iloc[cells]
+    )
     told = [str(w.message) for w in recwarn if "by columns (CSC)" in str(w.message)]
     assert bool(told) == (form == "csc")
 

@@ -40,15 +40,20 @@ def get_matrix(adata: AnnData, layer: str | None) -> Any:
     """
     if layer is not None and layer not in adata.layers:
         raise KeyError(
-            f"There is no layer {layer!r}; `adata.layers` has {sorted(adata.layers)}. "
+            f"There is no layer {layer!r}; `adata.layers` has {_layer_names(adata)}. "
             "Without `layer`, counts are read from `adata.X`."
         )
     matrix = adata.X if layer is None else adata.layers[layer]
     if matrix is None:
         raise ValueError(
-            f"`adata.X` is empty; name the layer that holds counts: {sorted(adata.layers)}."
+            f"`adata.X` is empty; name the layer that holds counts: {_layer_names(adata)}."
         )
     return matrix
+
+
+def _layer_names(adata: AnnData) -> list[str]:
+    # From anndata 0.13 on, `None` among the layers is `X`.
+    return sorted(name for name in adata.layers if name is not None)
 
 
 def _rows(matrix: Any, rows: slice | NDArray[np.int64]) -> sparse.csr_matrix:
@@ -129,7 +134,9 @@ def read_counts(
 
 def where_counts_are(adata: AnnData, layer: str | None) -> str:
     """Say which other matrix of ``adata`` holds counts, if one does."""
-    others: dict[str, Any] = {f"layer={name!r}": adata.layers[name] for name in adata.layers}
+    others: dict[str, Any] = {
+        f"layer={name!r}": adata.layers[name] for name in _layer_names(adata)
+    }
     if layer is not None:
         others.pop(f"layer={layer!r}", None)
         others["layer=None (`adata.X`)"] = adata.X

@@ -46,7 +46,7 @@ def encode(value: Any, arrays: dict[str, NDArray]) -> Any:
         value = value.detach().cpu().numpy()
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         name = f"array.{len(arrays)}"
-        arrays[name] = np.ascontiguousarray(value)
+        arrays[name] = np.array(value, order="C")
         return {_KIND: "array", "name": name}
     if isinstance(value, np.ndarray) and value.dtype.kind in "OUS":
         return {_KIND: "strings", "items": [encode(item, arrays) for item in value.ravel()]}

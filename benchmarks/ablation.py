@@ -1,0 +1,73 @@
+"""What each part of the small preset is worth: macro F1 without it.
+
+    .venv/bin/python benchmarks/ablation.py --data ../shared/data
+
+Prints a table, mean and sd over seeds, and writes ``results/ablation.csv``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scvi
+from _tasks import FAMILIES, Task, iter_tasks
+
+from scvi_sctab import SCTAB
+from scvi_sctab.metrics import f1_macro
+
+HERE = Path(__file__).resolve().parent
+# Arguments of the model, of the training plan and of `train`.
+VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
+    "small preset": ({}, {}, {}),
+    "linear path alone": ({"encoder_weight": 0.0}, {}, {}),
+    "TabNet alone": ({"linear_skip": False}, {}, {}),
+    "TabNet alone, weight decay of scTab": ({"linear_skip": False}, {"weight_decay": 0.05}, {}),
+    "weight decay of scTab": ({}, {"weight_decay": 0.05}, {}),
+    "learning rate by epochs, as scTab": ({}, {"schedule": "step"}, {}),
+    "no donors held out": ({}, {}, {"train_size": 1.0}),
+}
+
+
+def run(task: Task, variant: str, seed: int) -> float:
+    """Train a variant and score it on the query."""
+    scvi.settings.seed = seed
+    network, plan, training = VARIANTS[variant]
+    reference, query = task.labelled_reference(), task.unlabelled_query()
+    SCTAB.setup_anndata(reference, labels_key=task.label_key, donor_key=task.donor_key)
+    model = SCTAB(reference, preset="small", **network)
+    model.train(enable_progress_bar=False, plan_kwargs=plan, **training)
+    return f1_macro(task.truth[task.scored], model.predict(query)[task.scored])
+
+
+def main() -> None:
+    """Run all variants on all tasks."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=os.environ.get("SCVI_SCTAB_DATA", HERE.parent.parent / "shared" / "data"),
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--tasks", nargs="+", choices=list(FAMILIES))
+    arguments = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    rows = []
+    for task in iter_tasks(arguments.data, arguments.tasks):
+        for variant in VARIANTS:
+            scores = [run(task, variant, seed) for seed in arguments.seeds]
+            rows.append((variant, task.name, np.mean(scores), np.std(scores, ddof=1)))
+            print(f"{task.name:<28} {variant:<38} {rows[-1][2]:.3f} ± {rows[-1][3]:.3f}")
+    table = pd.DataFrame(rows, columns=["variant", "task", "f1_macro", "sd"])
+    table.to_csv(HERE / "results" / "ablation.csv", index=False, float_format="%.4f")
+    wide = table.pivot(index="variant", columns="task", values="f1_macro").loc[list(VARIANTS)]
+    print(wide.assign(mean=wide.mean(axis=1)).round(3).to_string())
+
+
+if __name__ == "__main__":
+    main()
