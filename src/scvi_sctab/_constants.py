@@ -23,5 +23,5 @@ READ_BLOCK_CELLS: Final = 4096
 """Cells read from a matrix at a time."""
 
 WEIGHTS_FILE: Final = "model.safetensors"
-METADATA_FILE: Final = "model.json"
 PICKLE_FILE: Final = "model.pt"
+ADATA_FILE: Final = "adata.h5ad"

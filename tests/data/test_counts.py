@@ -60,14 +60,19 @@ def test_negative_integers_are_refused():
 def test_the_layer_that_holds_counts_is_suggested(reference):
     reference.layers["raw_counts"] = reference.X.copy()
     reference.X = reference.X.log1p()
-    with pytest.raises(NotCountsError, match="`layer='raw_counts'` holds counts"):
+    with pytest.raises(
+        NotCountsError,
+        match="`adata.layers\\['raw_counts'\\]` holds counts; set up with `layer='raw_counts'`",
+    ):
         list(read_counts(reference))
 
 
 def test_raw_is_suggested_where_it_holds_counts(reference):
     reference.raw = reference.copy()
     reference.X = reference.X.log1p()
-    with pytest.raises(NotCountsError, match=r"`adata.raw.to_adata\(\)` holds counts"):
+    with pytest.raises(
+        NotCountsError, match=r"`adata.raw.X` holds counts; pass `adata.raw.to_adata\(\)`"
+    ):
         list(read_counts(reference))
 
 

@@ -80,3 +80,24 @@ def test_class_weights_are_sklearns_balanced_ones(cells):
 
 def test_labels_without_a_cell_weigh_nothing():
     np.testing.assert_allclose(class_weights(np.array([0, 0, 2]), 4), [0.75, 0, 1.5, 0])
+
+
+def test_large_donors_are_not_held_out_for_the_labels_they_cover():
+    labels = np.concatenate([np.arange(6000) % 3, np.arange(2000) % 2, np.arange(2000) % 2 + 1])
+    donors = np.repeat([0, 1, 2], [6000, 2000, 2000])
+    for seed in range(5):
+        train, validation, _ = split_cells(labels, donors, 0.9, None, seed)
+        assert (len(train), len(validation)) == (8000, 2000)
+
+
+def test_a_split_that_leaves_little_to_train_on_is_warned_about():
+    labels, donors = np.arange(1000) % 2, np.repeat([0, 1], 500)
+    with pytest.warns(UserWarning, match="leaves 50% of the cells to train on, not 90%"):
+        split_cells(labels, donors, 0.9, None, seed=0)
+
+
+def test_without_shuffling_the_last_cells_of_each_label_are_held_out():
+    labels = np.repeat([0, 1], 10)
+    train, validation, _ = split_cells(labels, None, 0.8, None, seed=0, shuffle=False)
+    assert validation.tolist() == [8, 9, 18, 19]
+    assert len(train) == 16

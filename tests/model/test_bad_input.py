@@ -1,5 +1,7 @@
 """Each kind of bad input stops with a message that names the culprit and the cure."""
 
+import re
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -115,13 +117,66 @@ def test_a_missing_labels_key_is_asked_for(reference):
         SCTAB.setup_anndata(reference)
 
 
-@pytest.mark.parametrize("key", ["labels_key", "batch_key", "donor_key"])
-def test_missing_values_in_a_key_column_are_named_with_the_cure(reference, key):
-    reference.obs["column"] = reference.obs["cell_type"].astype(object)
-    reference.obs.iloc[3, reference.obs.columns.get_loc("column")] = np.nan
+@pytest.mark.filterwarnings("ignore:Category", "ignore:.*come from one donor only")
+@pytest.mark.parametrize("dtype", ["category", object, "string"])
+@pytest.mark.parametrize(
+    "key", ["labels_key", "batch_key", "donor_key", "categorical_covariate_keys"]
+)
+def test_missing_values_in_a_key_column_are_named_with_a_cure_that_works(reference, key, dtype):
+    labels = reference.obs["cell_type"].astype(object)
+    labels.iloc[3] = None
+    reference.obs["column"] = labels.astype(dtype)
     name = reference.obs_names[3]
-    with pytest.raises(ValueError, match=rf"{key}='column' has 1 missing.*'{name}'.*replace\("):
-        setup(reference, **{key: "column"})
+    arguments = {key: ["column"] if key == "categorical_covariate_keys" else "column"}
+    with pytest.raises(ValueError, match=rf"{key}='column' has 1 missing.*'{name}'") as error:
+        setup(reference, **arguments)
+    (cure,) = re.findall(r"e\.g\. `(.*)`\.$", str(error.value))
+    exec(cure, {"adata": reference})
+    expected = "unknown" if key == "labels_key" else "missing"
+    assert reference.obs["column"].iloc[3] == expected
+    setup(reference, **arguments)
+
+
+@pytest.mark.parametrize("dtype", [int, float, bool])
+def test_labels_that_are_not_strings_are_refused_with_the_cure(reference, dtype):
+    reference.obs["cell_type"] = (reference.obs["cell_type"] == "B").astype(dtype)
+    with pytest.raises(ValueError, match=r"not strings: `adata.obs\['cell_type'\] = .*astype"):
+        setup(reference)
+
+
+def test_a_view_is_refused(reference):
+    with pytest.raises(ValueError, match=r"a view of another AnnData; pass a copy"):
+        setup(reference[:100])
+
+
+def test_counts_replaced_after_setup_are_refused_before_training(reference):
+    setup(reference)
+    model = SCTAB(reference)
+    reference.X = log_normalised(reference.X)
+    with pytest.raises(NotCountsError, match="looks log-normalised"):
+        model.train(max_epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("indices", "message"),
+    [
+        ([0.9, 1.9], "positions or a mask of 528 cells, not float64"),
+        ([True, False], "positions or a mask of 528 cells, not bool"),
+        (["AAACATACAACCAC"], "get_indexer"),
+        ([-1], "reach from -1"),
+        ([528], "numbered 0 to 527"),
+        (3, r"of shape \(\)"),
+    ],
+)
+def test_indices_that_do_not_fit_are_refused(model, query, indices, message):
+    with pytest.raises(ValueError, match=message):
+        model.predict(query, indices)
+
+
+def test_cells_that_share_names_cannot_be_annotated(model, query):
+    query.obs_names = ["cell"] * query.n_obs
+    with pytest.raises(ValueError, match=r"Cells share names.*obs_names_make_unique"):
+        model.annotate(query)
 
 
 def test_a_label_with_one_cell_is_refused(reference):
@@ -178,9 +233,30 @@ def test_labels_to_evaluate_on_must_be_there(model, query):
         ([[], [1]], "with cells to train on"),
         ([[1, 2], [2]], "a cell more than once"),
         ([[0], [1], [2], [3]], "train, validation, test"),
+        ([[0, 5000]], "numbered 0 to 923"),
+        ([[0, -1]], "reach from -1"),
     ],
 )
 def test_a_split_that_does_not_fit_is_refused(reference, indexing, message):
     setup(reference)
     with pytest.raises(ValueError, match=message):
         SCTAB(reference).train(datasplitter_kwargs={"external_indexing": indexing})
+
+
+def test_cells_without_labels_cannot_be_trained_on(reference):
+    relabel(reference, reference.obs_names[:50], "unknown")
+    setup(reference)
+    with pytest.raises(ValueError, match="None of the cells to train on has a label"):
+        SCTAB(reference).train(datasplitter_kwargs={"external_indexing": [np.arange(50)]})
+
+
+def test_early_stopping_without_held_out_cells_is_refused(reference):
+    setup(reference)
+    with pytest.raises(ValueError, match="early_stopping needs held-out cells"):
+        SCTAB(reference).train(train_size=1.0, early_stopping=True)
+
+
+def test_batches_of_one_cell_are_refused(reference):
+    setup(reference)
+    with pytest.raises(ValueError, match="Batch norm needs two cells per step.*batch_size=1"):
+        SCTAB(reference).train(batch_size=1)

@@ -211,3 +211,35 @@ def test_every_kind_of_value_survives_the_round_trip():
     pd.testing.assert_frame_equal(back["frame"], value["frame"])
     with pytest.raises(NotPortableError, match="A set cannot be written without pickle"):
         encode({1, 2}, {})
+
+
+def test_cells_of_an_earlier_model_do_not_stay_behind(model, tmp_path):
+    model.save(tmp_path / "model", save_anndata=True)
+    model.save(tmp_path / "model", overwrite=True)
+    assert SCTAB.load(tmp_path / "model").adata is None
+
+
+def test_the_anndata_may_be_a_path_and_other_things_are_refused(model, reference, tmp_path):
+    model.save(tmp_path / "model")
+    reference.write_h5ad(tmp_path / "cells.h5ad")
+    loaded = SCTAB.load(tmp_path / "model", tmp_path / "cells.h5ad")
+    assert loaded.adata.n_obs == reference.n_obs
+    with pytest.raises(TypeError, match="must be an AnnData, a path, None or False, not True"):
+        SCTAB.load(tmp_path / "model", adata=True)
+    with pytest.raises(TypeError, match=r"no arguments \['nonsense'\]"):
+        SCTAB.load(tmp_path / "model", nonsense=3)
+
+
+@pytest.mark.filterwarnings("ignore:Category")
+def test_a_loaded_model_trains_on_new_donors(model, reference, tmp_path):
+    model.save(tmp_path / "model")
+    reference.obs["donor_id"] = reference.obs["donor_id"].astype(str) + "b"
+    loaded = SCTAB.load(tmp_path / "model", reference)
+    loaded.train(max_epochs=1, enable_progress_bar=False)
+    assert loaded.evaluate().loc["accuracy", "f1"] > 0.5
+
+
+def test_both_files_have_the_same_permissions(model, tmp_path):
+    model.save(tmp_path / "model")
+    modes = {file.stat().st_mode for file in (tmp_path / "model").iterdir()}
+    assert len(modes) == 1

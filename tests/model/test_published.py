@@ -163,10 +163,10 @@ class Malicious:
 def test_pickled_code_in_a_checkpoint_is_refused_and_not_executed(tmp_path):
     trace = tmp_path / "executed"
     write_checkpoint(tmp_path / "a.ckpt", make_network(0), extra=Malicious(str(trace)))
-    with pytest.raises(ValueError, match="cannot be read|read without running code"):
+    with pytest.raises(ValueError, match="cannot be read without running code"):
         SCTAB.from_sctab_checkpoint(tmp_path / "a.ckpt", GENES, LABELS)
     (tmp_path / "b.ckpt").write_bytes(pickle.dumps(Malicious(str(trace))))
-    with pytest.raises(ValueError, match="read without running code"):
+    with pytest.raises(ValueError, match="not a checkpoint or is damaged"):
         SCTAB.from_sctab_checkpoint(tmp_path / "b.ckpt", GENES, LABELS)
     assert not trace.exists()
 
@@ -189,9 +189,30 @@ def test_other_models_of_the_archive_and_other_files_are_told(tmp_path):
     with pytest.raises(ValueError, match="has no state_dict"):
         SCTAB.from_sctab_checkpoint(tmp_path / "list.ckpt", GENES, LABELS)
     (tmp_path / "text.ckpt").write_text(json.dumps({}))
-    with pytest.raises(ValueError, match="read without running code"):
+    with pytest.raises(ValueError, match="not a checkpoint or is damaged"):
         SCTAB.from_sctab_checkpoint(tmp_path / "text.ckpt", GENES, LABELS)
+    write_checkpoint(tmp_path / "whole.ckpt", make_network(0))
+    content = (tmp_path / "whole.ckpt").read_bytes()
+    (tmp_path / "half.ckpt").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match="not a checkpoint or is damaged"):
+        SCTAB.from_sctab_checkpoint(tmp_path / "half.ckpt", GENES, LABELS)
+    with pytest.raises(FileNotFoundError, match="no file or directory"):
+        SCTAB.from_sctab_checkpoint(tmp_path / "nothing.ckpt", GENES, LABELS)
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
         SCTAB.from_sctab_checkpoint(tmp_path, GENES, LABELS)
     with pytest.raises(FileNotFoundError, match="no run1"):
         SCTAB.from_sctab_checkpoints(tmp_path, GENES, LABELS)
+
+
+def test_what_a_checkpoint_does_not_record_is_warned_about(tmp_path):
+    write_checkpoint(tmp_path / "a.ckpt", make_network(0), hyper_parameters={"gamma": 1.7})
+    with pytest.warns(UserWarning, match=r"does not record \['epsilon', .*'mask_type'\]"):
+        SCTAB.from_sctab_checkpoint(tmp_path / "a.ckpt", GENES, LABELS)
+
+
+def test_a_type_named_as_unlabelled_cells_are_is_kept(archive, cells):
+    labels = [*LABELS[:-1], "unknown"]
+    model = SCTAB.from_sctab_checkpoint(archive / "run1", GENES, labels)
+    assert list(model.labels) == labels
+    probabilities = model.predict(cells, soft=True)
+    np.testing.assert_allclose(probabilities, expected(make_network(1), cells), atol=1e-6)

@@ -239,6 +239,34 @@ def test_training_goes_on_from_where_it_stopped(reference):
     assert all(module.training is False for module in model.module.modules())
 
 
+def test_models_on_one_anndata_keep_to_their_own_labels(reference):
+    model = build(reference)
+    other = (reference.obs["cell_type"] == "B").map({True: "B", False: "other"})
+    reference.obs["other"] = other.astype(str)
+    build(reference, labels_key="other")
+    model.train(**STEPS)
+    assert f1_macro(reference.obs["cell_type"], model.predict()) > 0.5
+
+
+def test_early_stopping_stops_where_it_is_asked_for(reference):
+    model = build(reference)
+    stop = {"early_stopping": True, "early_stopping_patience": 2, "early_stopping_min_delta": 1.0}
+    model.train(max_epochs=25, enable_progress_bar=False, **stop)
+    assert len(model.history["train_loss"]) <= 4
+
+
+@pytest.mark.parametrize("where", ["train", "datasplitter_kwargs"])
+def test_sizes_may_be_given_either_way(reference, where):
+    sizes = {"validation_size": 0.25, "batch_size": 64, "shuffle_set_split": False}
+    arguments = (
+        sizes if where == "train" else {"datasplitter_kwargs": {**sizes, "train_size": 0.75}}
+    )
+    model = build(reference)
+    model.train(max_epochs=1, enable_progress_bar=False, **arguments)
+    share = len(model.validation_indices) / reference.n_obs
+    assert share == pytest.approx(0.25, abs=0.02)
+
+
 def test_training_on_all_cells_needs_no_validation(reference):
     model = build(reference)
     model.train(**STEPS, train_size=1.0)
@@ -265,7 +293,7 @@ def test_augmentation_vectors_come_from_training_donors_only(reference, monkeypa
         seen["donors"] = set(donors)
         return np.zeros((0, reference.n_vars), dtype=np.float32)
 
-    monkeypatch.setattr("scvi_sctab.model._sctab.donor_difference_vectors", spy)
+    monkeypatch.setattr("scvi_sctab.model._training.donor_difference_vectors", spy)
     SCTAB.setup_anndata(reference, labels_key="cell_type", donor_key="donor_id")
     model = SCTAB(reference, preset="paper", n_d=8, n_a=4)
     model.train(max_epochs=1, enable_progress_bar=False, batch_size=128)

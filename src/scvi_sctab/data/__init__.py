@@ -15,8 +15,10 @@ from scvi_sctab.data._genes import (
     check_genes,
     strip_versions,
 )
+from scvi_sctab.data._indices import check_indices
 from scvi_sctab.data._obs import check_labels, get_column
 from scvi_sctab.data._reader import get_matrix, read_counts, to_tensor
+from scvi_sctab.data._reference import check_cells, check_reference
 from scvi_sctab.data._splits import class_weights, split_by_donor, split_by_label, split_cells
 
 __all__ = [
@@ -25,9 +27,12 @@ __all__ = [
     "LabeledDataSplitter",
     "NotCountsError",
     "align_genes",
+    "check_cells",
     "check_counts",
     "check_genes",
+    "check_indices",
     "check_labels",
+    "check_reference",
     "class_weights",
     "describe_empty_cells",
     "donor_difference_vectors",

@@ -11,6 +11,7 @@ from scvi import REGISTRY_KEYS
 from scvi.dataloaders import AnnDataLoader
 
 from scvi_sctab._constants import DONOR_KEY
+from scvi_sctab.data._indices import check_indices
 from scvi_sctab.data._splits import split_cells
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class LabeledDataSplitter(pl.LightningDataModule):
         Cells per batch.
     external_indexing
         Positions for training, validation and test instead of a split drawn here.
+    shuffle_set_split
+        Whether cells or donors are held out at random; otherwise the last cells of each label.
     seed
         Seed of the split.
     pin_memory
@@ -59,6 +62,7 @@ class LabeledDataSplitter(pl.LightningDataModule):
         validation_size: float | None = None,
         batch_size: int = 256,
         external_indexing: list[NDArray[np.intp]] | None = None,
+        shuffle_set_split: bool = True,
         seed: int = 0,
         pin_memory: bool = False,
         **loader_kwargs: object,
@@ -69,9 +73,11 @@ class LabeledDataSplitter(pl.LightningDataModule):
         self.loader_kwargs = {"pin_memory": pin_memory, **loader_kwargs}
         self.labels = self._codes(REGISTRY_KEYS.LABELS_KEY)
         if external_indexing is not None:
-            parts = _check_indexing(external_indexing)
+            parts = _check_indexing(external_indexing, len(self.labels))
         else:
             labelled = np.flatnonzero(self.labels < n_labels)
+            if not len(labelled):
+                raise ValueError("No cell of this AnnData has a label that the model knows.")
             donors = self.donors
             parts = [
                 labelled[positions]
@@ -81,9 +87,16 @@ class LabeledDataSplitter(pl.LightningDataModule):
                     train_size,
                     validation_size,
                     seed,
+                    shuffle=shuffle_set_split,
                 )
             ]
         self.train_idx, self.val_idx, self.test_idx = parts
+        if not (self.labels[self.train_idx] < n_labels).any():
+            raise ValueError("None of the cells to train on has a label.")
+        if len(self.train_idx) < 2 or batch_size < 2:
+            raise ValueError(
+                f"Batch norm needs two cells per step: {len(self.train_idx)=}, {batch_size=}."
+            )
         self.n_train, self.n_val = len(self.train_idx), len(self.val_idx)
 
     @property
@@ -118,8 +131,8 @@ class LabeledDataSplitter(pl.LightningDataModule):
         return self._loader(self.val_idx, training=False) if self.n_val else None
 
 
-def _check_indexing(indexing: list[NDArray[np.intp]]) -> list[NDArray[np.intp]]:
-    parts = [np.asarray(part if part is not None else [], dtype=np.intp) for part in indexing]
+def _check_indexing(indexing: list[NDArray[np.intp]], n_cells: int) -> list[NDArray[np.intp]]:
+    parts = [check_indices([] if part is None else part, n_cells) for part in indexing]
     parts += [np.zeros(0, dtype=np.intp)] * (3 - len(parts))
     together = np.concatenate(parts)
     if len(parts) > 3 or not len(parts[0]):

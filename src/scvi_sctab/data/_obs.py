@@ -7,11 +7,13 @@ from difflib import get_close_matches
 
 import pandas as pd
 
-from scvi_sctab._constants import MIN_CELLS_PER_LABEL
+from scvi_sctab._constants import MIN_CELLS_PER_LABEL, UNLABELED_CATEGORY
 from scvi_sctab.data._messages import list_names
 
 
-def get_column(obs: pd.DataFrame, key: str, argument: str) -> pd.Series:
+def get_column(
+    obs: pd.DataFrame, key: str, argument: str, unlabeled_category: str = UNLABELED_CATEGORY
+) -> pd.Series:
     """Return a column without missing values, as strings.
 
     Parameters
@@ -22,6 +24,8 @@ def get_column(obs: pd.DataFrame, key: str, argument: str) -> pd.Series:
         Name of the column.
     argument
         Argument that named it, for messages.
+    unlabeled_category
+        What to call missing labels, for messages.
 
     Raises
     ------
@@ -39,11 +43,13 @@ def get_column(obs: pd.DataFrame, key: str, argument: str) -> pd.Series:
     column = obs[key]
     missing = column.isna().to_numpy()
     if missing.any():
-        cure = "the unlabelled category" if argument == "labels_key" else "a category of its own"
+        labels = argument == "labels_key"
+        cure = "the unlabelled category" if labels else "a category of its own"
+        fill = unlabeled_category if labels else "missing"
         raise ValueError(
             f"{argument}={key!r} has {missing.sum():,} missing values (NaN), in cells "
             f"{list_names(obs.index[missing])}. Give them {cure}, e.g. "
-            f"`adata.obs[{key!r}] = adata.obs[{key!r}].astype(str).replace('nan', 'unknown')`."
+            f"`adata.obs[{key!r}] = adata.obs[{key!r}].astype(object).fillna({fill!r})`."
         )
     return column.astype(str)
 
@@ -67,14 +73,21 @@ def check_labels(
     Raises
     ------
     ValueError
-        If all cells are unlabelled, there is one label only, or a label has too few cells.
+        If labels are not strings, all cells are unlabelled, there is one label only, or a label
+        has too few cells.
 
     Warns
     -----
     UserWarning
         If a label comes from one donor only.
     """
-    labels = get_column(obs, labels_key, "labels_key")
+    labels = get_column(obs, labels_key, "labels_key", unlabeled_category)
+    values = obs[labels_key].astype(object)
+    if not all(isinstance(value, str) for value in values.unique()):
+        raise ValueError(
+            f"labels_key={labels_key!r} holds {obs[labels_key].dtype} values, not strings: "
+            f"`adata.obs[{labels_key!r}] = adata.obs[{labels_key!r}].astype(str)`."
+        )
     labelled = labels != str(unlabeled_category)
     n_cells = labels[labelled].value_counts()
     if n_cells.empty:

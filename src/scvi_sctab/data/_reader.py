@@ -41,7 +41,7 @@ def get_matrix(adata: AnnData, layer: str | None) -> Any:
     if layer is not None and layer not in adata.layers:
         raise KeyError(
             f"There is no layer {layer!r}; `adata.layers` has {_layer_names(adata)}. "
-            "Without `layer`, counts are read from `adata.X`."
+            f"If `adata.X` holds the counts: `adata.layers[{layer!r}] = adata.X`."
         )
     matrix = adata.X if layer is None else adata.layers[layer]
     if matrix is None:
@@ -133,16 +133,18 @@ def read_counts(
 
 
 def where_counts_are(adata: AnnData, layer: str | None) -> str:
-    """Say which other matrix of ``adata`` holds counts, if one does."""
-    others: dict[str, Any] = {
-        f"layer={name!r}": adata.layers[name] for name in _layer_names(adata)
+    """Say which other matrix of ``adata`` holds counts, if one does, and how to use it."""
+    here = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+    others: dict[str, tuple[Any, str]] = {
+        f"adata.layers[{name!r}]": (adata.layers[name], f"set up with `layer={name!r}`")
+        for name in _layer_names(adata)
+        if name != layer
     }
     if layer is not None:
-        others.pop(f"layer={layer!r}", None)
-        others["layer=None (`adata.X`)"] = adata.X
+        others["adata.X"] = (adata.X, "set up without `layer`")
     if adata.raw is not None:
-        others["adata.raw.to_adata()"] = adata.raw.X
-    for place, matrix in others.items():
+        others["adata.raw.X"] = (adata.raw.X, "pass `adata.raw.to_adata()`")
+    for place, (matrix, cure) in others.items():
         if matrix is None:
             continue
         block = _rows(matrix, slice(0, min(100, adata.n_obs)))
@@ -150,7 +152,8 @@ def where_counts_are(adata: AnnData, layer: str | None) -> str:
             check_counts(block, adata.obs_names, [""] * block.shape[1])
         except NotCountsError:
             continue
-        return f"`{place}` holds counts"
+        query = "" if "raw" in place else f", or for a query `{here} = {place}`"
+        return f"`{place}` holds counts; {cure}{query}"
     return ""
 
 

@@ -9,6 +9,10 @@ from numpy.typing import NDArray
 
 Codes = NDArray[np.int64]
 _N_TRIALS = 20
+# Held-out sets may be this much larger or smaller than asked for, to cover more labels.
+_TOLERANCE = 0.75
+# A split that trains on less than this share short of what was asked for is warned about.
+_MAX_SHORTFALL = 0.25
 
 
 def class_weights(labels: Codes, n_labels: int, power: float = 1.0) -> NDArray[np.float32]:
@@ -41,8 +45,8 @@ def split_by_donor(
 ) -> list[NDArray[np.intp]] | None:
     """Hold out whole donors, so that none is on two sides and every label stays in training.
 
-    Of many random choices the one is kept whose held-out sets cover most labels, then the one
-    nearest to the shares asked for.
+    Of many random choices the one is kept that is near the shares asked for, then the one whose
+    held-out sets cover most labels, then the nearest.
 
     Parameters
     ----------
@@ -62,7 +66,7 @@ def split_by_donor(
     table = np.zeros((n_donors, labels.max() + 1), dtype=np.int64)
     np.add.at(table, (donors, labels), 1)
     rng = np.random.default_rng(seed)
-    best: tuple[tuple[int, float], NDArray[np.int64]] | None = None
+    best: tuple[tuple[float, ...], NDArray[np.int64]] | None = None
     for _ in range(_N_TRIALS):
         side = _draw_sides(table, shares, rng)
         held_out = [table[side == i + 1].sum(axis=0) for i, share in enumerate(shares) if share]
@@ -71,7 +75,8 @@ def split_by_donor(
         covered = sum(int((counts > 0).sum()) for counts in held_out)
         asked = [share for share in shares if share]
         error = sum(abs(c.sum() / len(labels) - s) for c, s in zip(held_out, asked, strict=True))
-        score = (covered, -error)
+        near = error <= _TOLERANCE * sum(asked)
+        score = (near, covered, -error) if near else (near, -error, covered)
         if best is None or score > best[0]:
             best = score, side
     if best is None:
@@ -99,7 +104,9 @@ def _draw_sides(
     return side
 
 
-def split_by_label(labels: Codes, shares: tuple[float, ...], seed: int) -> list[NDArray[np.intp]]:
+def split_by_label(
+    labels: Codes, shares: tuple[float, ...], seed: int, *, shuffle: bool = True
+) -> list[NDArray[np.intp]]:
     """Hold out the same share of every label; at least one cell of each stays in training.
 
     Parameters
@@ -110,6 +117,8 @@ def split_by_label(labels: Codes, shares: tuple[float, ...], seed: int) -> list[
         Share of cells to hold out for each held-out set.
     seed
         Seed of the choice.
+    shuffle
+        Whether cells are held out at random; otherwise the last ones.
 
     Returns
     -------
@@ -118,7 +127,8 @@ def split_by_label(labels: Codes, shares: tuple[float, ...], seed: int) -> list[
     rng = np.random.default_rng(seed)
     sides = np.zeros(len(labels), dtype=np.int64)
     for label in np.unique(labels):
-        cells = rng.permutation(np.flatnonzero(labels == label))
+        cells = np.flatnonzero(labels == label)[::-1]
+        cells = rng.permutation(cells) if shuffle else cells
         start = 0
         for i, share in enumerate(shares):
             n_held = min(round(share * len(cells) + 1e-9), len(cells) - 1 - start)
@@ -133,6 +143,8 @@ def split_cells(
     train_size: float,
     validation_size: float | None,
     seed: int,
+    *,
+    shuffle: bool = True,
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
     """Split cells by donor where donors are known, else by label.
 
@@ -148,6 +160,8 @@ def split_cells(
         Share for validation; all that training leaves if not given. The rest is for testing.
     seed
         Seed of the choice.
+    shuffle
+        Whether to hold out donors or cells at random; otherwise the last cells of each label.
 
     Returns
     -------
@@ -161,7 +175,8 @@ def split_cells(
     Warns
     -----
     UserWarning
-        If donors cannot be held out without losing a label.
+        If donors cannot be held out without losing a label, or much fewer cells are left to train
+        on than asked for.
     """
     if not 0 < train_size <= 1:
         raise ValueError(f"{train_size=} is not in (0, 1].")
@@ -171,7 +186,7 @@ def split_cells(
         raise ValueError(f"{train_size=} and {validation_size=} sum to more than 1.")
     shares = (validation, test if test > 1e-9 else 0.0)
     parts = None
-    if donors is not None and any(shares):
+    if donors is not None and shuffle and any(shares):
         parts = split_by_donor(labels, donors, shares, seed)
         if parts is None:
             warnings.warn(
@@ -180,6 +195,14 @@ def split_cells(
                 UserWarning,
                 stacklevel=2,
             )
+        elif len(parts[0]) < (1 - _MAX_SHORTFALL) * train_size * len(labels):
+            warnings.warn(
+                f"Holding out whole donors leaves {len(parts[0]) / len(labels):.0%} of the cells "
+                f"to train on, not {train_size:.0%}: donors are large. Set up without `donor_key` "
+                "to split by cell.",
+                UserWarning,
+                stacklevel=2,
+            )
     if parts is None:
-        parts = split_by_label(labels, shares, seed)
+        parts = split_by_label(labels, shares, seed, shuffle=shuffle)
     return parts[0], parts[1], parts[2]

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from scvi.model._utils import parse_device_args
 
-from scvi_sctab._constants import PICKLE_FILE, WEIGHTS_FILE
+from scvi_sctab._constants import ADATA_FILE, PICKLE_FILE, WEIGHTS_FILE
 from scvi_sctab.data import strip_versions
 from scvi_sctab.model._published import PublishedCheckpointMixin
 from scvi_sctab.model._serialization import decode, encode
@@ -78,6 +78,9 @@ class CheckpointMixin(PublishedCheckpointMixin):
             )
             self._save_safely(beside / f"{prefix or ''}{WEIGHTS_FILE}")
             target.mkdir(exist_ok=True)
+            if not save_anndata:
+                # Of the model that was here before.
+                (target / f"{prefix or ''}{ADATA_FILE}").unlink(missing_ok=True)
             for file in sorted(beside.iterdir()):
                 file.replace(target / file.name)
         finally:
@@ -100,12 +103,14 @@ class CheckpointMixin(PublishedCheckpointMixin):
             "aliases": json.dumps(aliases),
         }
         save_file(tensors, str(path), metadata=metadata)
+        # safetensors writes files that only their owner can read; follow the user's umask instead.
+        path.chmod(path.with_name(path.name.replace(WEIGHTS_FILE, PICKLE_FILE)).stat().st_mode)
 
     @classmethod
     def load(
         cls,
         dir_path: str | os.PathLike,
-        adata: AnnData | bool | None = None,
+        adata: AnnData | str | Path | bool | None = None,
         accelerator: str = "auto",
         device: int | str = "auto",
         prefix: str | None = None,
@@ -120,8 +125,9 @@ class CheckpointMixin(PublishedCheckpointMixin):
         dir_path
             Directory that :meth:`save` wrote.
         adata
-            AnnData to go on training with, with the genes of the model in their order. Not needed
-            to predict. ``None`` takes the one saved with the model, if any; ``False`` none.
+            AnnData to go on training with, or its path, with the genes of the model in their
+            order. Not needed to predict. ``None`` takes the one saved with the model, if any;
+            ``False`` none.
         accelerator, device
             Where to put the model.
         prefix
@@ -157,26 +163,22 @@ class CheckpointMixin(PublishedCheckpointMixin):
             return super().load(
                 str(directory), adata, accelerator, device, prefix=prefix, **kwargs
             )
+        if kwargs:
+            raise TypeError(f"load() has no arguments {sorted(kwargs)} without allow_pickle=True.")
         weights, attributes, registry = _read_safely(path, cls.__name__)
-        saved = directory / f"{prefix or ''}adata.h5ad"
-        if adata is None and saved.exists():
-            adata = read_h5ad(saved)
-        if isinstance(adata, AnnData):
+        adata = _find_anndata(adata, directory / f"{prefix or ''}{ADATA_FILE}")
+        if adata is not None:
             _require_genes(adata, registry)
             cls.setup_anndata(
                 adata,
                 source_registry=registry,
                 allow_missing_labels=True,
+                extend_categories=True,
                 **registry["setup_args"],
             )
         init_params = attributes.pop("init_params_")
-        kwargs = {k: v for part in init_params["kwargs"].values() for k, v in part.items()}
-        model = cls(
-            adata if isinstance(adata, AnnData) else None,
-            registry=registry,
-            **init_params["non_kwargs"],
-            **kwargs,
-        )
+        overrides = {k: v for part in init_params["kwargs"].values() for k, v in part.items()}
+        model = cls(adata, registry=registry, **init_params["non_kwargs"], **overrides)
         for name, value in attributes.items():
             setattr(model, name, value)
         model.module.load_state_dict(weights)
@@ -186,12 +188,27 @@ class CheckpointMixin(PublishedCheckpointMixin):
         return model
 
 
+def _find_anndata(adata: AnnData | str | Path | bool | None, saved: Path) -> AnnData | None:
+    """Resolve what ``load`` was given."""
+    if adata is None:
+        return read_h5ad(saved) if saved.exists() else None
+    if adata is False:
+        return None
+    if isinstance(adata, str | Path):
+        return read_h5ad(adata)
+    if not isinstance(adata, AnnData):
+        raise TypeError(f"adata must be an AnnData, a path, None or False, not {adata!r}.")
+    return adata
+
+
 def _read_safely(path: Path, class_name: str) -> tuple[dict[str, Tensor], dict, dict]:
     """Read weights, attributes and registry."""
     try:
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except PermissionError:
+        raise
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is not a model or is damaged: {error}") from error
     if metadata.get("format") != _FORMAT:

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from scvi_sctab._constants import READ_BLOCK_CELLS
 from scvi_sctab.data import (
     align_genes,
+    check_indices,
     describe_empty_cells,
     empty_cells,
     get_column,
@@ -108,10 +109,15 @@ class PredictionMixin:
         RuntimeError
             If the model is not trained.
         ValueError
-            As in :meth:`predict`.
+            If cells share names, or as in :meth:`predict`.
         """
         self._require_trained()
         adata, cells = self._query(adata, indices)
+        if not adata.obs_names.is_unique:
+            raise ValueError(
+                "Cells share names, so that rows could not be told apart: "
+                "`adata.obs_names_make_unique()`."
+            )
         parts = list(self._map_cells(self._describe, adata, cells, batch_size))
         values = np.concatenate([np.zeros((0, 4)), *parts])
         as_labels = [
@@ -189,6 +195,7 @@ class PredictionMixin:
         ValueError
             If no cell has a label, or as in :meth:`predict`.
         """
+        self._require_trained()
         setup = self.registry["setup_args"]
         if adata is None and indices is None:
             indices = self.validation_indices
@@ -217,10 +224,7 @@ class PredictionMixin:
             raise ValueError("This model has no AnnData of its own; say which cells: `adata=`.")
         if indices is None:
             return adata, np.arange(adata.n_obs)
-        positions = np.asarray(indices)
-        if positions.dtype == bool:
-            positions = np.flatnonzero(positions)
-        return adata, positions.astype(np.intp)
+        return adata, check_indices(indices, adata.n_obs)
 
     def _map_cells(
         self,

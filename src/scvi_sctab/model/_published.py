@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _PREFIX = "classifier."
-_BUFFERS = ("class_weights", "child_lookup", "augmentations")
 _SCORE = re.compile(r"val_f1_macro=(\d+\.\d+)")
+_SHARED = re.compile(r"\.shared\.(?:shared_layers\.(\d+)|glu_layers\.(\d+)\.fc)\.weight$")
 # Cannot be read from shapes; taken from the checkpoint's own record.
 _RECORDED = ("gamma", "epsilon", "virtual_batch_size", "momentum", "mask_type")
 
@@ -63,8 +65,13 @@ class PublishedCheckpointMixin:
         FileNotFoundError
             If there is no checkpoint.
         ValueError
-            If the file is not a scTab TabNet checkpoint, holds anything but tensors and settings,
-            or does not fit ``var_names`` and ``labels``.
+            If the file is damaged, is not a scTab TabNet checkpoint, holds anything but tensors
+            and settings, or does not fit ``var_names`` and ``labels``.
+
+        Warns
+        -----
+        UserWarning
+            If the checkpoint does not record what its shapes do not show.
 
         Examples
         --------
@@ -135,6 +142,8 @@ def find_checkpoint(path: Path) -> Path:
     """Return the checkpoint file of a run: best macro F1, of equals the first by name."""
     if path.is_file():
         return path
+    if not path.exists():
+        raise FileNotFoundError(f"There is no file or directory {path}.")
     scores = {
         file: float(match[1])
         for file in sorted(path.glob("*.ckpt"))
@@ -151,10 +160,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         # The names of these two classes stand among the settings; no instance of them is made.
         with torch.serialization.safe_globals([AdamW, StepLR]):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:
+    except UnpicklingError as error:
         raise ValueError(
-            f"{path} is not a checkpoint that can be read without running code from it: {error}"
+            f"{path} cannot be read without running code from it, which is refused: {error}"
         ) from error
+    except (RuntimeError, OSError, EOFError, ValueError) as error:
+        raise ValueError(f"{path} is not a checkpoint or is damaged: {error}") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise ValueError(f"{path} is not a Lightning checkpoint: it has no state_dict.")
     return checkpoint
@@ -171,12 +182,10 @@ def network_state(checkpoint: dict[str, Any], path: Path) -> dict[str, Tensor]:
         raise ValueError(
             f"{path} is not a checkpoint of scTab's TabNet: it has {sorted(state)[:3]}."
         )
-    first = "encoder.initial_splitter.shared.shared_layers"
+    shared: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        match = re.search(
-            r"\.shared\.(?:shared_layers\.(\d+)|glu_layers\.(\d+)\.fc)\.weight$", name
-        )
-        if match and not torch.equal(tensor, state[f"{first}.{match[1] or match[2]}.weight"]):
+        match = _SHARED.search(name)
+        if match and not torch.equal(tensor, shared.setdefault(match[1] or match[2], tensor)):
             raise ValueError(f"{path} is damaged: shared weights differ at {name}.")
     return state
 
@@ -194,6 +203,14 @@ def read_hyperparameters(state: dict[str, Tensor], recorded: dict[str, Any]) -> 
         "n_shared": count(r"encoder\.initial_splitter\.shared\.glu_layers\.(\d+)\."),
         "n_independent": count(r"encoder\.initial_splitter\.specifics\.glu_layers\.(\d+)\."),
     }
+    unrecorded = [key for key in _RECORDED if key not in recorded]
+    if unrecorded:
+        warnings.warn(
+            f"The checkpoint does not record {unrecorded}; the published values are taken. If it "
+            "was trained with others, its predictions will be wrong.",
+            UserWarning,
+            stacklevel=3,
+        )
     return hyperparameters | {key: recorded[key] for key in _RECORDED if key in recorded}
 
 
@@ -203,6 +220,9 @@ def make_registry(cls: Any, var_names: Sequence[str], labels: Sequence[str]) -> 
     names = pd.Index(labels).astype(str)
     if names.has_duplicates:
         raise ValueError(f"Labels stand twice: {list(names[names.duplicated()])}.")
+    unlabeled = UNLABELED_CATEGORY
+    while unlabeled in names:
+        unlabeled = f"_{unlabeled}"
     # The host warns of labels with fewer than three cells.
     column = np.repeat(names.to_numpy(), 3)
     adata = AnnData(
@@ -213,7 +233,7 @@ def make_registry(cls: Any, var_names: Sequence[str], labels: Sequence[str]) -> 
     arguments = {
         "layer": None,
         "labels_key": "cell_type",
-        "unlabeled_category": UNLABELED_CATEGORY,
+        "unlabeled_category": unlabeled,
     }
     manager = AnnDataManager(
         fields=cls._fields(**arguments),

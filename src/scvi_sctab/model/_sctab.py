@@ -1,14 +1,12 @@
-"""SCTAB: set up, build, train. Prediction, attribution and files are in its mixins."""
+"""SCTAB: set up and build. Training, prediction, attribution and files are in its mixins."""
 
 from __future__ import annotations
 
 import logging
-from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from scvi import REGISTRY_KEYS, settings
+from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.data.fields import (
     BaseAnnDataField,
@@ -22,23 +20,13 @@ from scvi.train import TrainRunner
 
 from scvi_sctab._config import PRESETS, NetworkConfig, choose_preset, override
 from scvi_sctab._constants import DONOR_KEY, UNLABELED_CATEGORY
-from scvi_sctab.data import (
-    LabeledDataSplitter,
-    check_genes,
-    check_labels,
-    class_weights,
-    describe_empty_cells,
-    donor_difference_vectors,
-    empty_cells,
-    get_column,
-    read_counts,
-    sample_cells,
-)
+from scvi_sctab.data import LabeledDataSplitter, check_genes, check_reference
 from scvi_sctab.model._attribution import AttributionMixin
 from scvi_sctab.model._checkpoint import CheckpointMixin
 from scvi_sctab.model._prediction import PredictionMixin
+from scvi_sctab.model._training import TrainingMixin
 from scvi_sctab.module import CellTypeClassifier, build_encoder
-from scvi_sctab.train import ClassifierTrainingPlan, RestoreBestWeights
+from scvi_sctab.train import ClassifierTrainingPlan
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -47,11 +35,8 @@ if TYPE_CHECKING:
 # A child of the host's logger, so that `scvi.settings.verbosity` governs it.
 logger = logging.getLogger("scvi.sctab")
 
-_MONITOR = "validation_f1_macro"
-_MAX_VALIDATIONS = 25
 
-
-class SCTAB(PredictionMixin, AttributionMixin, CheckpointMixin, BaseModelClass):
+class SCTAB(TrainingMixin, PredictionMixin, AttributionMixin, CheckpointMixin, BaseModelClass):
     """Cell types from raw counts with scTab :cite:p:`Fischer24`.
 
     Learns cell types from an annotated reference and predicts them for cells it has not seen, of
@@ -156,15 +141,17 @@ class SCTAB(PredictionMixin, AttributionMixin, CheckpointMixin, BaseModelClass):
         UserWarning
             If a label comes from one donor only.
         """
+        setup_method_args = cls._get_setup_method_args(**locals())
         if labels_key is None:
             raise ValueError(
                 f"Name the column with cell types, `labels_key=`: one of {list(adata.obs)}."
             )
+        # A model that is loaded takes cells without labels, too; `train` checks what it trains on.
         if "source_registry" not in kwargs:
-            _check_reference(adata, layer, labels_key, unlabeled_category, batch_key, donor_key)
-            for key in categorical_covariate_keys or ():
-                get_column(adata.obs, key, "categorical_covariate_keys")
-        setup_method_args = cls._get_setup_method_args(**locals())
+            columns = {"batch_key": batch_key, "donor_key": donor_key}
+            check_reference(
+                adata, layer, labels_key, unlabeled_category, columns, categorical_covariate_keys
+            )
         fields = cls._fields(
             layer, labels_key, unlabeled_category, batch_key, donor_key, categorical_covariate_keys
         )
@@ -237,122 +224,6 @@ class SCTAB(PredictionMixin, AttributionMixin, CheckpointMixin, BaseModelClass):
         codes = self.adata_manager.get_from_registry(REGISTRY_KEYS.LABELS_KEY)
         return int((np.asarray(codes) < len(self.labels)).sum())
 
-    def train(
-        self,
-        max_epochs: int | None = None,
-        *,
-        train_size: float | None = None,
-        validation_size: float | None = None,
-        batch_size: int | None = None,
-        early_stopping: bool | None = None,
-        accelerator: str = "auto",
-        devices: int | list[int] | str = "auto",
-        datasplitter_kwargs: dict[str, Any] | None = None,
-        plan_kwargs: dict[str, Any] | None = None,
-        **trainer_kwargs: Any,
-    ) -> None:
-        """Train on the labelled cells of the reference; the preset gives what is not given here.
-
-        The weights of the epoch with the best macro F1 on held-out cells are kept. Cells are held
-        out by donor if a ``donor_key`` was set up.
-
-        Parameters
-        ----------
-        max_epochs
-            Epochs.
-        train_size
-            Share of labelled cells to train on; 1 trains on all and keeps the last weights.
-        validation_size
-            Share to validate on; all the rest if not given.
-        batch_size
-            Cells per step.
-        early_stopping
-            Whether to stop when the macro F1 no longer gets better; by default the paper preset
-            does, the small one, whose learning rate follows a cycle, does not.
-        accelerator, devices
-            Where to train; a GPU if there is one.
-        datasplitter_kwargs
-            Further arguments of :class:`~scvi_sctab.data.LabeledDataSplitter`.
-        plan_kwargs
-            Further arguments of :class:`~scvi_sctab.train.ClassifierTrainingPlan`.
-        **trainer_kwargs
-            Further arguments of :class:`~scvi.train.Trainer`.
-
-        Raises
-        ------
-        ValueError
-            If the model has no AnnData, or the sizes of the sets do not fit.
-        """
-        if self.adata is None:
-            raise ValueError("This model has no AnnData to train on: `SCTAB.load(path, adata)`.")
-        defaults = PRESETS[self.preset_].train
-        splitter = self._data_splitter_cls(
-            self.adata_manager,
-            len(self.labels),
-            train_size=defaults.train_size if train_size is None else train_size,
-            validation_size=validation_size,
-            batch_size=defaults.batch_size if batch_size is None else batch_size,
-            **{"seed": _seed(), **(datasplitter_kwargs or {})},
-        )
-        if max_epochs is None:
-            max_epochs = defaults.n_epochs(len(splitter.train_dataloader()))
-        if splitter.n_val:
-            patience = defaults.early_stopping_patience
-            trainer_kwargs["callbacks"] = [
-                *trainer_kwargs.get("callbacks", ()),
-                RestoreBestWeights(_MONITOR, "max", int(defaults.keep_best_from * max_epochs)),
-            ]
-            trainer_kwargs = {
-                "check_val_every_n_epoch": ceil(max_epochs / _MAX_VALIDATIONS),
-                "early_stopping": patience is not None
-                if early_stopping is None
-                else early_stopping,
-                "early_stopping_monitor": _MONITOR,
-                "early_stopping_mode": "max",
-                **({} if patience is None else {"early_stopping_patience": patience}),
-            } | trainer_kwargs
-        # Loading and predicting leave the module in eval mode, in which Lightning would train it.
-        self.module.train()
-        self._train_runner_cls(
-            self,
-            training_plan=self._make_plan(splitter, plan_kwargs or {}),
-            data_splitter=splitter,
-            max_epochs=max_epochs,
-            accelerator=accelerator,
-            devices=devices,
-            **{"log_every_n_steps": 1, **trainer_kwargs},
-        )()
-
-    def _make_plan(
-        self, splitter: LabeledDataSplitter, plan_kwargs: dict[str, Any]
-    ) -> ClassifierTrainingPlan:
-        preset = PRESETS[self.preset_]
-        weights = class_weights(
-            splitter.labels[splitter.train_idx],
-            len(self.labels),
-            preset.train.class_weight_power,
-        )
-        return self._training_plan_cls(
-            self.module,
-            class_weights=torch.from_numpy(weights),
-            augmentation_vectors=self._augmentation_vectors(splitter),
-            **{**preset.plan.to_kwargs(), **plan_kwargs},
-        )
-
-    def _augmentation_vectors(self, splitter: LabeledDataSplitter) -> torch.Tensor | None:
-        """Differences between the donors of the training cells, if the preset augments."""
-        if not PRESETS[self.preset_].train.augment or splitter.donors is None:
-            return None
-        cells = np.sort(splitter.train_idx)
-        cells = cells[sample_cells(splitter.labels[cells], _seed())]
-        vectors = donor_difference_vectors(
-            read_counts(self.adata, self.layer, cells),
-            splitter.labels[cells],
-            splitter.donors[cells],
-            _seed(),
-        )
-        return torch.from_numpy(vectors) if len(vectors) else None
-
     @property
     def layer(self) -> str | None:
         """Layer that counts are read from; ``None`` is ``X``."""
@@ -370,28 +241,3 @@ class SCTAB(PredictionMixin, AttributionMixin, CheckpointMixin, BaseModelClass):
         """Genes that the model reads, in its order, without Ensembl versions."""
         state = self.registry["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]
         return check_genes(state["column_names"]).to_numpy(dtype=str)
-
-
-def _seed() -> int:
-    return 0 if settings.seed is None else settings.seed
-
-
-def _check_reference(
-    adata: AnnData,
-    layer: str | None,
-    labels_key: str,
-    unlabeled_category: str,
-    batch_key: str | None,
-    donor_key: str | None,
-) -> None:
-    check_genes(adata.var_names)
-    for key, argument in ((batch_key, "batch_key"), (donor_key, "donor_key")):
-        if key is not None:
-            get_column(adata.obs, key, argument)
-    check_labels(adata.obs, labels_key, unlabeled_category, donor_key)
-    start, empty = 0, []
-    for block in read_counts(adata, layer):
-        empty.extend(adata.obs_names[start + empty_cells(block)])
-        start += block.shape[0]
-    if empty:
-        raise ValueError(describe_empty_cells(empty, adata.n_obs))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.colors import to_rgba
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +51,9 @@ def plot_embedding(
     else:
         categories = pd.Categorical(values)
         palette = plt.get_cmap("tab20")(np.arange(len(categories.categories)) % 20)
-        ax.scatter(x, y, c=palette[categories.codes[order]], s=size, linewidths=0)
+        # Missing values have the code -1.
+        colors = np.vstack([palette, to_rgba("0.8")])[categories.codes[order]]
+        ax.scatter(x, y, c=colors, s=size, linewidths=0)
         for name, color in zip(categories.categories, palette, strict=True):
             ax.scatter([], [], color=color, s=30, label=name)
         ax.legend(frameon=False, bbox_to_anchor=(1.01, 0.5), loc="center left", fontsize=8)

@@ -171,6 +171,7 @@ class ClassifierTrainingPlan(pl.LightningModule):
             optimizer,
             max_lr=[group["lr"] for group in optimizer.param_groups],
             total_steps=int(self.trainer.estimated_stepping_batches),
-            pct_start=self.warmup,
+            # Where the warm-up is exactly one step long, torch divides by zero.
+            pct_start=self.warmup * (1 + 1e-6),
             cycle_momentum=False,
         )

@@ -1,0 +1,178 @@
+"""How SCTAB is trained."""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import Any
+
+import numpy as np
+import torch
+from scvi import settings
+
+from scvi_sctab._config import PRESETS, TrainConfig
+from scvi_sctab.data import (
+    LabeledDataSplitter,
+    check_cells,
+    class_weights,
+    donor_difference_vectors,
+    read_counts,
+    sample_cells,
+)
+from scvi_sctab.train import ClassifierTrainingPlan, RestoreBestWeights
+
+_MONITOR = "validation_f1_macro"
+_MAX_VALIDATIONS = 25
+# Validations without progress, where early stopping is asked for and the preset has none.
+_PATIENCE = 5
+
+
+class TrainingMixin:
+    """Training on the labelled cells of the reference."""
+
+    def train(
+        self,
+        max_epochs: int | None = None,
+        *,
+        train_size: float | None = None,
+        validation_size: float | None = None,
+        shuffle_set_split: bool = True,
+        batch_size: int | None = None,
+        early_stopping: bool | None = None,
+        accelerator: str = "auto",
+        devices: int | list[int] | str = "auto",
+        datasplitter_kwargs: dict[str, Any] | None = None,
+        plan_kwargs: dict[str, Any] | None = None,
+        **trainer_kwargs: Any,
+    ) -> None:
+        """Train on the labelled cells of the reference; the preset gives what is not given here.
+
+        The weights of the epoch with the best macro F1 on held-out cells are kept. Cells are held
+        out by donor if a ``donor_key`` was set up.
+
+        Parameters
+        ----------
+        max_epochs
+            Epochs.
+        train_size
+            Share of labelled cells to train on; 1 trains on all and keeps the last weights.
+        validation_size
+            Share to validate on; all the rest if not given.
+        shuffle_set_split
+            Whether cells or donors are held out at random; otherwise the last cells of each label.
+        batch_size
+            Cells per step.
+        early_stopping
+            Whether to stop when the macro F1 no longer gets better; by default the paper preset
+            does, the small one, whose learning rate follows a cycle, does not.
+        accelerator, devices
+            Where to train; a GPU if there is one.
+        datasplitter_kwargs
+            Further arguments of :class:`~scvi_sctab.data.LabeledDataSplitter`.
+        plan_kwargs
+            Further arguments of :class:`~scvi_sctab.train.ClassifierTrainingPlan`.
+        **trainer_kwargs
+            Further arguments of :class:`~scvi.train.Trainer`.
+
+        Raises
+        ------
+        ValueError
+            If the model has no AnnData, its cells are no raw counts, no labelled cell is left to
+            train on, or the sizes of the sets do not fit.
+        """
+        if self.adata is None:
+            raise ValueError("This model has no AnnData to train on: `SCTAB.load(path, adata)`.")
+        # Another model may have been set up on the same AnnData since, or its counts replaced.
+        self._validate_anndata()
+        check_cells(self.adata, self.layer)
+        defaults = PRESETS[self.preset_].train
+        splitter = self._data_splitter_cls(
+            self.adata_manager,
+            len(self.labels),
+            **{
+                "train_size": _train_size(train_size, validation_size, defaults.train_size),
+                "validation_size": validation_size,
+                "batch_size": defaults.batch_size if batch_size is None else batch_size,
+                "shuffle_set_split": shuffle_set_split,
+                "seed": _seed(),
+                **(datasplitter_kwargs or {}),
+            },
+        )
+        if max_epochs is None:
+            max_epochs = defaults.n_epochs(len(splitter.train_dataloader()))
+        if splitter.n_val:
+            trainer_kwargs = _validate(trainer_kwargs, defaults, max_epochs, early_stopping)
+        elif early_stopping:
+            raise ValueError("early_stopping needs held-out cells: give a train_size below 1.")
+        # Loading and predicting leave the module in eval mode, in which Lightning would train it.
+        self.module.train()
+        self._train_runner_cls(
+            self,
+            training_plan=self._make_plan(splitter, plan_kwargs or {}),
+            data_splitter=splitter,
+            max_epochs=max_epochs,
+            accelerator=accelerator,
+            devices=devices,
+            **{"log_every_n_steps": 1, **trainer_kwargs},
+        )()
+
+    def _make_plan(
+        self, splitter: LabeledDataSplitter, plan_kwargs: dict[str, Any]
+    ) -> ClassifierTrainingPlan:
+        preset = PRESETS[self.preset_]
+        weights = class_weights(
+            splitter.labels[splitter.train_idx],
+            len(self.labels),
+            preset.train.class_weight_power,
+        )
+        return self._training_plan_cls(
+            self.module,
+            class_weights=torch.from_numpy(weights),
+            augmentation_vectors=self._augmentation_vectors(splitter),
+            **{**preset.plan.to_kwargs(), **plan_kwargs},
+        )
+
+    def _augmentation_vectors(self, splitter: LabeledDataSplitter) -> torch.Tensor | None:
+        """Differences between the donors of the training cells, if the preset augments."""
+        if not PRESETS[self.preset_].train.augment or splitter.donors is None:
+            return None
+        cells = np.sort(splitter.train_idx)
+        cells = cells[splitter.labels[cells] < len(self.labels)]
+        cells = cells[sample_cells(splitter.labels[cells], _seed())]
+        vectors = donor_difference_vectors(
+            read_counts(self.adata, self.layer, cells),
+            splitter.labels[cells],
+            splitter.donors[cells],
+            _seed(),
+        )
+        return torch.from_numpy(vectors) if len(vectors) else None
+
+
+def _validate(
+    trainer_kwargs: dict[str, Any],
+    defaults: TrainConfig,
+    max_epochs: int,
+    early_stopping: bool | None,
+) -> dict[str, Any]:
+    """Add to the trainer's arguments how often to validate, when to stop and what to keep."""
+    patience = defaults.early_stopping_patience
+    keep_best = RestoreBestWeights(_MONITOR, "max", int(defaults.keep_best_from * max_epochs))
+    return {
+        "check_val_every_n_epoch": ceil(max_epochs / _MAX_VALIDATIONS),
+        "early_stopping": patience is not None if early_stopping is None else early_stopping,
+        "early_stopping_monitor": _MONITOR,
+        "early_stopping_mode": "max",
+        "early_stopping_patience": patience or _PATIENCE,
+        **trainer_kwargs,
+        "callbacks": [*trainer_kwargs.get("callbacks", ()), keep_best],
+    }
+
+
+def _seed() -> int:
+    return 0 if settings.seed is None else settings.seed
+
+
+def _train_size(train_size: float | None, validation_size: float | None, default: float) -> float:
+    """Share to train on: as asked for, else what validation leaves, else the preset's."""
+    if train_size is not None:
+        return train_size
+    return default if validation_size is None else 1 - validation_size
