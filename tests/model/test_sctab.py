@@ -145,19 +145,15 @@ def test_evaluation_is_on_held_out_donors(model, reference):
     )
 
 
-def test_best_weights_are_restored(reference):
+def test_the_best_weights_of_the_second_half_are_restored(reference):
     model = build(reference, donor_key="donor_id")
     model.train(max_epochs=12, enable_progress_bar=False)
-    history = model.history["validation_f1_macro"]["validation_f1_macro"]
-    now = model.evaluate(reference, indices=model.validation_indices)
-    held_out = reference.obs["cell_type"].iloc[model.validation_indices]
-    assert now.loc["macro average", "f1"] == pytest.approx(
-        f1_macro(held_out, model.predict(indices=model.validation_indices))
-    )
-    assert now.loc["accuracy", "f1"] == pytest.approx(
-        model.history["validation_accuracy"]["validation_accuracy"][history[::-1].idxmax()],
-        abs=1e-6,
-    )
+    history = model.history["validation_f1_macro"]["validation_f1_macro"].iloc[6:]
+    best = history[::-1].idxmax()
+    held_out = model.validation_indices
+    right = model.predict(indices=held_out) == reference.obs["cell_type"].iloc[held_out]
+    accuracy = model.history["validation_accuracy"]["validation_accuracy"]
+    assert right.mean() == pytest.approx(accuracy[best], abs=1e-6)
 
 
 def test_unlabelled_cells_are_not_learnt_from_but_are_predicted(reference):

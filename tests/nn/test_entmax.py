@@ -45,8 +45,8 @@ def test_rows_sum_to_one_and_dtype_is_kept(ours, oracle, dtype):
 
 
 @pytest.mark.parametrize("n_scores", [2, 7, 40])
-@pytest.mark.parametrize(("ours", "oracle"), FUNCTIONS)
-def test_gradient_passes_gradcheck(ours, oracle, n_scores):
+@pytest.mark.parametrize("ours", [entmax15, sparsemax])
+def test_gradient_passes_gradcheck(ours, n_scores):
     scores = torch.randn(6, n_scores, generator=torch.Generator().manual_seed(2)).double()
     assert gradcheck(ours, scores.requires_grad_(), eps=1e-7)
 
@@ -63,8 +63,8 @@ def test_gradient_equals_the_oracles_on_many_genes(ours, oracle):
     torch.testing.assert_close(*gradients, rtol=1e-8, atol=1e-10)
 
 
-@pytest.mark.parametrize(("ours", "oracle"), FUNCTIONS)
-def test_result_ignores_shifts_and_follows_permutations(ours, oracle):
+@pytest.mark.parametrize("ours", [entmax15, sparsemax])
+def test_result_ignores_shifts_and_follows_permutations(ours):
     generator = torch.Generator().manual_seed(5)
     scores = torch.randn(8, 200, generator=generator).double()
     order = torch.randperm(200, generator=generator)
@@ -72,8 +72,8 @@ def test_result_ignores_shifts_and_follows_permutations(ours, oracle):
     torch.testing.assert_close(ours(scores[:, order]), ours(scores)[:, order])
 
 
-@pytest.mark.parametrize(("ours", "oracle"), FUNCTIONS)
-def test_other_dimensions_work_and_masked_scores_get_nothing(ours, oracle):
+@pytest.mark.parametrize("ours", [entmax15, sparsemax])
+def test_other_dimensions_work_and_masked_scores_get_nothing(ours):
     scores = torch.randn(4, 30, 5, generator=torch.Generator().manual_seed(6)).double()
     scores[:, 7] = -torch.inf
     probabilities = ours(scores, dim=1)
@@ -81,8 +81,8 @@ def test_other_dimensions_work_and_masked_scores_get_nothing(ours, oracle):
     torch.testing.assert_close(probabilities.sum(1), torch.ones(4, 5).double())
 
 
-@pytest.mark.parametrize(("ours", "oracle"), FUNCTIONS)
-def test_input_is_left_alone_and_empty_batches_pass(ours, oracle):
+@pytest.mark.parametrize("ours", [entmax15, sparsemax])
+def test_input_is_left_alone_and_empty_batches_pass(ours):
     scores = torch.randn(3, 9)
     before = scores.clone()
     ours(scores)

@@ -70,7 +70,7 @@ def group_means(blocks: Iterable[sparse.csr_matrix], groups: Codes) -> NDArray[n
     if sums is None:
         raise ValueError("There are no cells to average.")
     sizes = np.bincount(groups, minlength=n_groups)
-    return (sums.toarray() / sizes[:, None]).astype(np.float32)
+    return sums.astype(np.float32).toarray() / sizes[:, None].astype(np.float32)
 
 
 def donor_difference_vectors(

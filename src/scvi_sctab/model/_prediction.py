@@ -275,12 +275,12 @@ class PredictionMixin:
     def _codes(self, counts: Tensor) -> NDArray[np.int64]:
         return self._logits(counts).argmax(dim=1).cpu().numpy()
 
-    def _describe(self, counts: Tensor) -> NDArray[np.float64]:
+    def _describe(self, counts: Tensor) -> NDArray[np.float32]:
         """Columns: code, probability, uncertainty, code of the runner-up."""
         probabilities = self._logits(counts).softmax(dim=1)
         value, code = probabilities.topk(2, dim=1)
         columns = (code[:, 0], value[:, 0], normalized_entropy(probabilities), code[:, 1])
-        return torch.stack([column.double() for column in columns], dim=1).cpu().numpy()
+        return torch.stack([column.float() for column in columns], dim=1).cpu().numpy()
 
     def _embed(self, counts: Tensor) -> NDArray[np.float32]:
         outputs, _ = self.module({REGISTRY_KEYS.X_KEY: counts}, compute_loss=False)
