@@ -88,3 +88,13 @@ def test_bad_values_beyond_the_first_block_are_found(reference):
     reference.X = x
     with pytest.raises(NotCountsError, match=reference.obs_names[-1]):
         list(read_counts(reference, block_size=100))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, object, np.int8, np.uint32, np.float64])
+def test_counts_of_any_number_type_are_read_as_float32(reference, dtype):
+    expected = reference.X.toarray()
+    expected[expected > 100] = 100
+    reference.X = expected.astype(dtype)
+    blocks = list(read_counts(reference, block_size=500))
+    assert all(block.dtype == np.float32 for block in blocks)
+    np.testing.assert_array_equal(sparse.vstack(blocks).toarray(), expected)

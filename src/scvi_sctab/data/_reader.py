@@ -62,7 +62,10 @@ def _rows(matrix: Any, rows: slice | NDArray[np.int64]) -> sparse.csr_matrix:
         unique, inverse = np.unique(rows, return_inverse=True)
         return sparse.csr_matrix(matrix[unique])[inverse]
     block = matrix[rows]
-    return sparse.csr_matrix(block.compute() if hasattr(block, "compute") else block)
+    block = block.compute() if hasattr(block, "compute") else block
+    # scipy has no sparse matrices of half precision or of Python objects.
+    unsupported = block.dtype == np.float16 or block.dtype == object
+    return sparse.csr_matrix(block.astype(np.float32) if unsupported else block)
 
 
 def _row_readable(matrix: Any, source: str) -> Any:
