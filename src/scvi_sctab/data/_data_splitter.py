@@ -113,7 +113,7 @@ class LabeledDataSplitter(pl.LightningDataModule):
             indices=indices,
             batch_size=self.batch_size,
             shuffle=training,
-            # A short last batch makes poor batch-norm statistics; the next epoch draws others.
+            # NOTE[DIFF] scTab drops it always. A short last batch makes poor batch-norm statistics; the next epoch draws others.
             drop_last=training and len(indices) > self.batch_size,
             data_and_attributes={
                 REGISTRY_KEYS.X_KEY: np.float32,

@@ -46,7 +46,8 @@ def split_by_donor(
     """Hold out whole donors, so that none is on two sides and every label stays in training.
 
     Of many random choices the one is kept that is near the shares asked for, then the one whose
-    held-out sets cover most labels, then the nearest.
+    held-out sets cover most labels, then the nearest. NOTE[DIFF] scTab draws donors without a
+    look at their labels.
 
     Parameters
     ----------

@@ -30,8 +30,8 @@ class ClassifierTrainingPlan(pl.LightningModule):
 
     AdamW trains the encoder and its head; SGD with momentum trains the linear path, if there is
     one. Logged: ``train_loss``, ``validation_loss``, ``validation_f1_macro`` and
-    ``validation_accuracy``. NOTE[DIFF] scTab logs scores that count a descendant of the label as
-    right; these do not.
+    ``validation_accuracy``. NOTE[DIFF] scTab counts a descendant of the label as right in its
+    scores and in its validation loss; these do not.
 
     Parameters
     ----------
