@@ -241,7 +241,26 @@ def test_models_on_one_anndata_keep_to_their_own_labels(reference):
     reference.obs["other"] = other.astype(str)
     build(reference, labels_key="other")
     model.train(**STEPS)
-    assert f1_macro(reference.obs["cell_type"], model.predict()) > 0.5
+    assert (model.predict() == reference.obs["cell_type"].astype(str)).mean() > 0.5
+
+
+def test_the_small_preset_weighs_classes_to_the_power_of_three_quarters(reference):
+    model = build(reference)
+    seen = {}
+    plan_cls = model._training_plan_cls
+
+    class Spy(plan_cls):
+        def __init__(self, module, **arguments):
+            seen.update(arguments)
+            super().__init__(module, **arguments)
+
+    model._training_plan_cls = Spy
+    model.train(max_epochs=1, enable_progress_bar=False)
+    labels = reference.obs["cell_type"].iloc[model.train_indices].value_counts()
+    weights = pd.Series(seen["class_weights"].numpy(), index=model.labels)[labels.index]
+    ratio = weights.iloc[-1] / weights.iloc[0]
+    assert ratio == pytest.approx((labels.iloc[0] / labels.iloc[-1]) ** 0.75, rel=1e-5)
+    assert (weights * labels).sum() / labels.sum() == pytest.approx(1, rel=1e-5)
 
 
 def test_early_stopping_stops_where_it_is_asked_for(reference):
@@ -249,6 +268,8 @@ def test_early_stopping_stops_where_it_is_asked_for(reference):
     stop = {"early_stopping": True, "early_stopping_patience": 2, "early_stopping_min_delta": 1.0}
     model.train(max_epochs=25, enable_progress_bar=False, **stop)
     assert len(model.history["train_loss"]) <= 4
+    stopping = model.trainer.early_stopping_callback
+    assert (stopping.monitor, stopping.mode) == ("validation_f1_macro", "max")
 
 
 @pytest.mark.parametrize("where", ["train", "datasplitter_kwargs"])

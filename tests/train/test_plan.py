@@ -72,13 +72,30 @@ def test_cells_without_a_label_do_not_change_the_loss(batch):
     )
 
 
-def test_validation_is_neither_weighted_nor_augmented(batch):
-    vectors = torch.full((1, N_GENES), 2.0)
-    plan = make_plan(make_module().eval(), augmentation_vectors=vectors)
-    plain = make_plan(plan.module, class_weights=None)
-    expected = plain._loss(batch, training=False).loss
+@pytest.mark.parametrize(
+    "arguments",
+    [{"class_weights": WEIGHTS}, {"augmentation_vectors": torch.full((1, N_GENES), 2.0)}],
+    ids=["weighted", "augmented"],
+)
+def test_training_is_and_validation_is_not(batch, arguments):
+    plain = {"class_weights": None}
+    plan = make_plan(make_module().eval(), **{**plain, **arguments})
+    expected = make_plan(plan.module, **plain)._loss(batch, training=False).loss
     torch.testing.assert_close(plan._loss(batch, training=False).loss, expected)
     assert not torch.isclose(plan._loss(batch, training=True).loss, expected)
+
+
+def test_the_gradient_of_the_encoder_is_clipped_and_that_of_the_linear_path_is_not(
+    batch, monkeypatch
+):
+    plan = make_plan(make_module(linear_skip=True), gradient_clip_norm=1e-3, schedule="step")
+    monkeypatch.setattr(plan, "optimizers", list)
+    monkeypatch.setattr(plan, "manual_backward", lambda loss: loss.backward())
+    monkeypatch.setattr(plan, "log", lambda *args, **kwargs: None)
+    plan.training_step(batch, 0)
+    norm = torch.stack([p.grad.norm() for p in plan._deep_parameters()]).norm()
+    assert float(norm) == pytest.approx(1e-3, rel=1e-3)
+    assert plan.module.linear_skip.weight.grad.norm() > 1e-2
 
 
 def test_sgd_trains_the_linear_path_and_adamw_all_else(monkeypatch):
