@@ -213,10 +213,11 @@ def test_every_kind_of_value_survives_the_round_trip():
         encode({1, 2}, {})
 
 
-def test_cells_of_an_earlier_model_do_not_stay_behind(model, tmp_path):
+def test_cells_of_an_earlier_model_are_neither_taken_nor_lost(model, tmp_path):
     model.save(tmp_path / "model", save_anndata=True)
     model.save(tmp_path / "model", overwrite=True)
     assert SCTAB.load(tmp_path / "model").adata is None
+    assert (tmp_path / "model" / "adata.h5ad").exists()
 
 
 def test_the_anndata_may_be_a_path_and_other_things_are_refused(model, reference, tmp_path):

@@ -76,17 +76,14 @@ class CheckpointMixin(PublishedCheckpointMixin):
             super().save(
                 str(beside), prefix=prefix, overwrite=True, save_anndata=save_anndata, **kwargs
             )
-            self._save_safely(beside / f"{prefix or ''}{WEIGHTS_FILE}")
+            self._save_safely(beside / f"{prefix or ''}{WEIGHTS_FILE}", save_anndata)
             target.mkdir(exist_ok=True)
-            if not save_anndata:
-                # Of the model that was here before.
-                (target / f"{prefix or ''}{ADATA_FILE}").unlink(missing_ok=True)
             for file in sorted(beside.iterdir()):
                 file.replace(target / file.name)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
 
-    def _save_safely(self, path: Path) -> None:
+    def _save_safely(self, path: Path, save_anndata: bool) -> None:
         attributes = {k: v for k, v in self._get_user_attributes() if k.endswith("_")}
         arrays: dict[str, Any] = {}
         encoded = encode({k: v for k, v in attributes.items() if k != "registry_"}, arrays)
@@ -98,6 +95,8 @@ class CheckpointMixin(PublishedCheckpointMixin):
             "format": _FORMAT,
             "class": type(self).__name__,
             "version": version("scvi-sctab"),
+            # An AnnData that lies beside may be that of an earlier model, or the user's own.
+            "anndata": json.dumps(save_anndata),
             "attributes": json.dumps(encoded),
             "registry": json.dumps(registry),
             "aliases": json.dumps(aliases),
@@ -165,7 +164,9 @@ class CheckpointMixin(PublishedCheckpointMixin):
             )
         if kwargs:
             raise TypeError(f"load() has no arguments {sorted(kwargs)} without allow_pickle=True.")
-        weights, attributes, registry = _read_safely(path, cls.__name__)
+        weights, attributes, registry, with_anndata = _read_safely(path, cls.__name__)
+        if adata is None and not with_anndata:
+            adata = False
         adata = _find_anndata(adata, directory / f"{prefix or ''}{ADATA_FILE}")
         if adata is not None:
             _require_genes(adata, registry)
@@ -201,8 +202,8 @@ def _find_anndata(adata: AnnData | str | Path | bool | None, saved: Path) -> Ann
     return adata
 
 
-def _read_safely(path: Path, class_name: str) -> tuple[dict[str, Tensor], dict, dict]:
-    """Read weights, attributes and registry."""
+def _read_safely(path: Path, class_name: str) -> tuple[dict[str, Tensor], dict, dict, bool]:
+    """Read weights, attributes, registry, and whether the AnnData was saved, too."""
     try:
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
@@ -219,7 +220,8 @@ def _read_safely(path: Path, class_name: str) -> tuple[dict[str, Tensor], dict, 
     weights = {k.removeprefix(_WEIGHT): v for k, v in tensors.items() if k.startswith(_WEIGHT)}
     weights |= {alias: weights[name] for alias, name in json.loads(metadata["aliases"]).items()}
     attributes = decode(json.loads(metadata["attributes"]), arrays)
-    return weights, attributes, decode(json.loads(metadata["registry"]), arrays)
+    registry = decode(json.loads(metadata["registry"]), arrays)
+    return weights, attributes, registry, json.loads(metadata["anndata"])
 
 
 def _without_aliases(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
