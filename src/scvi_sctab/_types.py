@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from scvi_sctab.nn import EncoderOutput
+    from scvi_sctab.nn import CSR, EncoderOutput
 
 
 class Encoder(Protocol):
@@ -17,5 +17,5 @@ class Encoder(Protocol):
     def n_output(self) -> int:
         """Width of the embedding."""
 
-    def __call__(self, x: Tensor) -> EncoderOutput:
-        """Embed ``(n_cells, n_genes)``."""
+    def __call__(self, x: Tensor | CSR) -> EncoderOutput:
+        """Embed cells ``(n_cells, n_genes)``, stored densely or, on the CPU, sparsely."""

@@ -98,3 +98,39 @@ def test_counts_of_any_number_type_are_read_as_float32(reference, dtype):
     blocks = list(read_counts(reference, block_size=500))
     assert all(block.dtype == np.float32 for block in blocks)
     np.testing.assert_array_equal(sparse.vstack(blocks).toarray(), expected)
+
+
+@pytest.mark.parametrize("value", [0.5, -1.0, np.nan, np.inf])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("place", [0, 1, 65_537, 131_072, 199_998, 199_999])
+def test_a_single_bad_value_is_found_anywhere_in_a_big_block(value, dtype, place):
+    values = np.random.default_rng(0).integers(0, 2**24, 200_000).astype(dtype)
+    values[place] = value
+    row, column = divmod(place, 400)
+    with pytest.raises(NotCountsError, match=f"in cell 'c{row}', gene 'g{column}'"):
+        check_counts(
+            values.reshape(500, 400), [f"c{i}" for i in range(500)], [f"g{i}" for i in range(400)]
+        )
+
+
+def test_fractions_that_only_double_precision_sees_are_found():
+    bad = counts()
+    bad[1, 0] = 5 + 1e-12
+    with pytest.raises(NotCountsError, match="looks .*normalised"):
+        check_counts(bad, CELLS, GENES)
+
+
+def test_counts_of_a_foreign_byte_order_are_read(reference):
+    expected = reference.X.toarray()
+    reference.X = expected.astype(">f8")
+    np.testing.assert_array_equal(next(read_counts(reference)).toarray(), expected)
+
+
+@pytest.mark.parametrize("form", [sparse.csr_matrix, sparse.csc_matrix, np.asarray])
+def test_blocks_of_chosen_cells_are_their_rows_in_order(reference, form):
+    expected = reference.X.toarray()
+    reference.X = form(expected)
+    cells = np.random.default_rng(0).permutation(reference.n_obs)[:300]
+    blocks = list(read_counts(reference, indices=cells, block_size=100))
+    np.testing.assert_array_equal(sparse.vstack(blocks).toarray(), expected[cells])
+    assert all(sparse.csr_matrix(block).has_canonical_format for block in blocks)

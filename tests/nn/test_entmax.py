@@ -6,6 +6,7 @@ import torch
 from torch.autograd import gradcheck
 
 from scvi_sctab.nn import entmax15, sparsemax
+from scvi_sctab.nn._entmax import _project, _project_backward
 
 FUNCTIONS = [
     pytest.param(entmax15, entmax.entmax15, id="entmax15"),
@@ -19,6 +20,9 @@ ROWS = {
     "ties": lambda g: torch.randint(3, (32, 50), generator=g).double(),
     "constant": lambda g: torch.full((4, 77), 3.0, dtype=torch.float64),
     "huge": lambda g: torch.randn(8, 40, generator=g, dtype=torch.float64) * 1e8,
+    "tiny": lambda g: torch.randn(8, 40, generator=g, dtype=torch.float64) * 1e-300,
+    "heavy tails": lambda g: torch.randn(16, 700, generator=g, dtype=torch.float64) ** 3,
+    "one winner": lambda g: torch.eye(6, 129, dtype=torch.float64) * 50,
     "offset": lambda g: torch.randn(8, 40, generator=g, dtype=torch.float64) + 1e6,
 }
 
@@ -90,3 +94,71 @@ def test_input_is_left_alone_and_empty_batches_pass(ours):
     assert ours(torch.empty(0, 9)).shape == (0, 9)
     with pytest.raises(ValueError, match="empty along dim=-1"):
         ours(torch.empty(3, 0))
+
+
+@pytest.mark.parametrize("power", [1, 2])
+@pytest.mark.parametrize("rows", ROWS)
+def test_what_other_devices_compute_is_what_the_cpu_does(rows, power):
+    scores = ROWS[rows](torch.Generator().manual_seed(7))
+    ours = (sparsemax, entmax15)[power - 1]
+    leaf, grad = scores.clone().requires_grad_(), torch.randn_like(scores)
+    output = ours(leaf)
+    output.backward(grad)
+    torch.testing.assert_close(_project(scores, power), output.detach(), rtol=1e-9, atol=1e-9)
+    expected = _project_backward(grad, output.detach(), power)
+    torch.testing.assert_close(leaf.grad, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", [0.001, 1.0, 30.0])
+@pytest.mark.parametrize("n_scores", [1, 2, 63, 64, 65, 128, 4097, 60_000])
+@pytest.mark.parametrize(("ours", "oracle"), FUNCTIONS)
+def test_rows_of_any_length_equal_the_oracles(ours, oracle, n_scores, scale, dtype):
+    scores = torch.randn(3, n_scores, generator=torch.Generator().manual_seed(8)).to(dtype)
+    expected = oracle((scale * scores).double(), dim=-1)
+    tolerance = 1e-6 if dtype == torch.float32 else 1e-9
+    probabilities = ours(scale * scores).double()
+    torch.testing.assert_close(probabilities, expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("ours", [entmax15, sparsemax])
+def test_a_row_that_has_no_answer_is_nan_and_leaves_the_others_alone(ours):
+    scores = torch.randn(4, 300, generator=torch.Generator().manual_seed(9))
+    expected = ours(scores)
+    scores[1, 200], scores[2] = torch.nan, -torch.inf
+    scores[3, 5] = torch.inf
+    probabilities = ours(scores)
+    assert probabilities[1:].isnan().all()
+    assert torch.equal(probabilities[0], expected[0])
+
+
+@pytest.mark.parametrize("ours", [entmax15, sparsemax])
+def test_torch_compile_takes_it_as_a_whole(ours):
+    compiled = torch.compile(
+        lambda z: (2 * ours(z)).square().sum(), fullgraph=True, backend="aot_eager"
+    )
+    leaves = [
+        torch.randn(5, 90, generator=torch.Generator().manual_seed(10)).requires_grad_()
+        for _ in range(2)
+    ]
+    values = compiled(leaves[0]), (2 * ours(leaves[1])).square().sum()
+    for value in values:
+        value.backward()
+    torch.testing.assert_close(values[0], values[1])
+    torch.testing.assert_close(leaves[0].grad, leaves[1].grad)
+
+
+def test_the_operators_keep_torchs_rules():
+    scores = torch.randn(3, 20, dtype=torch.float64, requires_grad=True)
+    rules = ("test_schema", "test_autograd_registration", "test_faketensor")
+    for power in (1, 2):
+        operator = torch.ops.scvi_sctab.sparse_softmax.default
+        torch.library.opcheck(operator, (scores, power), test_utils=rules)
+
+
+def test_no_gradient_is_kept_where_none_is_wanted():
+    scores = torch.randn(3, 20, requires_grad=True)
+    with torch.no_grad():
+        assert not entmax15(scores).requires_grad
+    with torch.inference_mode():
+        assert entmax15(scores).is_inference()

@@ -7,6 +7,7 @@ from scvi_sctab.data._counts import (
     describe_empty_cells,
     empty_cells,
 )
+from scvi_sctab.data._csr import slice_rows, to_tensor
 from scvi_sctab.data._data_splitter import LabeledDataSplitter
 from scvi_sctab.data._genes import (
     GeneAlignment,
@@ -17,7 +18,7 @@ from scvi_sctab.data._genes import (
 )
 from scvi_sctab.data._indices import check_indices
 from scvi_sctab.data._obs import check_labels, get_column
-from scvi_sctab.data._reader import get_matrix, read_counts, to_tensor
+from scvi_sctab.data._reader import get_matrix, read_counts
 from scvi_sctab.data._reference import check_cells, check_reference
 from scvi_sctab.data._splits import class_weights, split_by_donor, split_by_label, split_cells
 
@@ -42,6 +43,7 @@ __all__ = [
     "group_means",
     "read_counts",
     "sample_cells",
+    "slice_rows",
     "split_by_donor",
     "split_by_label",
     "split_cells",

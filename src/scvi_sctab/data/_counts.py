@@ -9,23 +9,29 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from scvi_sctab.data._kernels import any_not_count
 from scvi_sctab.data._messages import list_names
+from scvi_sctab.nn._parallel import over_parts
 
 # log1p of 10,000, the most that a cell normalised to 10,000 can show after the logarithm.
 _LARGEST_LOG_NORMALIZED = np.log1p(1e4)
+# Fewer values are not worth a thread.
+_MIN_VALUES = 1 << 16
 
 
 class NotCountsError(ValueError):
     """The matrix does not hold raw counts."""
 
 
-def _is_bad(values: NDArray[Any]) -> NDArray[np.bool_]:
+def _are_counts(values: NDArray[Any]) -> bool:
     if np.issubdtype(values.dtype, np.unsignedinteger) or values.dtype == bool:
-        return np.zeros(values.shape, dtype=bool)
+        return True
     if np.issubdtype(values.dtype, np.integer):
-        return values < 0
-    # A comparison with NaN is false, so NaN is bad, too.
-    return ~((values >= 0) & (values < np.inf) & (values == np.floor(values)))
+        return values.min(initial=0) >= 0
+    if values.dtype not in (np.float32, np.float64):
+        # Half precision, Python objects, foreign byte orders; false for NaN.
+        return bool(((values >= 0) & (values < np.inf) & (values == np.floor(values))).all())
+    return not any(over_parts(any_not_count, len(values), values, min_rows=_MIN_VALUES))
 
 
 def _diagnose(values: NDArray[Any]) -> tuple[NDArray[np.bool_], str, str]:
@@ -70,7 +76,7 @@ def check_counts(
         what the matrix looks like, and the cure.
     """
     values = np.asarray(block.data if sparse.issparse(block) else block)
-    if not _is_bad(values).any():
+    if _are_counts(values.reshape(-1)):
         return
     stored = sparse.csr_matrix(block).tocoo()
     blamed, appearance, cure = _diagnose(stored.data)

@@ -11,6 +11,7 @@ from scvi import REGISTRY_KEYS
 from scvi.dataloaders import AnnDataLoader
 
 from scvi_sctab._constants import DONOR_KEY
+from scvi_sctab.data._cells import CellDataset
 from scvi_sctab.data._indices import check_indices
 from scvi_sctab.data._splits import split_cells
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 class LabeledDataSplitter(pl.LightningDataModule):
     """Split the labelled cells of a registered AnnData and load them in batches.
+
+    A batch holds raw counts as a CSR tensor ``(n_cells, n_genes)``, float32, with increasing
+    columns in every row, and codes of labels ``(n_cells, 1)``.
 
     Cells without a label carry nothing that a classifier alone could learn from; they are in no
     split.
@@ -98,6 +102,7 @@ class LabeledDataSplitter(pl.LightningDataModule):
                 f"Batch norm needs two cells per step: {len(self.train_idx)=}, {batch_size=}."
             )
         self.n_train, self.n_val = len(self.train_idx), len(self.val_idx)
+        self.cells = CellDataset.from_manager(adata_manager, self.labels)
 
     @property
     def donors(self) -> NDArray[np.int64] | None:
@@ -109,16 +114,12 @@ class LabeledDataSplitter(pl.LightningDataModule):
 
     def _loader(self, indices: NDArray[np.intp], *, training: bool) -> AnnDataLoader:
         return AnnDataLoader(
-            self.adata_manager,
+            self.cells,
             indices=indices,
             batch_size=self.batch_size,
             shuffle=training,
             # NOTE[DIFF] scTab drops it always. A short last batch makes poor batch-norm statistics; the next epoch draws others.
             drop_last=training and len(indices) > self.batch_size,
-            data_and_attributes={
-                REGISTRY_KEYS.X_KEY: np.float32,
-                REGISTRY_KEYS.LABELS_KEY: np.int64,
-            },
             **self.loader_kwargs,
         )
 

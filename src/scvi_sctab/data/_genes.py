@@ -6,14 +6,18 @@ import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import sparse
 
 from scvi_sctab._constants import MIN_GENE_OVERLAP, MIN_GENES, WARN_GENE_OVERLAP
+from scvi_sctab.data._csr import in_order, move_columns
 from scvi_sctab.data._messages import list_names
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 _VERSIONED_ENSEMBL = re.compile(r"^(ENS[A-Z]*\d{6,})\.\d+$")
 _ENSEMBL = re.compile(r"^ENS[A-Z]*\d{6,}$")
@@ -103,21 +107,16 @@ class GeneAlignment:
         Parameters
         ----------
         block
-            ``(n_cells, n_query_genes)``.
+            ``(n_cells, n_query_genes)``; it is left as it is.
 
         Returns
         -------
-        ``(n_cells, n_genes)`` with sorted column indices, whatever the order of the query.
+        ``(n_cells, n_genes)`` with increasing columns in every row, whatever the order of the
+        query; the block itself, if it is so already.
         """
-        if not self.is_identity:
-            column = self.target[block.indices]
-            kept = column >= 0
-            indptr = np.concatenate([[0], np.cumsum(kept)])[block.indptr]
-            block = sparse.csr_matrix(
-                (block.data[kept], column[kept], indptr), shape=(block.shape[0], self.n_genes)
-            )
-        block.sort_indices()
-        return block
+        if self.is_identity:
+            return in_order(block)
+        return move_columns(block, self.target, self.n_genes)
 
 
 def align_genes(model_genes: Sequence[str], query_var: pd.DataFrame) -> GeneAlignment:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
 from scvi_sctab._constants import READ_BLOCK_CELLS
 from scvi_sctab.data._counts import NotCountsError, check_counts
+from scvi_sctab.data._csr import as_float32, from_dense, in_order, slice_rows
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -56,20 +56,52 @@ def _layer_names(adata: AnnData) -> list[str]:
     return sorted(name for name in adata.layers if name is not None)
 
 
-def _rows(matrix: Any, rows: slice | NDArray[np.int64]) -> sparse.csr_matrix:
+def take_rows(matrix: Any, rows: slice | NDArray[np.integer[Any]]) -> sparse.csr_matrix:
+    """Read cells as they are stored.
+
+    Parameters
+    ----------
+    matrix
+        Of an AnnData, in memory or backed.
+    rows
+        Consecutive cells, or any in any order.
+
+    Returns
+    -------
+    CSR, which may share memory with ``matrix``: do not write to it.
+    """
+    if isinstance(rows, slice) and isinstance(matrix, sparse.csr_matrix | sparse.csr_array):
+        start, stop, _ = rows.indices(matrix.shape[0])
+        return slice_rows(matrix, start, stop)
     if isinstance(matrix, h5py.Dataset) and not isinstance(rows, slice):
         # HDF5 wants increasing positions; put them back in the order asked for.
         unique, inverse = np.unique(rows, return_inverse=True)
-        return sparse.csr_matrix(matrix[unique])[inverse]
-    block = matrix[rows]
+        block = matrix[unique][inverse]
+    else:
+        block = matrix[rows]
     block = block.compute() if hasattr(block, "compute") else block
-    # scipy has no sparse matrices of half precision or of Python objects.
+    # scipy has no sparse matrices of half precision or of Python objects, numba no foreign bytes.
     unsupported = block.dtype == np.float16 or block.dtype == object
-    return sparse.csr_matrix(block.astype(np.float32) if unsupported else block)
+    dtype = np.float32 if unsupported else block.dtype.newbyteorder("=")
+    block = block if block.dtype == dtype else block.astype(dtype)
+    return sparse.csr_matrix(block) if sparse.issparse(block) else from_dense(np.asarray(block))
 
 
-def _row_readable(matrix: Any, source: str) -> Any:
-    """Turn a matrix stored by columns into one whose rows can be read."""
+def row_readable(matrix: Any, source: str) -> Any:
+    """Turn a matrix stored by columns into one whose rows can be read.
+
+    Parameters
+    ----------
+    matrix
+        Of an AnnData, in memory or backed.
+    source
+        What the matrix is called in the warning.
+
+    Warns
+    -----
+    UserWarning
+        If the matrix lies on disk by columns.
+    """
     if getattr(matrix, "format", None) != "csc":
         return matrix
     if not sparse.issparse(matrix):
@@ -112,7 +144,8 @@ def read_counts(
 
     Yields
     ------
-    CSR blocks ``(at most block_size, n_genes)``, float32.
+    CSR blocks ``(at most block_size, n_genes)``, float32, with increasing columns in every row.
+    They may share memory with the matrix: do not write to them.
 
     Raises
     ------
@@ -120,19 +153,19 @@ def read_counts(
         If a value is not a raw count.
     """
     source = counts_source(layer)
-    matrix = _row_readable(get_matrix(adata, layer), source)
+    matrix = row_readable(get_matrix(adata, layer), source)
     n_cells = adata.n_obs if indices is None else len(indices)
     for start in range(0, n_cells, block_size):
         rows = slice(start, min(start + block_size, n_cells))
         picked = rows if indices is None else indices[rows]
-        block = _rows(matrix, picked)
+        block = take_rows(matrix, picked)
         try:
             check_counts(block, adata.obs_names[picked], adata.var_names, source)
         except NotCountsError:
             hint = where_counts_are(adata, layer)
             check_counts(block, adata.obs_names[picked], adata.var_names, source, hint)
-        block = block.astype(np.float32, copy=False)
-        yield block if alignment is None else alignment.apply(block)
+        block = as_float32(block)
+        yield in_order(block) if alignment is None else alignment.apply(block)
 
 
 def where_counts_are(adata: AnnData, layer: str | None) -> str:
@@ -150,7 +183,7 @@ def where_counts_are(adata: AnnData, layer: str | None) -> str:
     for place, (matrix, cure) in others.items():
         if matrix is None:
             continue
-        block = _rows(matrix, slice(0, min(100, adata.n_obs)))
+        block = take_rows(matrix, slice(0, min(100, adata.n_obs)))
         try:
             check_counts(block, adata.obs_names, [""] * block.shape[1])
         except NotCountsError:
@@ -158,23 +191,3 @@ def where_counts_are(adata: AnnData, layer: str | None) -> str:
         query = "" if "raw" in place else f", or for a query `{here} = {place}`"
         return f"`{place}` holds counts; {cure}{query}"
     return ""
-
-
-def to_tensor(block: sparse.csr_matrix, device: torch.device) -> torch.Tensor:
-    """Move a block to a device: dense where the host is the device, else sparse on the way.
-
-    Parameters
-    ----------
-    block
-        ``(n_cells, n_genes)``.
-    device
-        Where the tensor is wanted.
-    """
-    if device.type == "cpu":
-        return torch.from_numpy(block.toarray())
-    coordinates = block.tocoo()
-    positions = torch.from_numpy(np.stack([coordinates.row, coordinates.col]).astype(np.int64))
-    values = torch.from_numpy(coordinates.data)
-    return torch.sparse_coo_tensor(
-        positions.to(device), values.to(device), block.shape, check_invariants=False
-    )

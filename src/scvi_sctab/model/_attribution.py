@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
 from scipy import sparse
 
 from scvi_sctab.data import get_column
-from scvi_sctab.nn import TabNetEncoder, normalize_counts
+from scvi_sctab.nn import CSR, TabNetEncoder, normalize_counts
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -51,7 +50,7 @@ class AttributionMixin:
         encoder = self._attentive_encoder()
 
         def attend(counts: Tensor) -> sparse.csr_matrix:
-            return sparse.csr_matrix(_attention(encoder, normalize_counts(counts)).cpu().numpy())
+            return _attention(encoder, normalize_counts(counts))
 
         adata, cells = self._query(adata, indices)
         parts = list(self._map_cells(attend, adata, cells, batch_size))
@@ -103,10 +102,13 @@ class AttributionMixin:
         sums = np.zeros((3, len(groups.categories), len(self.gene_names)))
         start = 0
         for values in self._map_cells(self._contributions, adata, cells, batch_size):
-            codes = groups.codes[start : start + len(values[0])]
-            member = np.eye(len(groups.categories))[codes].T
-            sums += np.stack([member @ value for value in values])
-            start += len(codes)
+            n_cells = values[0].shape[0]
+            codes = groups.codes[start : start + n_cells]
+            ones, positions = np.ones(n_cells), np.arange(n_cells)
+            member = sparse.csr_matrix((ones, (codes, positions)), (len(sums[0]), n_cells))
+            for total, value in zip(sums, values, strict=True):
+                total += (member @ value).toarray()
+            start += n_cells
         means = sums / np.maximum(np.bincount(groups.codes, minlength=sums.shape[1]), 1)[:, None]
         order = np.argsort(-means[0], axis=1, kind="stable")[:, :n_genes]
         rows = np.repeat(np.arange(len(order)), order.shape[1])
@@ -121,21 +123,23 @@ class AttributionMixin:
             }
         )
 
-    def _contributions(self, counts: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _contributions(self, counts: Tensor) -> list[sparse.csr_matrix]:
         """Score, attention and expression, each ``(n_cells, n_genes)``."""
-        x = normalize_counts(counts)
-        skip = self.module.linear_skip
+        x, skip = normalize_counts(counts), self.module.linear_skip
+        expression = _to_scipy(x)
         if isinstance(self.module.encoder, TabNetEncoder):
             attention = _attention(self.module.encoder, x)
         else:
-            attention = torch.full_like(x, torch.nan)
-        if skip is not None:
-            predicted = self._logits(counts).argmax(dim=1)
-            score = (skip.weight - skip.weight.mean(dim=0))[predicted] * x
-        else:
+            attention = expression * np.nan
+        if skip is None:
             self._attentive_encoder()
-            score = attention * x
-        return tuple(value.cpu().numpy() for value in (score, attention, x))
+            return [attention.multiply(expression), attention, expression]
+        predicted = self._logits(counts).argmax(dim=1).cpu().numpy()
+        weight = (skip.weight - skip.weight.mean(dim=0)).cpu().numpy()
+        score = expression.copy()
+        rows = np.repeat(np.arange(score.shape[0]), np.diff(score.indptr))
+        score.data *= weight[predicted[rows], score.indices]
+        return [score, attention, expression]
 
     def _attentive_encoder(self) -> TabNetEncoder:
         encoder = self.module.encoder
@@ -147,8 +151,16 @@ class AttributionMixin:
         return encoder
 
 
-def _attention(encoder: TabNetEncoder, x: Tensor) -> Tensor:
+def _attention(encoder: TabNetEncoder, x: Tensor | CSR) -> sparse.csr_matrix:
     """Attention with rows that sum to one."""
-    attention = encoder.attention(x)
-    total = attention.sum(dim=1, keepdim=True)
-    return attention / total.masked_fill(total == 0, 1)
+    attention = _to_scipy(encoder.attention(x))
+    total = np.asarray(attention.sum(axis=1)).ravel()
+    attention.data /= np.repeat(np.where(total == 0, 1, total), np.diff(attention.indptr))
+    return attention
+
+
+def _to_scipy(x: Tensor | CSR) -> sparse.csr_matrix:
+    if isinstance(x, CSR):
+        indptr, columns, values = x.numpy()
+        return sparse.csr_matrix((values, columns, indptr), shape=(x.n_rows, x.n_columns))
+    return sparse.csr_matrix(x.detach().cpu().numpy())

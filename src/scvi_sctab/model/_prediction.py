@@ -20,6 +20,7 @@ from scvi_sctab.data import (
     empty_cells,
     get_column,
     read_counts,
+    slice_rows,
     to_tensor,
 )
 from scvi_sctab.metrics import classification_report, normalized_entropy
@@ -254,7 +255,7 @@ class PredictionMixin:
                 empty.extend(adata.obs_names[cells[start + empty_cells(block)]])
                 start += block.shape[0]
                 for first in range(0, block.shape[0], batch_size):
-                    part = block[first : first + batch_size]
+                    part = slice_rows(block, first, min(first + batch_size, block.shape[0]))
                     with torch.inference_mode():
                         yield function(to_tensor(part, self.module.device))
                     progress.update(part.shape[0])

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import sparse
 from scvi import settings
 
 from scvi_sctab._config import PRESETS, TrainConfig
@@ -17,6 +18,7 @@ from scvi_sctab.data import (
     donor_difference_vectors,
     read_counts,
     sample_cells,
+    to_tensor,
 )
 from scvi_sctab.train import ClassifierTrainingPlan, RestoreBestWeights
 
@@ -144,7 +146,7 @@ class TrainingMixin:
             splitter.donors[cells],
             _seed(),
         )
-        return torch.from_numpy(vectors) if len(vectors) else None
+        return to_tensor(sparse.csr_matrix(vectors)) if len(vectors) else None
 
 
 def _validate(

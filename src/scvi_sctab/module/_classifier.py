@@ -9,11 +9,19 @@ from scvi import REGISTRY_KEYS
 from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
 from torch import Tensor, nn
 
-from scvi_sctab.nn import UNLABELED_CODE, label_head, normalize_counts, weighted_cross_entropy
+from scvi_sctab.nn import (
+    UNLABELED_CODE,
+    GeneLinear,
+    label_head,
+    normalize_counts,
+    weighted_cross_entropy,
+)
 
 if TYPE_CHECKING:
     from scvi_sctab._types import Encoder
-    from scvi_sctab.nn import Reduction
+    from scvi_sctab.nn import CSR, Reduction
+
+    Cells = Tensor | CSR
 
 
 class CellTypeClassifier(BaseModuleClass):
@@ -66,31 +74,31 @@ class CellTypeClassifier(BaseModuleClass):
         self.lambda_sparse = lambda_sparse
         self.encoder = encoder
         self.final_mapping = label_head(encoder.n_output, n_labels)
-        self.linear_skip = nn.Linear(n_genes, n_labels) if linear_skip else None
+        self.linear_skip = GeneLinear(n_genes, n_labels) if linear_skip else None
         if self.linear_skip is not None:
             nn.init.zeros_(self.linear_skip.weight)
             nn.init.zeros_(self.linear_skip.bias)
 
     def _get_inference_input(
-        self, tensors: dict[str, Tensor], transform: Callable[[Tensor], Tensor] | None = None
-    ) -> dict[str, Tensor]:
+        self, tensors: dict[str, Tensor], transform: Callable[[Cells], Cells] | None = None
+    ) -> dict[str, Cells]:
         """Normalise counts; ``transform`` is what training does to the result."""
         x = normalize_counts(tensors[REGISTRY_KEYS.X_KEY])
         return {"x": x if transform is None else transform(x)}
 
     @auto_move_data
-    def inference(self, x: Tensor) -> dict[str, Tensor]:
+    def inference(self, x: Cells) -> dict[str, Any]:
         """Embed log-normalised expression."""
         embedding, mask_loss = self.encoder(x)
         return {"x": x, "z": embedding, "mask_loss": mask_loss}
 
     def _get_generative_input(
-        self, tensors: dict[str, Tensor], inference_outputs: dict[str, Tensor]
-    ) -> dict[str, Tensor]:
+        self, tensors: dict[str, Tensor], inference_outputs: dict[str, Any]
+    ) -> dict[str, Any]:
         return {"x": inference_outputs["x"], "z": inference_outputs["z"]}
 
     @auto_move_data
-    def generative(self, x: Tensor, z: Tensor) -> dict[str, Any]:
+    def generative(self, x: Cells, z: Tensor) -> dict[str, Any]:
         """Classify embedded cells; ``paths`` are the logits that have a loss each."""
         deep = self.final_mapping(z)
         if self.linear_skip is None:
@@ -101,7 +109,7 @@ class CellTypeClassifier(BaseModuleClass):
     def loss(
         self,
         tensors: dict[str, Tensor],
-        inference_outputs: dict[str, Tensor],
+        inference_outputs: dict[str, Any],
         generative_outputs: dict[str, Any],
         class_weights: Tensor | None = None,
         reduction: Reduction = "weighted_mean",

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor, nn
+
+from scvi_sctab.nn._sparse_layers import GeneLinear
+
+if TYPE_CHECKING:
+    from scvi_sctab.nn._csr import CSR
 
 
 class EncoderOutput(NamedTuple):
@@ -57,15 +62,19 @@ class MLPEncoder(nn.Module):
         self.layers = nn.Sequential(
             *(
                 nn.Sequential(
-                    nn.Linear(before, after), nn.BatchNorm1d(after), nn.SiLU(), nn.Dropout(dropout)
+                    GeneLinear(before, after),
+                    nn.BatchNorm1d(after),
+                    nn.SiLU(),
+                    nn.Dropout(dropout),
                 )
                 for before, after in zip(widths, widths[1:], strict=False)
             )
         )
 
-    def forward(self, x: Tensor) -> EncoderOutput:
+    def forward(self, x: Tensor | CSR) -> EncoderOutput:
         """Embed cells."""
-        return EncoderOutput(self.layers(x), x.new_zeros(()))
+        embedding = self.layers(x)
+        return EncoderOutput(embedding, embedding.new_zeros(()))
 
 
 class LinearEncoder(nn.Module):
@@ -93,8 +102,9 @@ class LinearEncoder(nn.Module):
     def __init__(self, input_dim: int, n_output: int = 128):
         super().__init__()
         self.n_output = n_output
-        self.linear = nn.Linear(input_dim, n_output)
+        self.linear = GeneLinear(input_dim, n_output)
 
-    def forward(self, x: Tensor) -> EncoderOutput:
+    def forward(self, x: Tensor | CSR) -> EncoderOutput:
         """Embed cells."""
-        return EncoderOutput(self.linear(x), x.new_zeros(()))
+        embedding = self.linear(x)
+        return EncoderOutput(embedding, embedding.new_zeros(()))

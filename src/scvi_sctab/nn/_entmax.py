@@ -2,13 +2,16 @@ r"""Sparse alternatives to softmax: 1.5-entmax and sparsemax, without a sort.
 
 Both map a row of scores to a probability vector with exact zeros,
 
-.. math:: p_i = [s (z_i - \\max z) - \\tau]_+^{e}, \\qquad \\textstyle\\sum_i p_i = 1,
+.. math:: p_i = [(z_i - \\max z) / e - \\tau]_+^e, \\qquad \\textstyle\\sum_i p_i = 1,
 
-with :math:`(s, e) = (1/2, 2)` for 1.5-entmax and :math:`(1, 1)` for sparsemax. The sum is convex
-and decreasing in :math:`\\tau`, and at least one at :math:`\\tau = -1`: Newton's iteration from
-there climbs to the root without overshooting. It runs on the largest scores first. They alone sum
-to no more than all do, so where they arrive is still left of the root, and a pass or two over all
-scores finish the work, whatever the size of the support.
+with the power :math:`e = 2` for 1.5-entmax and 1 for sparsemax. The sum is convex and decreasing
+in :math:`\\tau`, and at least one at :math:`\\tau = -1`: Newton's iteration from there climbs to
+the root without overshooting. It runs on the largest scores first. They alone sum to no more than
+all do, so where they arrive is still left of the root, and few steps finish the work, whatever the
+size of the support.
+
+On the CPU the kernels of ``_entmax_kernels.py`` do this, elsewhere operations of torch. Both are
+one custom operator of torch, so that :func:`torch.compile` takes it as it is.
 """
 
 from __future__ import annotations
@@ -17,18 +20,21 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
+from torch.library import custom_op
+
+from scvi_sctab.nn._entmax_kernels import backward_rows, project_rows
+from scvi_sctab.nn._parallel import over_parts
 
 _N_LARGEST = 64
 _MAX_NEWTON_STEPS = 100
 
 
-def _newton(scores: Tensor, tau: Tensor, exponent: int) -> Tensor:
-    """Climb from ``tau`` to the root of ``sum((scores - tau).clamp(0) ** exponent) == 1``."""
+def _newton(scores: Tensor, tau: Tensor, power: int) -> Tensor:
+    """Climb from ``tau`` to the root of ``sum((scores - tau).clamp(0) ** power) == 1``."""
     tolerance = torch.finfo(scores.dtype).eps
     for _ in range(_MAX_NEWTON_STEPS):
         gap = (scores - tau).clamp_(min=0)
-        if exponent == 2:
+        if power == 2:
             slope = 2 * gap.sum(dim=-1, keepdim=True)
             excess = torch.linalg.vector_norm(gap, dim=-1, keepdim=True).square() - 1
         else:
@@ -41,59 +47,75 @@ def _newton(scores: Tensor, tau: Tensor, exponent: int) -> Tensor:
     return tau
 
 
-def _threshold(shifted: Tensor, exponent: int) -> Tensor:
+def _project(scores: Tensor, power: int) -> Tensor:
+    """Probabilities by operations of torch, on any device."""
+    shifted = (scores - scores.amax(dim=-1, keepdim=True)) / power
     tau = torch.full_like(shifted[..., :1], -1.0)
     if shifted.shape[-1] > _N_LARGEST:
         largest = shifted.topk(_N_LARGEST, dim=-1, sorted=False).values
-        tau = _newton(largest, tau, exponent)
-    return _newton(shifted, tau, exponent)
+        tau = _newton(largest, tau, power)
+    return (shifted - _newton(shifted, tau, power)).clamp_(min=0).pow_(power)
 
 
-def _project(scores: Tensor, scale: float, exponent: int) -> Tensor:
-    shifted = (scores - scores.amax(dim=-1, keepdim=True)) * scale
-    return (shifted - _threshold(shifted, exponent)).clamp_(min=0).pow_(exponent)
+def _project_backward(grad: Tensor, output: Tensor, power: int) -> Tensor:
+    """Gradient by operations of torch, on any device."""
+    root = output.sqrt() if power == 2 else (output > 0).to(grad.dtype)
+    product = grad * root
+    mean = product.sum(dim=-1, keepdim=True) / root.sum(dim=-1, keepdim=True)
+    return product - mean * root
 
 
-class _Entmax15(Function):
-    @staticmethod
-    def forward(ctx: Any, scores: Tensor) -> Tensor:
-        output = _project(scores, scale=0.5, exponent=2)
-        ctx.save_for_backward(output)
-        return output
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        (output,) = ctx.saved_tensors
-        root = output.sqrt()
-        product = grads[0] * root
-        mean = product.sum(dim=-1, keepdim=True) / root.sum(dim=-1, keepdim=True)
-        return product - mean * root
+_sparse_softmax = custom_op("scvi_sctab::sparse_softmax", _project, mutates_args=())
+_backward = custom_op("scvi_sctab::sparse_softmax_backward", _project_backward, mutates_args=())
 
 
-class _Sparsemax(Function):
-    @staticmethod
-    def forward(ctx: Any, scores: Tensor) -> Tensor:
-        output = _project(scores, scale=1.0, exponent=1)
-        ctx.save_for_backward(output)
-        return output
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        (output,) = ctx.saved_tensors
-        support = (output > 0).to(grads[0].dtype)
-        product = grads[0] * support
-        mean = product.sum(dim=-1, keepdim=True) / support.sum(dim=-1, keepdim=True)
-        return product - mean * support
+@_sparse_softmax.register_kernel("cpu")
+def _(scores: Tensor, power: int) -> Tensor:
+    output = torch.empty_like(scores)
+    over_parts(project_rows, len(scores), scores.numpy(), power, output.numpy())
+    return output
 
 
-def _apply(function: type[Function], scores: Tensor, dim: int) -> Tensor:
-    """Run ``function`` over ``dim``, in float32 at least, and return the input's dtype."""
+@_backward.register_kernel("cpu")
+def _(grad: Tensor, output: Tensor, power: int) -> Tensor:
+    result = torch.empty_like(output)
+    arrays = grad.contiguous().numpy(), output.numpy()
+    over_parts(backward_rows, len(output), *arrays, power, result.numpy())
+    return result
+
+
+@_sparse_softmax.register_fake
+def _(scores: Tensor, power: int) -> Tensor:
+    return torch.empty_like(scores)
+
+
+@_backward.register_fake
+def _(grad: Tensor, output: Tensor, power: int) -> Tensor:
+    return torch.empty_like(output)
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
+    ctx.power = inputs[1]
+    ctx.save_for_backward(output)
+
+
+def _gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    return _backward(grad, *ctx.saved_tensors, ctx.power), None
+
+
+_sparse_softmax.register_autograd(_gradient, setup_context=_keep)
+
+
+def _apply(scores: Tensor, dim: int, power: int) -> Tensor:
+    """Run over ``dim``, in float32 at least, and return the input's dtype."""
     if scores.shape[dim] == 0:
         raise ValueError(f"Nothing to normalise: {tuple(scores.shape)=} is empty along {dim=}.")
     if scores.numel() == 0:
         return scores.clone()
     dtype = torch.promote_types(scores.dtype, torch.float32)
-    output: Tensor = function.apply(scores.to(dtype).movedim(dim, -1))
+    last = scores.to(dtype).movedim(dim, -1)
+    rows = last.reshape(-1, last.shape[-1]).contiguous()
+    output = _sparse_softmax(rows, power).reshape(last.shape)
     return output.movedim(-1, dim).to(scores.dtype)
 
 
@@ -122,7 +144,7 @@ def entmax15(scores: Tensor, dim: int = -1) -> Tensor:
     >>> entmax15(torch.tensor([2.0, 0.0, -2.0]))
     tensor([1., 0., 0.])
     """
-    return _apply(_Entmax15, scores, dim)
+    return _apply(scores, dim, power=2)
 
 
 def sparsemax(scores: Tensor, dim: int = -1) -> Tensor:
@@ -150,4 +172,4 @@ def sparsemax(scores: Tensor, dim: int = -1) -> Tensor:
     >>> sparsemax(torch.tensor([0.6, 0.4, -1.0]))
     tensor([0.6000, 0.4000, 0.0000])
     """
-    return _apply(_Sparsemax, scores, dim)
+    return _apply(scores, dim, power=1)

@@ -46,10 +46,12 @@ def weighted_cross_entropy(
     >>> weighted_cross_entropy(torch.zeros(2, 2), torch.tensor([0, -100]))
     tensor(0.6931)
     """
+    # No cell is picked out, so that a graphics processor need not wait to be told how many.
+    loss = cross_entropy(
+        logits, labels, class_weights, ignore_index=UNLABELED_CODE, reduction="sum"
+    )
     labelled = labels != UNLABELED_CODE
-    codes = labels[labelled]
-    loss = cross_entropy(logits[labelled], codes, class_weights, reduction="none").sum()
     if class_weights is None or reduction == "mean":
         return loss / labelled.sum().clamp(min=1)
-    total = class_weights[codes].sum()
+    total = (class_weights[labels.clamp(min=0)] * labelled).sum()
     return loss / total.masked_fill(total == 0, 1)

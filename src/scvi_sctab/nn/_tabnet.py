@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor, nn
 
+from scvi_sctab.nn._csr import CSR
 from scvi_sctab.nn._encoders import EncoderOutput
+from scvi_sctab.nn._sparse_layers import mask_rows, normalize_rows
 from scvi_sctab.nn._tabnet_blocks import (
     AttentiveTransformer,
     FeatureTransformer,
@@ -110,8 +113,26 @@ class TabNetEncoder(nn.Module):
         """Width of the embedding."""
         return self.n_d
 
-    def _steps(self, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    def _steps(self, x: Tensor | CSR) -> Iterator[tuple[Tensor | CSR, Tensor]]:
         """Yield each step's mask ``(n_cells, n_genes)`` and embedding ``(n_cells, n_d)``."""
+        if isinstance(x, Tensor):
+            yield from self._dense_steps(x)
+        elif len(self.att_transformers) == 1:
+            yield self._sparse_step(x)
+        else:
+            # What earlier masks leave over for the next has no zeros to skip.
+            yield from self._dense_steps(x.to_dense())
+
+    def _sparse_step(self, cells: CSR) -> tuple[CSR, Tensor]:
+        """One step of attention, on the nonzeros of the cells and of the mask alone."""
+        x = normalize_rows(self.initial_bn, cells)
+        attention = self.initial_splitter(x)[:, self.n_d :]
+        (attend,), (transform,) = self.att_transformers, self.feat_transformers
+        mask = attend.first_mask(attention)  # type: ignore[operator]
+        hidden = transform(mask_rows(mask, x))
+        return mask, hidden[:, : self.n_d].relu()
+
+    def _dense_steps(self, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         x = self.initial_bn(x)
         prior: Tensor | float = 1.0
         attention = self.initial_splitter(x)[:, self.n_d :]
@@ -122,17 +143,21 @@ class TabNetEncoder(nn.Module):
             yield mask, hidden[:, : self.n_d].relu()
             attention = hidden[:, self.n_d :]
 
-    def forward(self, x: Tensor) -> EncoderOutput:
+    def forward(self, x: Tensor | CSR) -> EncoderOutput:
         """Embed cells; the mask loss is the negative entropy of the masks, mean over steps."""
-        embedding, mask_loss = x.new_zeros(()), x.new_zeros(())
-        for mask, step in self._steps(x):
-            embedding = embedding + step
-            # Half precision rounds epsilon to 0 and makes 0 * log(0).
-            mask = mask.float() if mask.element_size() < 4 else mask
-            mask_loss = mask_loss + (mask * (mask + self.epsilon).log()).sum(dim=1).mean()
-        return EncoderOutput(embedding, mask_loss / len(self.feat_transformers))
+        masks, embeddings = zip(*self._steps(x), strict=True)
+        mask_losses = torch.stack([self._negative_entropy(mask) for mask in masks])
+        return EncoderOutput(sum(embeddings[1:], embeddings[0]), mask_losses.mean())
 
-    def attention(self, x: Tensor) -> Tensor:
+    def _negative_entropy(self, mask: Tensor | CSR) -> Tensor:
+        """Mean over cells."""
+        n_cells = mask.n_rows if isinstance(mask, CSR) else len(mask)
+        values = mask.values if isinstance(mask, CSR) else mask
+        # Half precision rounds epsilon to 0 and makes 0 * log(0).
+        values = values.float() if values.element_size() < 4 else values
+        return (values * (values + self.epsilon).log()).sum() / n_cells
+
+    def attention(self, x: Tensor | CSR) -> Tensor | CSR:
         """Attention of each cell to each gene: masks weighted by how much a step contributes.
 
         Parameters
@@ -144,10 +169,13 @@ class TabNetEncoder(nn.Module):
         -------
         Non-negative weights, ``(n_cells, n_genes)``; not normalised over genes.
         """
-        return sum(
-            (mask * step.sum(dim=1, keepdim=True) for mask, step in self._steps(x)),
-            start=x.new_zeros(()),
-        )
+        weighted = [
+            mask.scale_rows(step.sum(dim=1))
+            if isinstance(mask, CSR)
+            else mask * step.sum(dim=1, keepdim=True)
+            for mask, step in self._steps(x)
+        ]
+        return sum(weighted[1:], weighted[0])
 
 
 class TabNet(nn.Module):

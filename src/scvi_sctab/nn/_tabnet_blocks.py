@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import sqrt
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
 from scvi_sctab.nn._entmax import entmax15, sparsemax
+from scvi_sctab.nn._sparse_attention import attend, concatenate_rows
+from scvi_sctab.nn._sparse_layers import Cells, GeneLinear, scale_and_shift
+
+if TYPE_CHECKING:
+    from scvi_sctab.nn._csr import CSR
 
 MaskType = Literal["entmax", "sparsemax"]
 MASK_FUNCTIONS = {"entmax": entmax15, "sparsemax": sparsemax}
+_MASK_POWERS = {"entmax": 2, "sparsemax": 1}
 
 _RESIDUAL_SCALE = sqrt(0.5)
 
@@ -42,12 +49,15 @@ class GhostBatchNorm(nn.Module):
         self.virtual_batch_size = virtual_batch_size
         self.bn = nn.BatchNorm1d(n_features, momentum=momentum)
 
+    def parts(self, x: Tensor) -> Sequence[Tensor]:
+        """Cut a batch into what is normalised by itself."""
+        n_parts = len(x) // self.virtual_batch_size if self.training else 1
+        return x.chunk(n_parts) if n_parts > 1 else [x]
+
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``x``."""
-        n_parts = x.shape[0] // self.virtual_batch_size
-        if not self.training or n_parts < 2:
-            return self.bn(x)
-        return torch.cat([self.bn(part) for part in x.chunk(n_parts)])
+        parts = [self.bn(part) for part in self.parts(x)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 class GLULayer(nn.Module):
@@ -63,7 +73,7 @@ class GLULayer(nn.Module):
         self.fc = fc
         self.bn = GhostBatchNorm(fc.out_features, virtual_batch_size, momentum)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Cells) -> Tensor:
         """Transform ``x``."""
         return nn.functional.glu(self.bn(self.fc(x)))
 
@@ -105,11 +115,13 @@ class GLUBlock(nn.Module):
             for layer in layers
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Cells) -> Tensor:
         """Transform ``x``."""
-        for i, layer in enumerate(self.glu_layers):
-            x = layer(x) if self.first and i == 0 else (x + layer(x)) * _RESIDUAL_SCALE
-        return x
+        first, *others = self.glu_layers
+        hidden: Tensor = first(x) if self.first else (x + first(x)) * _RESIDUAL_SCALE
+        for layer in others:
+            hidden = (hidden + layer(hidden)) * _RESIDUAL_SCALE
+        return hidden
 
 
 class FeatureTransformer(nn.Module):
@@ -125,7 +137,7 @@ class FeatureTransformer(nn.Module):
         self.shared = shared
         self.specifics = specifics
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Cells) -> Tensor:
         """Transform ``x``."""
         return self.specifics(self.shared(x))
 
@@ -159,6 +171,26 @@ class AttentiveTransformer(nn.Module):
         """Return the mask over genes."""
         return MASK_FUNCTIONS[self.mask_type](self.bn(self.fc(attention)) * prior)
 
+    def first_mask(self, attention: Tensor) -> CSR:
+        """Return the mask without its zeros, for cells that have attended to nothing before."""
+        return concatenate_rows([self._attend(part) for part in self.bn.parts(attention)])
+
+    def _attend(self, attention: Tensor) -> CSR:
+        """Attend with batch norm folded into the linear layer.
+
+        In training, mean and variance of a gene's scores follow from those of ``attention``, which
+        is narrow: they are ``w @ mean`` and ``w @ covariance @ w``.
+        """
+        weight, norm, moments = self.fc.weight, self.bn.bn, None
+        if norm.training:
+            mean = attention.mean(dim=0)
+            centred = attention - mean
+            covariance = centred.t() @ centred / len(attention)
+            variance = ((weight @ covariance) * weight).sum(dim=1).clamp(min=0)
+            moments = weight @ mean, variance
+        scale, shift = scale_and_shift(norm, moments, len(attention))
+        return attend(attention, weight * scale[:, None], shift, _MASK_POWERS[self.mask_type])
+
 
 def glu_linears(n_input: int, n_hidden: int, n_layers: int) -> nn.ModuleList:
     """Linear maps of a gated block, initialised as published: std ``sqrt(2) * n_input ** -1/4``.
@@ -166,7 +198,7 @@ def glu_linears(n_input: int, n_hidden: int, n_layers: int) -> nn.ModuleList:
     The first maps ``n_input``, the others ``n_hidden``, all to ``2 * n_hidden``.
     """
     widths = [n_input] + [n_hidden] * (n_layers - 1)
-    layers = [nn.Linear(width, 2 * n_hidden, bias=False) for width in widths]
+    layers = [GeneLinear(width, 2 * n_hidden, bias=False) for width in widths]
     for width, layer in zip(widths, layers, strict=True):
         nn.init.normal_(layer.weight, std=sqrt(2) * width**-0.25)
     return nn.ModuleList(layers)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
+from scvi_sctab.nn._csr import CSR, csr_add_and_clip, csr_row_sums
+
 TARGET_SUM = 1e4
 MAX_EXPRESSION = 9.0
 
 
-def normalize_counts(counts: Tensor) -> Tensor:
+def normalize_counts(counts: Tensor) -> Tensor | CSR:
     """Divide each cell by its total, multiply by 10,000, take ``log(1 + x)``.
 
     Parameters
@@ -19,7 +21,9 @@ def normalize_counts(counts: Tensor) -> Tensor:
 
     Returns
     -------
-    Dense log-normalised expression, ``(n_cells, n_genes)``. A cell without counts stays 0.
+    Log-normalised expression, ``(n_cells, n_genes)``, where a cell without counts stays 0. CSR
+    counts on the CPU stay sparse; all others become dense, since a graphics processor multiplies
+    zeros faster than it skips them.
 
     Examples
     --------
@@ -28,12 +32,19 @@ def normalize_counts(counts: Tensor) -> Tensor:
     tensor([[7.8244, 8.9228],
             [0.0000, 0.0000]])
     """
+    if counts.layout is torch.sparse_csr and counts.device.type == "cpu":
+        rows = CSR.from_torch(counts)
+        scaled = rows.scale_rows(_factor(csr_row_sums(rows)))
+        return scaled._replace(values=scaled.values.log1p_())
     dense = counts if counts.layout is torch.strided else counts.to_dense()
-    total = dense.sum(dim=1, keepdim=True)
-    return (dense * (TARGET_SUM / total.masked_fill(total == 0, 1))).log1p()
+    return (dense * _factor(dense.sum(dim=1, keepdim=True))).log1p()
 
 
-def augment(x: Tensor, vectors: Tensor, generator: Generator | None = None) -> Tensor:
+def _factor(total: Tensor) -> Tensor:
+    return TARGET_SUM / total.masked_fill(total == 0, 1)
+
+
+def augment(x: Tensor | CSR, vectors: Tensor, generator: Generator | None = None) -> Tensor | CSR:
     """Move each cell towards another donor :cite:p:`Fischer24`.
 
     One vector is drawn per cell, whatever its label, with a fair sign; the sum is kept in
@@ -44,16 +55,18 @@ def augment(x: Tensor, vectors: Tensor, generator: Generator | None = None) -> T
     x
         Log-normalised expression, ``(n_cells, n_genes)``.
     vectors
-        Differences between donors, ``(n_vectors, n_genes)``; see
+        Differences between donors, a CSR tensor ``(n_vectors, n_genes)``; see
         :func:`scvi_sctab.data.donor_difference_vectors`.
     generator
         Source of randomness on the device of ``x``; torch's own if not given.
 
     Returns
     -------
-    Augmented expression, ``(n_cells, n_genes)``.
+    Augmented expression, ``(n_cells, n_genes)``, stored as ``x`` is.
     """
-    n_cells = x.shape[0]
-    which = torch.randint(len(vectors), (n_cells,), generator=generator, device=x.device)
-    sign = torch.randint(2, (n_cells, 1), generator=generator, device=x.device) * 2 - 1
-    return (x + sign * vectors[which]).clamp_(0, MAX_EXPRESSION)
+    n_cells, device = (x.n_rows, "cpu") if isinstance(x, CSR) else (len(x), x.device)
+    which = torch.randint(len(vectors), (n_cells,), generator=generator, device=device)
+    sign = torch.randint(2, (n_cells,), generator=generator, device=device) * 2 - 1
+    if isinstance(x, CSR):
+        return csr_add_and_clip(x, CSR.from_torch(vectors), which, sign, MAX_EXPRESSION)
+    return (x + sign[:, None] * vectors[which]).clamp_(0, MAX_EXPRESSION)

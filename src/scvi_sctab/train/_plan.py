@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from scvi_sctab.module import CellTypeClassifier
     from scvi_sctab.nn import Reduction
 
+# Where torch updates all weights in one pass over memory.
+_FUSED = {"cpu", "cuda"}
+
 Schedule = Literal["one_cycle", "step"]
 
 
@@ -40,7 +43,7 @@ class ClassifierTrainingPlan(pl.LightningModule):
     class_weights
         Weight of each label in the loss, ``(n_labels,)``.
     augmentation_vectors
-        Differences between donors to augment cells with, ``(n_vectors, n_genes)``.
+        Differences between donors to augment cells with, a CSR tensor ``(n_vectors, n_genes)``.
     lr, weight_decay
         Of AdamW.
     skip_lr, skip_momentum, skip_weight_decay
@@ -96,6 +99,11 @@ class ClassifierTrainingPlan(pl.LightningModule):
             prefix="validation_",
         )
 
+    def on_fit_start(self) -> None:
+        """Store the augmentation as batches are stored on the device."""
+        if self.augmentation_vectors is not None and self.device.type != "cpu":
+            self.augmentation_vectors = self.augmentation_vectors.to_dense()
+
     def _loss(self, batch: dict[str, Tensor], *, training: bool) -> LossOutput:
         vectors = self.augmentation_vectors
         transform = partial(augment, vectors=vectors) if training and vectors is not None else None
@@ -145,8 +153,11 @@ class ClassifierTrainingPlan(pl.LightningModule):
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[LRScheduler]]:
         """AdamW for the encoder and its head, SGD for the linear path, each with its schedule."""
+        fused = self.device.type in _FUSED
         optimizers: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(self._deep_parameters(), lr=self.lr, weight_decay=self.weight_decay)
+            torch.optim.AdamW(
+                self._deep_parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=fused
+            )
         ]
         if self.module.linear_skip is not None:
             optimizers.append(
@@ -155,6 +166,7 @@ class ClassifierTrainingPlan(pl.LightningModule):
                     lr=self.skip_lr,
                     momentum=self.skip_momentum,
                     weight_decay=self.skip_weight_decay,
+                    fused=fused,
                 )
             )
         return optimizers, [self._scheduler(optimizer) for optimizer in optimizers]

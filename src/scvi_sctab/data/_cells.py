@@ -1,0 +1,60 @@
+"""Cells of a registered AnnData, as a loader asks for them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scvi import REGISTRY_KEYS
+from torch.utils.data import Dataset
+
+from scvi_sctab.data._csr import as_float32, in_order, silence_torch, to_tensor
+from scvi_sctab.data._reader import counts_source, get_matrix, row_readable, take_rows
+
+if TYPE_CHECKING:
+    from scvi.data import AnnDataManager
+
+
+class CellDataset(Dataset[dict[str, torch.Tensor]]):
+    """Raw counts as CSR tensors, whatever they are stored as, with the labels.
+
+    Parameters
+    ----------
+    counts
+        Matrix whose rows can be read, ``(n_cells, n_genes)``.
+    labels
+        Code per cell, ``(n_cells,)``.
+    cells
+        Positions of the cells to load; all if not given.
+    """
+
+    def __init__(
+        self, counts: Any, labels: NDArray[np.int64], cells: NDArray[np.intp] | None = None
+    ):
+        self.counts, self.labels = counts, labels
+        self.cells = np.arange(len(labels)) if cells is None else cells
+        # Batches of other processes are put together in this one.
+        silence_torch()
+
+    @classmethod
+    def from_manager(cls, manager: AnnDataManager, labels: NDArray[np.int64]) -> CellDataset:
+        """Read what an AnnData was registered with; a matrix stored by columns is turned once."""
+        layer = manager.data_registry[REGISTRY_KEYS.X_KEY].attr_key
+        matrix = get_matrix(manager.adata, layer)
+        return cls(row_readable(matrix, counts_source(layer)), labels)
+
+    def create_torch_dataset(self, indices: NDArray[np.intp], **_: Any) -> CellDataset:
+        """Restrict to some cells; :class:`~scvi.dataloaders.AnnDataLoader` asks a manager so."""
+        return CellDataset(self.counts, self.labels, self.cells[indices])
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def __getitem__(self, positions: list[int]) -> dict[str, torch.Tensor]:
+        cells = self.cells[positions]
+        return {
+            REGISTRY_KEYS.X_KEY: to_tensor(in_order(as_float32(take_rows(self.counts, cells)))),
+            REGISTRY_KEYS.LABELS_KEY: torch.from_numpy(self.labels[cells, None]),
+        }

@@ -1,0 +1,203 @@
+"""Sparse rows without needless copies: cut, ordered, moved to other columns, made tensors."""
+
+from __future__ import annotations
+
+import warnings
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+
+from scvi_sctab.data import _kernels as kernels
+from scvi_sctab.nn._parallel import over_parts
+
+_MIN_ROWS = 16
+_LARGEST_INT32 = np.iinfo(np.int32).max
+
+
+def assemble(
+    values: NDArray[Any],
+    columns: NDArray[np.integer[Any]],
+    indptr: NDArray[np.integer[Any]],
+    n_columns: int,
+) -> sparse.csr_matrix:
+    """Put arrays together as CSR, with 32-bit indices wherever they can hold the size.
+
+    Parameters
+    ----------
+    values, columns
+        ``(n_values,)``.
+    indptr
+        ``(n_rows + 1,)``.
+    n_columns
+        Number of columns.
+
+    Notes
+    -----
+    scipy's own constructor copies what is less than half of another array.
+    """
+    fits = max(len(values), n_columns) <= _LARGEST_INT32
+    index_type = np.int32 if fits else np.int64
+    block = sparse.csr_matrix((len(indptr) - 1, n_columns), dtype=values.dtype)
+    block.data = values
+    block.indices = columns.astype(index_type, copy=False)
+    block.indptr = indptr.astype(index_type, copy=False)
+    return block
+
+
+def slice_rows(matrix: sparse.csr_matrix | sparse.csr_array, start: int, stop: int) -> Any:
+    """Cut consecutive rows out of a matrix, whose memory they share.
+
+    Parameters
+    ----------
+    matrix
+        ``(n_rows, n_columns)``, CSR.
+    start, stop
+        First row, and the row after the last.
+
+    Returns
+    -------
+    CSR matrix of ``stop - start`` rows. Do not write to it.
+    """
+    indptr = matrix.indptr[start : stop + 1]
+    values = slice(indptr[0], indptr[-1])
+    return assemble(
+        matrix.data[values], matrix.indices[values], indptr - indptr[0], matrix.shape[1]
+    )
+
+
+def as_float32(block: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Return values as float32; the rest is shared, all of it where they are already."""
+    if block.dtype == np.float32:
+        return block
+    return assemble(block.data.astype(np.float32), block.indices, block.indptr, block.shape[1])
+
+
+def from_dense(dense: NDArray[Any]) -> sparse.csr_matrix:
+    """Keep what is not 0.
+
+    Parameters
+    ----------
+    dense
+        ``(n_rows, n_columns)``, of a number type that numba knows.
+
+    Examples
+    --------
+    >>> from_dense(np.array([[0, 3], [5, 0]])).indices
+    array([1, 0], dtype=int32)
+    """
+    dense = np.ascontiguousarray(dense)
+    counts = np.empty(len(dense), dtype=np.int64)
+    over_parts(kernels.count_nonzero, len(dense), dense, counts, min_rows=_MIN_ROWS)
+    block = _allocate(counts, dense.dtype, dense.shape[1])
+    arrays = block.indptr, block.indices, block.data
+    over_parts(kernels.take_nonzero, len(dense), dense, *arrays, min_rows=_MIN_ROWS)
+    return block
+
+
+def _allocate(counts: NDArray[np.int64], dtype: np.dtype[Any], n_columns: int) -> Any:
+    """CSR to be filled with so many values per row."""
+    indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+    index_type = np.int32 if indptr[-1] <= _LARGEST_INT32 else np.int64
+    columns = np.empty(indptr[-1], dtype=index_type)
+    return assemble(np.empty(indptr[-1], dtype=dtype), columns, indptr, n_columns)
+
+
+def move_columns(
+    block: sparse.csr_matrix, target: NDArray[np.integer[Any]], n_columns: int
+) -> sparse.csr_matrix:
+    """Move columns to other places, in a matrix of its own.
+
+    Parameters
+    ----------
+    block
+        ``(n_rows, len(target))``, CSR, columns in any order, several values of one summed.
+    target
+        Where each column goes; -1 drops it.
+    n_columns
+        Columns of the result.
+
+    Returns
+    -------
+    ``(n_rows, n_columns)`` with increasing columns in every row.
+
+    Raises
+    ------
+    ValueError
+        If the block has a column that does not exist.
+    """
+    n_rows = block.shape[0]
+    counts = np.empty(n_rows, dtype=np.int64)
+    source = block.indptr, block.indices
+    target = target.astype(np.int32)
+    strange = over_parts(
+        kernels.count_moved, n_rows, *source, target, n_columns, counts, min_rows=_MIN_ROWS
+    )
+    if sum(strange):
+        raise ValueError(
+            f"The matrix is broken: {sum(strange):,} of its column indices are outside of its "
+            f"{len(target):,} columns. Write it anew from its source."
+        )
+    moved = _allocate(counts, block.dtype, n_columns)
+    over_parts(
+        kernels.move_columns,
+        n_rows,
+        *source,
+        block.data,
+        target,
+        n_columns,
+        *(moved.indptr, moved.indices, moved.data),
+        min_rows=_MIN_ROWS,
+    )
+    return moved
+
+
+def in_order(block: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Return rows with increasing columns: the block itself, if they are so already.
+
+    Parameters
+    ----------
+    block
+        ``(n_rows, n_columns)``, CSR, columns in any order, several values of one summed.
+    """
+    n_rows, n_columns = block.shape
+    columns = block.indptr, block.indices, n_columns
+    if any(over_parts(kernels.any_disorder, n_rows, *columns, min_rows=_MIN_ROWS)):
+        return move_columns(block, np.arange(n_columns), n_columns)
+    return block
+
+
+def to_tensor(block: sparse.csr_matrix, device: torch.device | str = "cpu") -> torch.Tensor:
+    """Make a CSR tensor; on the CPU it shares the block's memory, so do not write to it.
+
+    Parameters
+    ----------
+    block
+        ``(n_cells, n_genes)``, increasing columns in every row.
+    device
+        Where the tensor is wanted.
+    """
+    silence_torch()
+    # torch warns of arrays that cannot be written to; only those are copied.
+    indptr, columns, values = (
+        torch.from_numpy(np.require(array, requirements="W"))
+        for array in (block.indptr, block.indices, block.data)
+    )
+    return torch.sparse_csr_tensor(
+        indptr, columns, values, block.shape, check_invariants=False
+    ).to(device)
+
+
+@cache
+def silence_torch() -> None:
+    """Let torch say once, unheard, that CSR is in beta and not checked by default.
+
+    A loader's workers send their batches in a way that brings about the second.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        nothing = torch.zeros(1, dtype=torch.int32)
+        torch.sparse_csr_tensor(nothing, nothing[:0], torch.zeros(0), (0, 1))

@@ -1,0 +1,248 @@
+"""Sparse rows whose values may carry a gradient, and the products a network needs of them.
+
+All of it is for the CPU. A graphics processor multiplies zeros faster than it skips them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.autograd.function import Function, once_differentiable
+
+from scvi_sctab.nn import _csr_kernels as kernels
+from scvi_sctab.nn._parallel import over_parts
+
+_MIN_ROWS = 16
+
+
+class CSR(NamedTuple):
+    """Sparse rows.
+
+    Attributes
+    ----------
+    indptr
+        ``(n_rows + 1,)``, int64; where each row begins among the values.
+    columns
+        ``(n_values,)``, int32; increasing within a row.
+    values
+        ``(n_values,)``, floating.
+    n_columns
+        Number of columns.
+    """
+
+    indptr: Tensor
+    columns: Tensor
+    values: Tensor
+    n_columns: int
+
+    @classmethod
+    def from_torch(cls, matrix: Tensor) -> CSR:
+        """Share the memory of a CSR tensor of torch."""
+        indptr, columns = matrix.crow_indices(), matrix.col_indices()
+        return cls(indptr.long(), columns.int(), matrix.values(), matrix.shape[1])
+
+    @classmethod
+    def from_parts(cls, parts: list[tuple[NDArray[Any], ...]], n_columns: int) -> CSR:
+        """Join rows, each part given by the sizes of its rows, their columns and their values."""
+        counts, columns, values = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        indptr = np.concatenate([[0], np.cumsum(counts)])
+        return cls(
+            torch.from_numpy(indptr),
+            torch.from_numpy(columns),
+            torch.from_numpy(values),
+            n_columns,
+        )
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows."""
+        return len(self.indptr) - 1
+
+    def to_dense(self) -> Tensor:
+        """Return the rows with their zeros, ``(n_rows, n_columns)``."""
+        rows = torch.repeat_interleave(torch.arange(self.n_rows), self.indptr.diff())
+        dense = self.values.new_zeros(self.n_rows, self.n_columns)
+        return dense.index_put((rows, self.columns), self.values)
+
+    def scale_rows(self, factors: Tensor) -> CSR:
+        """Multiply each row by a factor, ``(n_rows,)``; no gradient."""
+        values = torch.empty_like(self.values, requires_grad=False)
+        indptr, _, old = self.numpy()
+        arrays = indptr, old, factors.detach().numpy(), values.numpy()
+        over_parts(kernels.scale_rows, self.n_rows, *arrays, min_rows=_MIN_ROWS)
+        return self._replace(values=values)
+
+    def numpy(self) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[Any]]:
+        """Return the arrays, without a copy and without a gradient."""
+        return self.indptr.numpy(), self.columns.numpy(), self.values.detach().numpy()
+
+
+class _MatMul(Function):
+    @staticmethod
+    def forward(
+        ctx: Any, values: Tensor, weight: Tensor, indptr: Tensor, columns: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(values, weight, indptr, columns)
+        output = values.new_empty(len(indptr) - 1, weight.shape[1])
+        arrays = [t.numpy() for t in (indptr, columns, values, weight, output)]
+        over_parts(kernels.matmul_rows, len(output), *arrays, min_rows=_MIN_ROWS)
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        values, weight, indptr, columns = ctx.saved_tensors
+        x = CSR(indptr, columns, values, len(weight))
+        grad_values = grad_weight = None
+        if ctx.needs_input_grad[0]:
+            grad_values = torch.empty_like(values)
+            arrays = [t.numpy() for t in (indptr, columns, grads[0].contiguous(), weight)]
+            arrays.append(grad_values.numpy())
+            over_parts(kernels.sampled_matmul_rows, x.n_rows, *arrays, min_rows=_MIN_ROWS)
+        if ctx.needs_input_grad[1]:
+            grad_weight = csr_transposed_matmul(x, grads[0])
+        return grad_values, grad_weight, None, None
+
+
+def csr_matmul(x: CSR, weight: Tensor) -> Tensor:
+    """Multiply sparse rows by a matrix; the values and the matrix may carry a gradient.
+
+    Parameters
+    ----------
+    x
+        ``(n_rows, n_columns)``.
+    weight
+        ``(n_columns, k)``; fastest if its rows are contiguous.
+
+    Returns
+    -------
+    ``(n_rows, k)``.
+    """
+    return _MatMul.apply(  # type: ignore[no-untyped-call]
+        x.values, weight.contiguous(), x.indptr, x.columns
+    )
+
+
+def csr_transposed_matmul(x: CSR, dense: Tensor) -> Tensor:
+    """Multiply the transpose of sparse rows by a matrix; no gradient.
+
+    Parameters
+    ----------
+    x
+        ``(n_rows, n_columns)``.
+    dense
+        ``(n_rows, k)``.
+
+    Returns
+    -------
+    ``(n_columns, k)``.
+    """
+    output = dense.new_empty(x.n_columns, dense.shape[1])
+    arrays = [*x.numpy(), dense.detach().contiguous().numpy(), output.numpy()]
+    over_parts(kernels.transposed_matmul_rows, x.n_columns, *arrays, min_rows=_MIN_ROWS)
+    return output
+
+
+class _WeightedSum(Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, factors: Tensor) -> Tensor:
+        ctx.save_for_backward(weight, factors)
+        arrays = weight.numpy(), factors.numpy()
+        return torch.from_numpy(sum(over_parts(kernels.weighted_sum_rows, len(weight), *arrays)))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        weight, factors = ctx.saved_tensors
+        grad = grads[0].to(weight.dtype)
+        return torch.outer(factors, grad), weight @ grad
+
+
+def weighted_sum(weight: Tensor, factors: Tensor) -> Tensor:
+    """Sum of the rows of a matrix, each times a factor, in float64.
+
+    Parameters
+    ----------
+    weight
+        ``(n_rows, k)``.
+    factors
+        ``(n_rows,)``.
+
+    Returns
+    -------
+    ``(k,)``.
+    """
+    return _WeightedSum.apply(weight.contiguous(), factors)  # type: ignore[no-untyped-call]
+
+
+def csr_lookup(x: CSR, wanted: CSR) -> Tensor:
+    """Values of ``x`` where ``wanted`` has values; no gradient.
+
+    Parameters
+    ----------
+    x, wanted
+        Rows of the same size.
+
+    Returns
+    -------
+    ``(n_values of wanted,)``.
+    """
+    output = x.values.new_empty(len(wanted.columns))
+    over_parts(
+        kernels.lookup_rows,
+        x.n_rows,
+        *x.numpy(),
+        *wanted.numpy()[:2],
+        output.numpy(),
+        min_rows=_MIN_ROWS,
+    )
+    return output
+
+
+def csr_moments(x: CSR) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of each column, zeros counted; no gradient.
+
+    Returns
+    -------
+    Two of ``(n_columns,)``, in the dtype of ``x``.
+    """
+    parts = over_parts(kernels.moments, x.n_rows, *x.numpy(), x.n_columns, min_rows=_MIN_ROWS * 16)
+    mean, square = torch.from_numpy(sum(parts)) / x.n_rows
+    variance = (square - mean.square()).clamp_(min=0)
+    return mean.to(x.values.dtype), variance.to(x.values.dtype)
+
+
+def csr_row_sums(x: CSR) -> Tensor:
+    """Sum of each row, ``(n_rows,)``; no gradient."""
+    sums = x.values.new_empty(x.n_rows)
+    indptr, _, values = x.numpy()
+    over_parts(kernels.row_sums, x.n_rows, indptr, values, sums.numpy(), min_rows=_MIN_ROWS)
+    return sums
+
+
+def csr_add_and_clip(x: CSR, other: CSR, which: Tensor, sign: Tensor, largest: float) -> CSR:
+    """Add a row of another matrix to each row and clip to ``[0, largest]``; no gradient.
+
+    Parameters
+    ----------
+    x
+        ``(n_rows, n_columns)``.
+    other
+        ``(n_others, n_columns)``.
+    which
+        Row of ``other`` to add to each row, ``(n_rows,)``.
+    sign
+        What to multiply it by, ``(n_rows,)``.
+    largest
+        Upper bound.
+    """
+    arrays = which.numpy(), sign.to(x.values.dtype).numpy()
+    parts = over_parts(
+        kernels.sum_rows_and_clip, x.n_rows, *x.numpy(), *other.numpy(), *arrays, largest,
+        min_rows=_MIN_ROWS,
+    )  # fmt: skip
+    return CSR.from_parts(parts, x.n_columns)
