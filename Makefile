@@ -6,6 +6,7 @@
 #                     --extra-index-url=https://download.pytorch.org/whl/cpu for a build without CUDA
 # MARKERS=...         tests to run; `MARKERS=` runs the slow ones too
 # PYTEST_FLAGS=...    passed on to pytest, such as -k entmax
+# SPEED_FLAGS=...     passed on to benchmarks/speed.py, such as --parts network
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -14,6 +15,7 @@ SHELL := /bin/bash
 
 VENV := .venv
 LATEST := .venv-latest
+SPEED := .venv-speed
 BIN := $(VENV)/bin
 # Only errors: progress bars and notes on mirrors bury the line that matters in a log.
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check
@@ -21,6 +23,7 @@ PINNED := $(BIN)/python $(PIP_INSTALL) -c constraints.txt
 MARKERS ?= not slow
 PYTEST_FLAGS ?=
 TORCH_FLAGS ?=
+SPEED_FLAGS ?=
 
 # $(call first_working,CANDIDATES,TEST): full path of the first candidate that starts and passes.
 # Asking `command -v` is not enough: a pyenv shim is on PATH and refuses to run, and Debian splits
@@ -36,12 +39,12 @@ PYTHON ?= $(call first_working,python3.11 python3.12 python3.13 python3 \
 PYTHON312 ?= $(call first_working,python3.12 $(PYENV_VERSIONS)/3.12*/bin/python,\
 	sys.version_info[:2] == (3, 12))
 
-.PHONY: help setup quickstart test test-latest lint docs bench clean which-python312
+.PHONY: help setup quickstart test test-latest lint docs bench bench-speed clean which-python312
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 	@echo "and each takes these variables:"
-	@sed -nE '3,9s/^#/ /p' $(firstword $(MAKEFILE_LIST))
+	@sed -nE '3,10s/^#/ /p' $(firstword $(MAKEFILE_LIST))
 
 # ---------------------------------------------------------------- the environment
 
@@ -105,8 +108,26 @@ docs: setup $(VENV)/.done-doc ## the pages, into docs/_build; a warning is an er
 bench: setup $(VENV)/.done-benchmark ## accuracy beside the baselines, as a table
 	$(BIN)/python benchmarks/accuracy.py
 
+# CellTypist trains with scikit-learn < 1.8 only, so the pin of scikit-learn is left out.
+# pytorch-tabnet wants nothing that is not there.
+$(SPEED)/.done-speed: pyproject.toml constraints.txt
+	@[ -n "$(PYTHON)" ] || { \
+		echo "No Python >= 3.11 with ensurepip found: install one, or name it: make PYTHON=..." >&2; \
+		exit 1; }
+	@[ -x $(SPEED)/bin/pip ] || "$(PYTHON)" -m venv --clear $(SPEED)
+	@echo "Installing into $(SPEED): some minutes the first time, nothing to see meanwhile."
+	grep -v '^scikit-learn==' constraints.txt > $(SPEED)/constraints.txt
+	$(SPEED)/bin/python $(PIP_INSTALL) -c $(SPEED)/constraints.txt $(TORCH_FLAGS) torch
+	$(SPEED)/bin/python $(PIP_INSTALL) -c $(SPEED)/constraints.txt -e . \
+		'scikit-learn<1.8' celltypist==1.7.1 scanpy matplotlib
+	$(SPEED)/bin/python $(PIP_INSTALL) --no-deps pytorch-tabnet==4.0
+	@touch $@
+
+bench-speed: $(SPEED)/.done-speed ## time and memory beside the peers, as tables; SPEED_FLAGS=--quick tries it
+	$(SPEED)/bin/python benchmarks/speed.py $(SPEED_FLAGS)
+
 clean: ## remove the environments and all that the commands above wrote
-	rm -rf $(VENV) $(LATEST) docs/_build docs/generated quickstart build dist lightning_logs
+	rm -rf $(VENV) $(LATEST) $(SPEED) docs/_build docs/generated quickstart build dist lightning_logs
 	rm -rf .mypy_cache .pytest_cache .ruff_cache
 	find src tests tutorials benchmarks docs -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 

@@ -19,7 +19,13 @@ from scvi_sctab.nn import (
     normalize_counts,
     sparsemax,
 )
-from scvi_sctab.nn._csr import csr_lookup, csr_matmul, csr_moments, csr_transposed_matmul
+from scvi_sctab.nn._csr import (
+    csr_lookup,
+    csr_matmul,
+    csr_moments,
+    csr_shifted_matmul,
+    csr_transposed_matmul,
+)
 from scvi_sctab.nn._sparse_attention import attend
 
 N_GENES = 700  # several blocks of the kernels, the last one not full
@@ -63,6 +69,14 @@ def test_products_pass_gradcheck_in_values_and_weights():
     x = to_csr(make_cells(6, 11, density=0.4))
     values, weight = x.values.clone().requires_grad_(), randn(11, 5).requires_grad_()
     assert gradcheck(lambda v, w: csr_matmul(x._replace(values=v), w), (values, weight))
+
+
+def test_a_shifted_product_is_the_dense_one_and_passes_gradcheck():
+    x, arguments = make_cells(6, 11, density=0.4), (randn(11), randn(11, seed=2), randn(11, 5))
+    scale, shift, weight = (argument.requires_grad_() for argument in arguments)
+    product = csr_shifted_matmul(to_csr(x), scale, shift, weight)
+    torch.testing.assert_close(product, (x * scale + shift) @ weight)
+    assert gradcheck(lambda *a: csr_shifted_matmul(to_csr(x), *a), (scale, shift, weight))
 
 
 def test_moments_count_the_zeros():

@@ -40,7 +40,10 @@ def strip_versions(names: Sequence[str]) -> pd.Index:
     >>> list(strip_versions(["ENSG00000187608.10", "HLA-A", "RP11-34P13.7"]))
     ['ENSG00000187608', 'HLA-A', 'RP11-34P13.7']
     """
-    return pd.Index([_VERSIONED_ENSEMBL.sub(r"\1", str(name)) for name in names], dtype=object)
+    stripped = [
+        _VERSIONED_ENSEMBL.sub(r"\1", name) if "." in name else name for name in map(str, names)
+    ]
+    return pd.Index(stripped, dtype=object)
 
 
 def check_genes(names: Sequence[str]) -> pd.Index:

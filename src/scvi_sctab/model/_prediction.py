@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_BATCH_SIZE = 1024
+_BATCH_SIZE = 2048
 # Shorter work needs no progress bar.
 _PROGRESS_FROM_N_CELLS = 20_000
 

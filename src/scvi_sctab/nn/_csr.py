@@ -81,16 +81,21 @@ class CSR(NamedTuple):
         return self.indptr.numpy(), self.columns.numpy(), self.values.detach().numpy()
 
 
+def _matmul(x: CSR, scale: Tensor, weight: Tensor, offset: NDArray[np.float64]) -> Tensor:
+    output = weight.new_empty(x.n_rows, weight.shape[1])
+    arrays = *x.numpy(), scale.numpy(), weight.numpy(), offset, output.numpy()
+    over_parts(kernels.matmul_rows, x.n_rows, *arrays, min_rows=_MIN_ROWS)
+    return output
+
+
 class _MatMul(Function):
     @staticmethod
     def forward(
         ctx: Any, values: Tensor, weight: Tensor, indptr: Tensor, columns: Tensor
     ) -> Tensor:
         ctx.save_for_backward(values, weight, indptr, columns)
-        output = values.new_empty(len(indptr) - 1, weight.shape[1])
-        arrays = [t.numpy() for t in (indptr, columns, values, weight, output)]
-        over_parts(kernels.matmul_rows, len(output), *arrays, min_rows=_MIN_ROWS)
-        return output
+        x = CSR(indptr, columns, values, len(weight))
+        return _matmul(x, weight.new_ones(len(weight)), weight, np.zeros(weight.shape[1]))
 
     @staticmethod
     @once_differentiable
@@ -147,36 +152,57 @@ def csr_transposed_matmul(x: CSR, dense: Tensor) -> Tensor:
     return output
 
 
-class _WeightedSum(Function):
+class _ShiftedMatMul(Function):
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, factors: Tensor) -> Tensor:
-        ctx.save_for_backward(weight, factors)
-        arrays = weight.numpy(), factors.numpy()
-        return torch.from_numpy(sum(over_parts(kernels.weighted_sum_rows, len(weight), *arrays)))
+    def forward(
+        ctx: Any,
+        values: Tensor,
+        scale: Tensor,
+        shift: Tensor,
+        weight: Tensor,
+        indptr: Tensor,
+        columns: Tensor,
+    ) -> Tensor:
+        ctx.save_for_backward(indptr, columns, values, scale, shift, weight)
+        # Two large numbers that nearly cancel: all cells would share the rounding of this one.
+        parts = over_parts(
+            kernels.weighted_sum_rows, len(weight), weight.numpy(), shift.numpy(), min_rows=256
+        )
+        return _matmul(CSR(indptr, columns, values, len(weight)), scale, weight, sum(parts))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
-        weight, factors = ctx.saved_tensors
-        grad = grads[0].to(weight.dtype)
-        return torch.outer(factors, grad), weight @ grad
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        *x, scale, shift, weight = ctx.saved_tensors
+        results = [torch.empty_like(tensor) for tensor in (scale, shift, weight)]
+        grad = grads[0].contiguous()
+        inputs = *x, grad, grad.sum(dim=0), scale, shift, weight
+        arrays = [tensor.numpy() for tensor in (*inputs, *results)]
+        over_parts(kernels.shifted_backward_rows, len(weight), *arrays, min_rows=_MIN_ROWS)
+        return None, *results, None, None
 
 
-def weighted_sum(weight: Tensor, factors: Tensor) -> Tensor:
-    """Sum of the rows of a matrix, each times a factor, in float64.
+def csr_shifted_matmul(x: CSR, scale: Tensor, shift: Tensor, weight: Tensor) -> Tensor:
+    """Multiply ``x * scale + shift``, which has no zeros, by a matrix, at the cost of ``x``.
+
+    All but ``x`` may carry a gradient.
 
     Parameters
     ----------
+    x
+        ``(n_rows, n_columns)``.
+    scale, shift
+        ``(n_columns,)``.
     weight
-        ``(n_rows, k)``.
-    factors
-        ``(n_rows,)``.
+        ``(n_columns, k)``; fastest if its rows are contiguous.
 
     Returns
     -------
-    ``(k,)``.
+    ``(n_rows, k)``.
     """
-    return _WeightedSum.apply(weight.contiguous(), factors)  # type: ignore[no-untyped-call]
+    return _ShiftedMatMul.apply(  # type: ignore[no-untyped-call]
+        x.values, scale, shift, weight.contiguous(), x.indptr, x.columns
+    )
 
 
 def csr_lookup(x: CSR, wanted: CSR) -> Tensor:

@@ -28,10 +28,15 @@ def matmul_rows(
     indptr: Pointers,
     columns: Columns,
     values: Floats,
+    scale: Floats,
     weight: Floats,
+    offset: NDArray[np.float64],
     output: Floats,
 ) -> None:
-    """Write rows ``start`` to ``stop`` of ``sparse @ weight``; ``weight`` is ``(n_genes, k)``."""
+    """Write rows ``start`` to ``stop`` of ``(sparse * scale) @ weight + offset``.
+
+    ``scale`` is ``(n_genes,)``, ``weight`` is ``(n_genes, k)`` and ``offset`` is ``(k,)``.
+    """
     n_genes, width = weight.shape
     output[start:stop] = 0
     position = indptr[start:stop].copy()
@@ -39,18 +44,22 @@ def matmul_rows(
         for i in range(start, stop):
             j, end, row = position[i - start], indptr[i + 1], output[i]
             while j + 4 <= end and columns[j + 3] < block_end:
-                v0, v1, v2, v3 = values[j], values[j + 1], values[j + 2], values[j + 3]
-                w0, w1 = weight[columns[j]], weight[columns[j + 1]]
-                w2, w3 = weight[columns[j + 2]], weight[columns[j + 3]]
+                c0, c1, c2, c3 = columns[j], columns[j + 1], columns[j + 2], columns[j + 3]
+                v0, v1 = values[j] * scale[c0], values[j + 1] * scale[c1]
+                v2, v3 = values[j + 2] * scale[c2], values[j + 3] * scale[c3]
+                w0, w1, w2, w3 = weight[c0], weight[c1], weight[c2], weight[c3]
                 for k in range(width):
                     row[k] += v0 * w0[k] + v1 * w1[k] + v2 * w2[k] + v3 * w3[k]
                 j += 4
             while j < end and columns[j] < block_end:
-                v0, w0 = values[j], weight[columns[j]]
+                v0, w0 = values[j] * scale[columns[j]], weight[columns[j]]
                 for k in range(width):
                     row[k] += v0 * w0[k]
                 j += 1
             position[i - start] = j
+    for i in range(start, stop):
+        for k in range(width):
+            output[i, k] += offset[k]
 
 
 @kernel
@@ -114,6 +123,38 @@ def transposed_matmul_rows(
                     o0[k] += v0 * row[k]
                 j += 1
             position[i] = j
+
+
+@kernel
+def shifted_backward_rows(
+    start: int,
+    stop: int,
+    indptr: Pointers,
+    columns: Columns,
+    values: Floats,
+    grad: Floats,
+    total: Floats,
+    scale: Floats,
+    shift: Floats,
+    weight: Floats,
+    grad_scale: Floats,
+    grad_shift: Floats,
+    grad_weight: Floats,
+) -> None:
+    """Write the gradients of ``(sparse * scale + shift) @ weight`` for genes ``start`` to ``stop``.
+
+    ``grad`` is the gradient of the product, ``total`` its sum over cells.
+    """
+    transposed_matmul_rows(start, stop, indptr, columns, values, grad, grad_weight)
+    for g in range(start, stop):
+        row, weights = grad_weight[g], weight[g]
+        by_scale, by_shift = row[0] * weights[0], total[0] * weights[0]
+        row[0] = row[0] * scale[g] + total[0] * shift[g]
+        for k in range(1, len(row)):
+            by_scale += row[k] * weights[k]
+            by_shift += total[k] * weights[k]
+            row[k] = row[k] * scale[g] + total[k] * shift[g]
+        grad_scale[g], grad_shift[g] = by_scale, by_shift
 
 
 @kernel

@@ -7,8 +7,9 @@ Python threads enter it at once, and its OpenMP layer does so after a fork.
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from threading import Lock
 from typing import Any, TypeVar, cast
 
@@ -42,13 +43,13 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_pool)
 
 
-def _get_pool(n_threads: int) -> ThreadPoolExecutor:
+def _get_pool(size: int) -> ThreadPoolExecutor:
     global _pool, _pool_size
     with _lock:
-        if _pool is None or _pool_size != n_threads:
+        if _pool is None or _pool_size != size:
             # A pool that others still use ends by itself once they are done with it.
-            _pool = ThreadPoolExecutor(n_threads, thread_name_prefix="scvi_sctab")
-            _pool_size = n_threads
+            _pool = ThreadPoolExecutor(size, thread_name_prefix="scvi_sctab")
+            _pool_size = size
         return _pool
 
 
@@ -80,9 +81,25 @@ def over_parts(
     if n_threads == 1 or n_parts < 2:
         return [function(0, n_rows, *arguments)]
     bounds = [n_rows * i // n_parts for i in range(n_parts + 1)]
-    pool = _get_pool(n_threads)
-    tasks = [
-        pool.submit(function, start, stop, *arguments)
-        for start, stop in zip(bounds, bounds[1:], strict=False)
-    ]
-    return [task.result() for task in tasks]
+    results: list[Any] = [None] * n_parts
+    todo = deque(range(n_parts))
+
+    def work() -> None:
+        while todo:
+            try:
+                part = todo.popleft()
+            except IndexError:  # another thread was faster
+                return
+            results[part] = function(bounds[part], bounds[part + 1], *arguments)
+
+    helpers = [_get_pool(n_threads - 1).submit(work) for _ in range(n_threads - 1)]
+    try:
+        work()
+    finally:
+        # A helper that is not there yet has nothing left to do, unless this thread failed.
+        todo.clear()
+        late = [helper for helper in helpers if not helper.cancel()]
+        wait(late)
+    for helper in late:
+        helper.result()
+    return results

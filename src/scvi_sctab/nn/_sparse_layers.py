@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from scvi_sctab.nn._csr import CSR, csr_lookup, csr_matmul, csr_moments, weighted_sum
+from scvi_sctab.nn._csr import CSR, csr_lookup, csr_matmul, csr_moments, csr_shifted_matmul
 
 
 class ShiftedCSR(NamedTuple):
@@ -115,9 +115,7 @@ class GeneLinear(nn.Linear):
         if isinstance(x, CSR):
             output = csr_matmul(x, self.weight.t())
         else:
-            output = csr_matmul(x.rows, (self.weight * x.scale).t())
-            # Two large numbers that nearly cancel: all cells would share the rounding of the sum.
-            output = (output + weighted_sum(self.weight.t(), x.shift)).to(output.dtype)
+            output = csr_shifted_matmul(x.rows, x.scale, x.shift, self.weight.t())
         return output if self.bias is None else output + self.bias
 
 
