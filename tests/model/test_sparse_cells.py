@@ -1,0 +1,60 @@
+"""From AnnData to labels without the zeros."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+
+from scvi_sctab import SCTAB
+from scvi_sctab.nn import CSR
+
+KEYS = {"labels_key": "cell_type", "donor_key": "donor_id"}
+ONE_EPOCH = {"max_epochs": 1, "enable_progress_bar": False, "accelerator": "cpu"}
+
+
+def refuse(*_):
+    raise AssertionError("Cells were made dense.")
+
+
+@pytest.mark.parametrize("preset", ["small", "paper"])
+def test_cells_never_become_dense_on_the_cpu(reference, query, preset, monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "to_dense", refuse)
+    monkeypatch.setattr(CSR, "to_dense", refuse)
+    SCTAB.setup_anndata(reference, **KEYS)
+    model = SCTAB(reference, preset=preset)
+    model.train(**ONE_EPOCH, batch_size=128)
+    assert len(model.annotate(query)) == query.n_obs
+    assert sparse.issparse(model.get_attention(query))
+    assert len(model.get_markers(query, n_genes=2))
+
+
+@pytest.mark.parametrize("preset", ["small", "paper"])
+def test_counts_in_memory_are_shared_and_never_written_to(reference, query, preset):
+    reference.X = sparse.csr_matrix(reference.X, dtype=np.float32)
+    query.X = sparse.csr_matrix(query.X, dtype=np.float32)
+    before = [adata.X.copy() for adata in (reference, query)]
+    SCTAB.setup_anndata(reference, **KEYS)
+    model = SCTAB(reference, preset=preset)
+    model.train(**ONE_EPOCH, batch_size=128)
+    model.predict(query[:, reference.var_names].copy(), soft=True)
+    model.get_attention(query)
+    model.get_markers(query, n_genes=2)
+    for adata, counts in zip((reference, query), before, strict=True):
+        for name in ("data", "indices", "indptr"):
+            np.testing.assert_array_equal(getattr(adata.X, name), getattr(counts, name))
+
+
+@pytest.mark.filterwarnings("ignore:Training will be faster when sparse matrix:UserWarning")
+@pytest.mark.parametrize("encoder", ["tabnet", "mlp", "linear"])
+def test_sparse_and_dense_storage_train_the_same_model(reference, query, encoder):
+    tables = []
+    for store in (sparse.csr_matrix, sparse.csc_matrix, lambda x: sparse.csr_matrix(x).toarray()):
+        cells = reference.copy()
+        cells.X = store(cells.X)
+        SCTAB.setup_anndata(cells, **KEYS)
+        torch.manual_seed(0)
+        model = SCTAB(cells, preset="small", encoder=encoder)
+        model.train(**ONE_EPOCH)
+        tables.append(model.predict(query, soft=True))
+    for table in tables[1:]:
+        np.testing.assert_allclose(table, tables[0], rtol=0, atol=1e-5)
