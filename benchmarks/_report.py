@@ -60,10 +60,10 @@ def format_table(runs: pd.DataFrame, metric: str) -> str:
     wide = wide.reindex(index=tasks, columns=method_order(runs)).fillna("-")
     seconds = runs.groupby("method")["seconds"].sum() / runs.groupby("method")["seed"].nunique()
     wide.loc["seconds, all tasks"] = seconds.reindex(wide.columns).map("{:.0f}".format)
-    return _as_markdown(wide.rename_axis(index=metric))
+    return as_markdown(wide.rename_axis(index=metric))
 
 
-def _as_markdown(table: pd.DataFrame) -> str:
+def as_markdown(table: pd.DataFrame) -> str:
     """Markdown table with columns padded to one width each."""
     lines = [[str(table.index.name), *table.columns]]
     lines += [[str(index), *row] for index, row in zip(table.index, table.to_numpy(), strict=True)]

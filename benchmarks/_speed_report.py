@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from _report import _as_markdown
+from _report import as_markdown
 from _speed_scaling import ABOVE, DATA, EPOCH, PREDICT, TIME, TRAIN, slope
 
 TITLES = {
@@ -49,7 +49,7 @@ def table(runs: pd.DataFrame) -> str:
     shown = pd.DataFrame(columns)
     shown["quantity"] = shown["quantity"].str.replace(" (1)", "", regex=False)
     shown = shown.replace("|", r"\|", regex=False)
-    return _as_markdown(shown.set_index(runs["case"].rename("case")))
+    return as_markdown(shown.set_index(runs["case"].rename("case")))
 
 
 def report(runs: pd.DataFrame) -> str:

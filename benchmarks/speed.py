@@ -1,7 +1,8 @@
 """Speed and memory of SCTAB and its peers, side by side on the same cells and threads.
 
 Prints a table per part and writes ``results/speed.csv`` (one row per method and quantity),
-``results/speed.md`` and ``results/speed_scaling.png``. See README.md in this folder.
+``results/speed.md``, of which ``results/speed_digest.md`` has the main numbers, and
+``results/speed_scaling.png``. See README.md in this folder.
 """
 
 from __future__ import annotations
@@ -106,6 +107,7 @@ def main() -> None:
     _speed_threads.limit(args.threads)
     _speed_threads.limit_torch()
     import pandas as pd
+    from _speed_digest import digest
     from _speed_report import plot, report, table
 
     warnings.filterwarnings("ignore")
@@ -117,6 +119,7 @@ def main() -> None:
         runs = merge(runs, fresh)
         write_text(runs.to_csv(index=False, float_format="%.6g"), path)
         write_text(report(runs), path.with_suffix(".md"))
+        write_text(digest(runs), path.with_name("speed_digest.md"))
         print(f"\n{table(fresh)}", flush=True)
     if (runs["part"] == "scaling").any():
         plot(runs, args.out / "speed_scaling.png")

@@ -164,6 +164,20 @@ def test_evaluation_of_tabnet_is_the_dense_one(layout, dtype, tolerance):
     )
 
 
+# torch.compile looks at what it is handed in the middle of a network.
+@pytest.mark.filterwarnings(
+    "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"
+)
+def test_a_compiled_network_takes_sparse_and_dense_cells():
+    encoder, same = make_pair()
+    compiled = torch.compile(same, backend="aot_eager")
+    for cells in (to_csr(make_cells()), make_cells()):
+        outputs = [network(cells) for network in (encoder, compiled)]
+        torch.testing.assert_close(outputs[1], outputs[0])
+        outputs[1].embedding.sum().backward()
+    assert all(parameter.grad is not None for parameter in same.parameters())
+
+
 @pytest.mark.parametrize("encoder", [MLPEncoder, LinearEncoder])
 def test_other_encoders_take_sparse_cells(encoder):
     torch.manual_seed(0)

@@ -42,8 +42,10 @@ class CSR(NamedTuple):
     @classmethod
     def from_torch(cls, matrix: Tensor) -> CSR:
         """Share the memory of a CSR tensor of torch."""
-        indptr, columns = matrix.crow_indices(), matrix.col_indices()
-        return cls(indptr.long(), columns.int(), matrix.values(), matrix.shape[1])
+        parts = matrix.crow_indices(), matrix.col_indices(), matrix.values()
+        # By way of numpy they are no views of the sparse tensor, on which torch.compile stumbles.
+        indptr, columns, values = (torch.from_numpy(part.numpy()) for part in parts)
+        return cls(indptr.long(), columns.int(), values, matrix.shape[1])
 
     @classmethod
     def from_parts(cls, parts: list[tuple[NDArray[Any], ...]], n_columns: int) -> CSR:

@@ -18,7 +18,7 @@ Floats = NDArray[np.floating[Any]]
 Pointers = NDArray[np.int64]
 Columns = NDArray[np.int32]
 
-_GENES_PER_BLOCK = 256
+_NUMBERS_PER_BLOCK = 256 * 384
 
 
 @kernel
@@ -39,8 +39,9 @@ def matmul_rows(
     """
     n_genes, width = weight.shape
     output[start:stop] = 0
+    block_size = max(_NUMBERS_PER_BLOCK // width, 1)
     position = indptr[start:stop].copy()
-    for block_end in range(_GENES_PER_BLOCK, n_genes + _GENES_PER_BLOCK, _GENES_PER_BLOCK):
+    for block_end in range(block_size, n_genes + block_size, block_size):
         for i in range(start, stop):
             j, end, row = position[i - start], indptr[i + 1], output[i]
             while j + 4 <= end and columns[j + 3] < block_end:
@@ -99,12 +100,13 @@ def transposed_matmul_rows(
 ) -> None:
     """Write rows (genes) ``start`` to ``stop`` of ``sparse.T @ dense``."""
     n_cells, width = dense.shape
+    block_size = max(_NUMBERS_PER_BLOCK // width, 1)
     output[start:stop] = 0
     position = np.empty(n_cells, np.int64)
     for i in range(n_cells):
         position[i] = _first_at_least(columns, indptr[i], indptr[i + 1], start)
-    for block_start in range(start, stop, _GENES_PER_BLOCK):
-        block_end = min(block_start + _GENES_PER_BLOCK, stop)
+    for block_start in range(start, stop, block_size):
+        block_end = min(block_start + block_size, stop)
         for i in range(n_cells):
             j, end, row = position[i], indptr[i + 1], dense[i]
             while j + 4 <= end and columns[j + 3] < block_end:

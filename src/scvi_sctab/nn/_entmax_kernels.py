@@ -48,29 +48,24 @@ def _block_maxima(row: Floats, maxima: Floats) -> float:
 
 
 @kernel
-def _climb(
-    shifted: NDArray[np.float64], columns: Columns, n_scores: int, power: int, tau: float
-) -> tuple[float, int]:
-    """Climb from ``tau`` to the threshold of the first ``n_scores``.
-
-    Returns the threshold and how many scores are left in front, with their columns; among them
-    are all that are above it.
-    """
+def _climb(shifted: NDArray[np.float64], power: int, tau: float) -> float:
+    """Climb from ``tau`` to the threshold of scores."""
     for _ in range(_MAX_NEWTON_STEPS):
-        total, slope, n_left = 0.0, 0.0, 0
-        for j in range(n_scores):
-            # Without a branch, which the processor would guess wrong half of the time.
-            gap = max(shifted[j] - tau, 0.0)
-            shifted[n_left], columns[n_left] = shifted[j], columns[j]
-            n_left += gap > 0
-            total += gap * gap if power == 2 else gap
-            slope += 2 * gap if power == 2 else gap > 0
-        n_scores = n_left
+        total, slope = 0.0, 0.0
+        if power == 2:
+            for j in range(len(shifted)):
+                gap = shifted[j] - tau if shifted[j] > tau else 0.0
+                total += gap * gap
+                slope += 2 * gap
+        else:
+            for j in range(len(shifted)):
+                total += shifted[j] - tau if shifted[j] > tau else 0.0
+                slope += 1.0 if shifted[j] > tau else 0.0
         step = (total - 1) / slope if total > 1 else 0.0
         tau += step
         if step <= _TOLERANCE:
             break
-    return tau, n_scores
+    return tau
 
 
 @kernel
@@ -87,20 +82,26 @@ def _support(
     scale = 1 / power
     for b in range(len(maxima)):
         shifted[b] = (maxima[b] - largest) * scale
-    bound, _ = _climb(shifted, columns, len(maxima), power, -1.0)
+    bound = _climb(shifted[: len(maxima)], power, -1.0)
+    # In the type of the scores, and not above the bound: a score too many does no harm.
+    least = np.nextafter(row.dtype.type(largest + bound * power), row.dtype.type(-np.inf))
     n_scores = 0
     for b in range(len(maxima)):
-        if (maxima[b] - largest) * scale <= bound:
-            continue
-        for j in range(b * _BLOCK, min((b + 1) * _BLOCK, len(row))):
-            score = (row[j] - largest) * scale
-            shifted[n_scores], columns[n_scores] = score, j
-            n_scores += score > bound
-    tau, n_scores = _climb(shifted, columns, n_scores, power, bound)
+        if maxima[b] >= least:
+            for j in range(b * _BLOCK, min((b + 1) * _BLOCK, len(row))):
+                # Always written, so that no branch is guessed wrong.
+                columns[n_scores] = j
+                n_scores += row[j] >= least
     for j in range(n_scores):
-        gap = max(shifted[j] - tau, 0.0)
-        shifted[j] = gap * gap if power == 2 else gap
-    return n_scores
+        shifted[j] = (row[columns[j]] - largest) * scale
+    tau = _climb(shifted[:n_scores], power, bound)
+    n_found = 0
+    for j in range(n_scores):
+        gap = shifted[j] - tau
+        columns[n_found] = columns[j]
+        shifted[n_found] = gap * gap if power == 2 else gap
+        n_found += gap > 0
+    return n_found
 
 
 @kernel
@@ -118,9 +119,9 @@ def project_rows(start: int, stop: int, scores: Floats, power: int, output: Floa
 
 @kernel
 def support_rows(
-    start: int, stop: int, scores: Floats, power: int
+    start: int, stop: int, scores: Floats, bias: Floats, power: int
 ) -> tuple[NDArray[np.int64], Columns, Floats]:
-    """Return the positive probabilities of rows ``start`` to ``stop`` alone.
+    """Add ``bias`` to rows ``start`` to ``stop``, and return their positive probabilities alone.
 
     Returns
     -------
@@ -135,7 +136,10 @@ def support_rows(
     all_values = np.empty(len(all_columns), scores.dtype)
     n_all = 0
     for i in range(start, stop):
-        n_found = _support(scores[i], maxima, power, shifted, columns)
+        row = scores[i]
+        for j in range(n_scores):
+            row[j] += bias[j]
+        n_found = _support(row, maxima, power, shifted, columns)
         if n_found < 0:
             n_found = n_scores
             for j in range(n_scores):

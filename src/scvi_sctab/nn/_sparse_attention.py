@@ -25,8 +25,8 @@ class _Attend(Function):
         parts = []
         scores = hidden.new_empty(min(_CELLS_PER_TILE, len(hidden)), len(weight))
         for tile in hidden.split(_CELLS_PER_TILE):
-            torch.addmm(bias, tile, weight.t(), out=scores[: len(tile)])
-            parts += over_parts(support_rows, len(tile), scores.numpy(), power)
+            torch.mm(tile, weight.t(), out=scores[: len(tile)])
+            parts += over_parts(support_rows, len(tile), scores.numpy(), bias.numpy(), power)
         indptr, columns, values, _ = CSR.from_parts(parts, len(weight))
         ctx.power = power
         ctx.save_for_backward(hidden, weight, values, indptr, columns)

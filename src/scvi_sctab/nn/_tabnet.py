@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -113,16 +113,16 @@ class TabNetEncoder(nn.Module):
         """Width of the embedding."""
         return self.n_d
 
-    def _steps(self, x: Tensor | CSR) -> Iterator[tuple[Tensor | CSR, Tensor]]:
-        """Yield each step's mask ``(n_cells, n_genes)`` and embedding ``(n_cells, n_d)``."""
+    def _steps(self, x: Tensor | CSR) -> Sequence[tuple[Tensor | CSR, Tensor]]:
+        """Each step's mask ``(n_cells, n_genes)`` and embedding ``(n_cells, n_d)``."""
         if isinstance(x, Tensor):
-            yield from self._dense_steps(x)
-        elif len(self.att_transformers) == 1:
-            yield self._sparse_step(x)
-        else:
-            # What earlier masks leave over for the next has no zeros to skip.
-            yield from self._dense_steps(x.to_dense())
+            return list(self._dense_steps(x))
+        if len(self.att_transformers) == 1:
+            return [self._sparse_step(x)]
+        # What earlier masks leave over for the next has no zeros to skip.
+        return list(self._dense_steps(x.to_dense()))
 
+    @torch.compiler.disable(reason="Numba has compiled it.")  # type: ignore[untyped-decorator]
     def _sparse_step(self, cells: CSR) -> tuple[CSR, Tensor]:
         """One step of attention, on the nonzeros of the cells and of the mask alone."""
         x = normalize_rows(self.initial_bn, cells)
@@ -145,9 +145,10 @@ class TabNetEncoder(nn.Module):
 
     def forward(self, x: Tensor | CSR) -> EncoderOutput:
         """Embed cells; the mask loss is the negative entropy of the masks, mean over steps."""
-        masks, embeddings = zip(*self._steps(x), strict=True)
-        mask_losses = torch.stack([self._negative_entropy(mask) for mask in masks])
-        return EncoderOutput(sum(embeddings[1:], embeddings[0]), mask_losses.mean())
+        steps = self._steps(x)
+        mask_losses = torch.stack([self._negative_entropy(mask) for mask, _ in steps])
+        embedding = torch.stack([step for _, step in steps]).sum(dim=0)
+        return EncoderOutput(embedding, mask_losses.mean())
 
     def _negative_entropy(self, mask: Tensor | CSR) -> Tensor:
         """Mean over cells."""

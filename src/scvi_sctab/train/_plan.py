@@ -89,6 +89,7 @@ class ClassifierTrainingPlan(pl.LightningModule):
         self.schedule, self.lr_decay, self.warmup = schedule, lr_decay, warmup
         self.reduction = reduction
         self.gradient_clip_norm = gradient_clip_norm
+        self._losses: list[Tensor] = []
         self.validation_metrics = MetricCollection(
             {
                 "f1_macro": MulticlassF1Score(module.n_labels, ignore_index=UNLABELED_CODE),
@@ -128,10 +129,14 @@ class ClassifierTrainingPlan(pl.LightningModule):
             optimizer.step()
         if self.schedule == "one_cycle":
             self._step_schedulers()
-        self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True)
+        # Logging each step would cost as much as the optimisers do.
+        self._losses.append(loss.detach())
 
     def on_train_epoch_end(self) -> None:
-        """Lower the learning rate where the schedule goes by epochs."""
+        """Log the mean loss, and lower the learning rate where the schedule goes by epochs."""
+        if self._losses:
+            self.log("train_loss", torch.stack(self._losses).mean(), prog_bar=True)
+            self._losses.clear()
         if self.schedule == "step":
             self._step_schedulers()
 
