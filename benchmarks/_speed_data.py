@@ -40,6 +40,13 @@ def load_counts(folder: str | Path, n_genes: int = N_GENES) -> sparse.csr_matrix
     return sparse.csr_matrix((counts.data, columns[counts.indices], counts.indptr), shape=shape)
 
 
+def load_gates(folder: str | Path) -> np.ndarray:
+    """Types of the same cells by gates on marker genes, strings; what a network can learn."""
+    from anndata import read_h5ad
+
+    return read_h5ad(Path(folder) / FILE).obs["marker_gate_heuristic"].to_numpy(dtype=str)
+
+
 def repeat_cells(counts: sparse.csr_matrix, n_cells: int) -> sparse.csr_matrix:
     """The first `n_cells` of the same cells over and over."""
     return counts[np.arange(n_cells) % counts.shape[0]]

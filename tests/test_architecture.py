@@ -34,7 +34,7 @@ LAYERS = {
     "nn": Layer(free_of=("scvi", "anndata", "lightning", "pandas")),
     "ontology": Layer(free_of=("torch", "scvi")),
     "datasets": Layer(free_of=("torch", "scvi", "lightning", "matplotlib")),
-    "data": Layer(("nn._transforms", "nn._parallel"), free_of=("matplotlib",)),
+    "data": Layer(("nn._transforms", "nn._parallel", "nn._csr_kernels"), free_of=("matplotlib",)),
     "metrics": Layer(("ontology",), free_of=("scvi", "matplotlib")),
     "module": Layer(("nn",), free_of=("anndata",)),
     "train": Layer(("nn", "module", "metrics")),

@@ -3,10 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 from scipy import sparse
 
 from scvi_sctab import SCTAB
+from scvi_sctab.data import to_tensor
+from scvi_sctab.data._csr import storable
 from scvi_sctab.nn import CSR
+from scvi_sctab.train import ClassifierTrainingPlan
 
 KEYS = {"labels_key": "cell_type", "donor_key": "donor_id"}
 ONE_EPOCH = {"max_epochs": 1, "enable_progress_bar": False, "accelerator": "cpu"}
@@ -23,9 +27,49 @@ def test_cells_never_become_dense_on_the_cpu(reference, query, preset, monkeypat
     SCTAB.setup_anndata(reference, **KEYS)
     model = SCTAB(reference, preset=preset)
     model.train(**ONE_EPOCH, batch_size=128)
+    # Means of donors are dense, cells are not.
+    for name in ("toarray", "todense"):
+        monkeypatch.setattr(sparse.csr_matrix, name, refuse)
     assert len(model.annotate(query)) == query.n_obs
     assert sparse.issparse(model.get_attention(query))
-    assert len(model.get_markers(query, n_genes=2))
+
+
+def test_training_loss_is_the_mean_over_steps_and_there_for_callbacks(reference, monkeypatch):
+    steps, logged = [], []
+    backward = ClassifierTrainingPlan.manual_backward
+
+    def record(plan, loss):
+        steps.append(float(loss.detach()))
+        backward(plan, loss)
+
+    class Look(Callback):
+        def on_train_epoch_end(self, trainer, plan):
+            logged.append(float(trainer.callback_metrics["train_loss"]))
+
+    monkeypatch.setattr(ClassifierTrainingPlan, "manual_backward", record)
+    SCTAB.setup_anndata(reference, **KEYS)
+    model = SCTAB(reference)
+    model.train(**{**ONE_EPOCH, "max_epochs": 3}, batch_size=100, callbacks=[Look()])
+    expected = np.array(steps).reshape(3, -1).mean(axis=1)
+    np.testing.assert_allclose(logged, expected, rtol=1e-5)
+    history = model.history["train_loss"].to_numpy(dtype=float).ravel()
+    np.testing.assert_allclose(history, expected, rtol=1e-5)
+
+
+def test_genes_have_no_attention_where_the_encoder_has_none(reference, query):
+    SCTAB.setup_anndata(reference, **KEYS)
+    model = SCTAB(reference, preset="small", encoder="mlp")
+    model.train(**ONE_EPOCH)
+    markers = model.get_markers(query, n_genes=len(model.gene_names))
+    assert markers["attention"].isna().all()
+    assert markers["expression"].notna().all()
+
+
+def test_devices_without_sparse_tensors_are_handed_dense_ones():
+    counts = to_tensor(sparse.csr_matrix(np.eye(3, dtype=np.float32)))
+    assert storable(counts, torch.device("cpu")) is counts
+    assert storable(counts, torch.device("cuda")) is counts
+    assert torch.equal(storable(counts, torch.device("mps")), torch.eye(3))
 
 
 @pytest.mark.parametrize("preset", ["small", "paper"])

@@ -3,7 +3,7 @@
 import entmax
 import pytest
 import torch
-from torch.autograd import gradcheck
+from torch.autograd import gradcheck, gradgradcheck
 
 from scvi_sctab.nn import entmax15, sparsemax
 from scvi_sctab.nn._entmax import _project, _project_backward
@@ -53,6 +53,12 @@ def test_rows_sum_to_one_and_dtype_is_kept(ours, oracle, dtype):
 def test_gradient_passes_gradcheck(ours, n_scores):
     scores = torch.randn(6, n_scores, generator=torch.Generator().manual_seed(2)).double()
     assert gradcheck(ours, scores.requires_grad_(), eps=1e-7)
+
+
+@pytest.mark.parametrize("ours", [entmax15, sparsemax])
+def test_second_gradient_passes_gradgradcheck(ours):
+    scores = torch.randn(3, 7, generator=torch.Generator().manual_seed(2)).double()
+    assert gradgradcheck(ours, scores.requires_grad_(), eps=1e-7)
 
 
 @pytest.mark.parametrize(("ours", "oracle"), FUNCTIONS)

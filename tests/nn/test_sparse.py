@@ -28,7 +28,7 @@ from scvi_sctab.nn._csr import (
 )
 from scvi_sctab.nn._sparse_attention import attend
 
-N_GENES = 700  # several blocks of the kernels, the last one not full
+N_GENES = 700
 
 
 def make_cells(n_cells=60, n_genes=N_GENES, density=0.15, dtype=torch.float64, seed=0):
@@ -57,7 +57,8 @@ def two_threads():
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("width", [1, 8, 33])
+# At 400 wide the kernels take 245 genes at a time, as they do with the published network.
+@pytest.mark.parametrize("width", [1, 8, 33, 400])
 def test_products_are_those_of_dense_matrices(width):
     x, weight, grad = make_cells(), randn(N_GENES, width), randn(60, width, seed=2)
     torch.testing.assert_close(csr_matmul(to_csr(x), weight), x @ weight)
@@ -79,8 +80,24 @@ def test_a_shifted_product_is_the_dense_one_and_passes_gradcheck():
     assert gradcheck(lambda *a: csr_shifted_matmul(to_csr(x), *a), (scale, shift, weight))
 
 
+@pytest.mark.parametrize("width", [5, 400])
+def test_the_gradients_of_a_shifted_product_are_the_dense_ones(width):
+    leaves = [randn(N_GENES), randn(N_GENES, seed=2), randn(N_GENES, width, seed=3)]
+    x, grad = make_cells(), randn(60, width, seed=4)
+    gradients = []
+    for multiply in (
+        lambda s, t, w: (x * s + t) @ w,
+        lambda *arguments: csr_shifted_matmul(to_csr(x), *arguments),
+    ):
+        arguments = [leaf.clone().requires_grad_() for leaf in leaves]
+        multiply(*arguments).backward(grad)
+        gradients.append([argument.grad for argument in arguments])
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
+@pytest.mark.usefixtures("two_threads")
 def test_moments_count_the_zeros():
-    x = make_cells()
+    x = make_cells(600)  # more than one part of the rows
     mean, variance = csr_moments(to_csr(x))
     torch.testing.assert_close(mean, x.mean(dim=0))
     torch.testing.assert_close(variance, x.var(dim=0, unbiased=False))
@@ -201,6 +218,40 @@ def test_sparse_counts_are_normalised_as_dense_ones_to_the_bit():
     assert torch.equal(normalised.to_dense(), normalize_counts(counts))
 
 
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64, torch.uint8, torch.float16])
+def test_sparse_counts_may_be_integers_or_of_half_precision(dtype):
+    counts = make_cells(dtype=torch.float32).ceil()
+    whole = to_tensor(sparse.csr_matrix(counts.numpy()))
+    parts = whole.crow_indices(), whole.col_indices(), whole.values().to(dtype)
+    other = torch.sparse_csr_tensor(*parts, whole.shape, check_invariants=False)
+    assert torch.equal(normalize_counts(other).to_dense(), normalize_counts(counts))
+
+
+@pytest.mark.parametrize("columns", [[2, 1], [1, 1], [1, 4], [-1, 2]])
+def test_columns_out_of_order_are_refused(columns):
+    to_csr(torch.eye(2))  # torch has said that CSR is in beta
+    parts = torch.tensor([0, 2]), torch.tensor(columns), torch.ones(2)
+    counts = torch.sparse_csr_tensor(*parts, (1, 4), check_invariants=False)
+    with pytest.raises(ValueError, match=r"must increase and exist.*sum_duplicates"):
+        normalize_counts(counts)
+
+
+def test_precisions_that_do_not_fit_and_gradients_that_would_be_lost_are_refused():
+    x = to_csr(make_cells())
+    with pytest.raises(TypeError, match=r"torch.bfloat16 and torch.float64.*precision=32"):
+        csr_matmul(x, randn(N_GENES, 3).bfloat16())
+    with pytest.raises(RuntimeError, match="cannot have a gradient"):
+        csr_moments(x._replace(values=x.values.requires_grad_()))
+
+
+def test_mixed_precision_changes_the_sparse_network_not_at_all():
+    pair, x = make_pair(), to_csr(make_cells())
+    plain = pair[0](x).embedding
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = pair[1](x).embedding
+    torch.testing.assert_close(mixed, plain, rtol=0, atol=0)
+
+
 def test_counts_are_left_alone():
     counts = to_tensor(sparse.csr_matrix(make_cells(dtype=torch.float32).ceil().numpy()))
     before = counts.values().clone()
@@ -213,8 +264,12 @@ def test_sparse_cells_are_augmented_as_dense_ones():
     vectors = 3 * randn(20, N_GENES).float() * (randn(20, N_GENES, seed=4) > 1)
     states = [torch.Generator().manual_seed(5) for _ in range(2)]
     dense = augment(x, vectors, states[0])
-    other = augment(to_csr(x), to_tensor(sparse.csr_matrix(vectors.numpy())), states[1])
+    other = augment(to_csr(x), CSR.from_dense(vectors), states[1])
     torch.testing.assert_close(other.to_dense(), dense, rtol=1e-6, atol=0)
+    for mixed in ((to_csr(x), vectors), (x, CSR.from_dense(vectors))):
+        moved = augment(*mixed, torch.Generator().manual_seed(5))
+        moved = moved.to_dense() if isinstance(moved, CSR) else moved
+        torch.testing.assert_close(moved, dense, rtol=1e-6, atol=0)
     assert dense.max() == 9
     assert (other.values > 0).all()
     assert (dense != x).any(dim=1).all()

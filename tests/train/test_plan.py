@@ -1,5 +1,7 @@
 """What a training step does, by hand."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -8,11 +10,12 @@ from torch.nn.functional import cross_entropy
 
 from scvi_sctab._config import PRESETS
 from scvi_sctab.module import CellTypeClassifier
-from scvi_sctab.nn import TabNetEncoder, normalize_counts
+from scvi_sctab.nn import CSR, TabNetEncoder, normalize_counts
 from scvi_sctab.train import ClassifierTrainingPlan
 
 N_GENES, N_LABELS = 20, 3
 WEIGHTS = torch.tensor([1.0, 3.0, 0.5])
+VECTORS = CSR.from_dense(torch.full((1, N_GENES), 2.0))
 
 
 def make_module(**arguments):
@@ -74,7 +77,7 @@ def test_cells_without_a_label_do_not_change_the_loss(batch):
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"class_weights": WEIGHTS}, {"augmentation_vectors": torch.full((1, N_GENES), 2.0)}],
+    [{"class_weights": WEIGHTS}, {"augmentation_vectors": VECTORS}],
     ids=["weighted", "augmented"],
 )
 def test_training_is_and_validation_is_not(batch, arguments):
@@ -85,13 +88,25 @@ def test_training_is_and_validation_is_not(batch, arguments):
     assert not torch.isclose(plan._loss(batch, training=True).loss, expected)
 
 
+def test_a_plan_with_augmentation_can_be_copied(batch):
+    plan = make_plan(make_module().eval(), augmentation_vectors=VECTORS)
+    copied = copy.deepcopy(plan)
+    assert {name for name, _ in copied.named_buffers()} >= {"vector_values", "class_weights"}
+    losses = []
+    for each in (plan, copied):
+        torch.manual_seed(0)
+        losses.append(each._loss(batch, training=True).loss)
+    torch.testing.assert_close(losses[1], losses[0])
+
+
 def test_the_gradient_of_the_encoder_is_clipped_and_that_of_the_linear_path_is_not(
     batch, monkeypatch
 ):
     plan = make_plan(make_module(linear_skip=True), gradient_clip_norm=1e-3, schedule="step")
     monkeypatch.setattr(plan, "optimizers", list)
     monkeypatch.setattr(plan, "manual_backward", lambda loss: loss.backward())
-    monkeypatch.setattr(plan, "log", lambda *args, **kwargs: None)
+    trainer = type("Trainer", (), {"is_last_batch": False})()
+    monkeypatch.setattr(type(plan), "trainer", property(lambda self: trainer))
     plan.training_step(batch, 0)
     norm = torch.stack([p.grad.norm() for p in plan._deep_parameters()]).norm()
     assert float(norm) == pytest.approx(1e-3, rel=1e-3)

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from scvi_sctab.data import _kernels as kernels
+from scvi_sctab.nn._csr_kernels import any_disorder
 from scvi_sctab.nn._parallel import over_parts
 
 _MIN_ROWS = 16
+_SPARSE_DEVICES = {"cpu", "cuda"}
 _LARGEST_INT32 = np.iinfo(np.int32).max
 
 
@@ -165,13 +167,15 @@ def in_order(block: sparse.csr_matrix) -> sparse.csr_matrix:
     """
     n_rows, n_columns = block.shape
     columns = block.indptr, block.indices, n_columns
-    if any(over_parts(kernels.any_disorder, n_rows, *columns, min_rows=_MIN_ROWS)):
+    if any(over_parts(any_disorder, n_rows, *columns, min_rows=_MIN_ROWS)):
         return move_columns(block, np.arange(n_columns), n_columns)
     return block
 
 
 def to_tensor(block: sparse.csr_matrix, device: torch.device | str = "cpu") -> torch.Tensor:
-    """Make a CSR tensor; on the CPU it shares the block's memory, so do not write to it.
+    """Make a tensor: CSR where torch knows that, which is on a CPU or a GPU with CUDA, else dense.
+
+    On the CPU it shares the block's memory, so do not write to it.
 
     Parameters
     ----------
@@ -186,9 +190,13 @@ def to_tensor(block: sparse.csr_matrix, device: torch.device | str = "cpu") -> t
         torch.from_numpy(np.require(array, requirements="W"))
         for array in (block.indptr, block.indices, block.data)
     )
-    return torch.sparse_csr_tensor(
-        indptr, columns, values, block.shape, check_invariants=False
-    ).to(device)
+    tensor = torch.sparse_csr_tensor(indptr, columns, values, block.shape, check_invariants=False)
+    return storable(tensor, torch.device(device)).to(device)
+
+
+def storable(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Make a CSR tensor dense if ``device`` cannot hold it."""
+    return tensor if device.type in _SPARSE_DEVICES else tensor.to_dense()
 
 
 @cache

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 import lightning.pytorch as pl
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scvi import REGISTRY_KEYS
 from scvi.dataloaders import AnnDataLoader
 
 from scvi_sctab._constants import DONOR_KEY
 from scvi_sctab.data._cells import CellDataset
+from scvi_sctab.data._csr import storable
 from scvi_sctab.data._indices import check_indices
 from scvi_sctab.data._splits import split_cells
 
@@ -126,6 +128,14 @@ class LabeledDataSplitter(pl.LightningDataModule):
     def train_dataloader(self) -> AnnDataLoader:
         """Shuffled batches of the training cells."""
         return self._loader(self.train_idx, training=True)
+
+    def on_before_batch_transfer(
+        self, batch: dict[str, torch.Tensor], dataloader_idx: int
+    ) -> dict[str, torch.Tensor]:
+        """Make a batch dense for a device that knows no sparse tensors."""
+        device = self.trainer.strategy.root_device  # type: ignore[union-attr]
+        counts = storable(batch[REGISTRY_KEYS.X_KEY], device)
+        return {**batch, REGISTRY_KEYS.X_KEY: counts}
 
     def val_dataloader(self) -> AnnDataLoader | None:
         """Batches of the validation cells."""

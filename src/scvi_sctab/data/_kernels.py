@@ -41,23 +41,6 @@ def any_not_count(start: int, stop: int, values: Values) -> bool:
 
 
 @kernel
-def any_disorder(
-    start: int, stop: int, indptr: Integers, columns: Integers, n_columns: int
-) -> bool:
-    """Whether a row has a column that is not beyond the one before it, or does not exist."""
-    for i in range(start, stop):
-        row = columns[indptr[i] : indptr[i + 1]]
-        if len(row) == 0:
-            continue
-        found = (row[0] < 0) | (row[-1] >= n_columns)
-        for j in range(len(row) - 1):
-            found |= row[j + 1] <= row[j]
-        if found:
-            return True
-    return False
-
-
-@kernel
 def count_moved(
     start: int,
     stop: int,

@@ -107,7 +107,7 @@ class AttributionMixin:
             ones, positions = np.ones(n_cells), np.arange(n_cells)
             member = sparse.csr_matrix((ones, (codes, positions)), (len(sums[0]), n_cells))
             for total, value in zip(sums, values, strict=True):
-                total += (member @ value).toarray()
+                total += np.nan if value is None else (member @ value).toarray()
             start += n_cells
         means = sums / np.maximum(np.bincount(groups.codes, minlength=sums.shape[1]), 1)[:, None]
         order = np.argsort(-means[0], axis=1, kind="stable")[:, :n_genes]
@@ -123,14 +123,14 @@ class AttributionMixin:
             }
         )
 
-    def _contributions(self, counts: Tensor) -> list[sparse.csr_matrix]:
-        """Score, attention and expression, each ``(n_cells, n_genes)``."""
+    def _contributions(self, counts: Tensor) -> list[sparse.csr_matrix | None]:
+        """Score, attention (if there is any) and expression, each ``(n_cells, n_genes)``."""
         x, skip = normalize_counts(counts), self.module.linear_skip
         expression = _to_scipy(x)
         if isinstance(self.module.encoder, TabNetEncoder):
             attention = _attention(self.module.encoder, x)
         else:
-            attention = expression * np.nan
+            attention = None
         if skip is None:
             self._attentive_encoder()
             return [attention.multiply(expression), attention, expression]

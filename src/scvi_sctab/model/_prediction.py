@@ -257,7 +257,8 @@ class PredictionMixin:
                 for first in range(0, block.shape[0], batch_size):
                     part = slice_rows(block, first, min(first + batch_size, block.shape[0]))
                     with torch.inference_mode():
-                        yield function(to_tensor(part, self.module.device))
+                        result = function(to_tensor(part, self.module.device))
+                    yield result
                     progress.update(part.shape[0])
         if empty:
             warnings.warn(

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import sparse
 from scvi import settings
 
 from scvi_sctab._config import PRESETS, TrainConfig
@@ -18,8 +17,8 @@ from scvi_sctab.data import (
     donor_difference_vectors,
     read_counts,
     sample_cells,
-    to_tensor,
 )
+from scvi_sctab.nn import CSR
 from scvi_sctab.train import ClassifierTrainingPlan, RestoreBestWeights
 
 _MONITOR = "validation_f1_macro"
@@ -133,7 +132,7 @@ class TrainingMixin:
             **{**preset.plan.to_kwargs(), **plan_kwargs},
         )
 
-    def _augmentation_vectors(self, splitter: LabeledDataSplitter) -> torch.Tensor | None:
+    def _augmentation_vectors(self, splitter: LabeledDataSplitter) -> CSR | None:
         """Differences between the donors of the training cells, if the preset augments."""
         if not PRESETS[self.preset_].train.augment or splitter.donors is None:
             return None
@@ -146,7 +145,7 @@ class TrainingMixin:
             splitter.donors[cells],
             _seed(),
         )
-        return to_tensor(sparse.csr_matrix(vectors)) if len(vectors) else None
+        return CSR.from_dense(torch.from_numpy(vectors)) if len(vectors) else None
 
 
 def _validate(

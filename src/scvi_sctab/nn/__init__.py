@@ -1,4 +1,4 @@
-"""Networks, losses and tensor transforms; torch only."""
+"""Networks, losses and tensor transforms; torch, and numba where cells are sparse."""
 
 from scvi_sctab.nn._csr import CSR
 from scvi_sctab.nn._encoders import EncoderOutput, LinearEncoder, MLPEncoder

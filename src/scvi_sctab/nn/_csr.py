@@ -41,11 +41,33 @@ class CSR(NamedTuple):
 
     @classmethod
     def from_torch(cls, matrix: Tensor) -> CSR:
-        """Share the memory of a CSR tensor of torch."""
+        """Share the memory of a CSR tensor of torch; half precision and integers become float32.
+
+        Raises
+        ------
+        ValueError
+            If the columns of a row do not increase, or do not exist.
+        """
         parts = matrix.crow_indices(), matrix.col_indices(), matrix.values()
         # By way of numpy they are no views of the sparse tensor, on which torch.compile stumbles.
         indptr, columns, values = (torch.from_numpy(part.numpy()) for part in parts)
-        return cls(indptr.long(), columns.int(), values, matrix.shape[1])
+        n_rows, n_columns = matrix.shape
+        arrays = indptr.numpy(), columns.numpy(), n_columns
+        if any(over_parts(kernels.any_disorder, n_rows, *arrays, min_rows=_MIN_ROWS)):
+            raise ValueError(
+                "The columns of a sparse row must increase and exist. Of a scipy matrix: "
+                "`matrix.sum_duplicates()` sorts them and joins those that stand twice."
+            )
+        wide = values.dtype in (torch.float32, torch.float64)
+        return cls(indptr.long(), columns.int(), values if wide else values.float(), n_columns)
+
+    @classmethod
+    def from_dense(cls, matrix: Tensor) -> CSR:
+        """Keep what is not 0."""
+        rows, columns = matrix.nonzero(as_tuple=True)
+        counts = torch.bincount(rows, minlength=len(matrix))
+        indptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        return cls(indptr, columns.int(), matrix[rows, columns], matrix.shape[1])
 
     @classmethod
     def from_parts(cls, parts: list[tuple[NDArray[Any], ...]], n_columns: int) -> CSR:
@@ -66,7 +88,8 @@ class CSR(NamedTuple):
 
     def to_dense(self) -> Tensor:
         """Return the rows with their zeros, ``(n_rows, n_columns)``."""
-        rows = torch.repeat_interleave(torch.arange(self.n_rows), self.indptr.diff())
+        positions = torch.arange(self.n_rows, device=self.indptr.device)
+        rows = positions.repeat_interleave(self.indptr.diff())
         dense = self.values.new_zeros(self.n_rows, self.n_columns)
         return dense.index_put((rows, self.columns), self.values)
 
@@ -81,6 +104,18 @@ class CSR(NamedTuple):
     def numpy(self) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[Any]]:
         """Return the arrays, without a copy and without a gradient."""
         return self.indptr.numpy(), self.columns.numpy(), self.values.detach().numpy()
+
+
+def _check(x: CSR, *others: Tensor, constant: bool = False) -> None:
+    """Refuse what the kernels cannot do, which would go wrong in silence or far from its cause."""
+    dtypes = {x.values.dtype, *(other.dtype for other in others)}
+    if len(dtypes) > 1 or not dtypes <= {torch.float32, torch.float64}:
+        raise TypeError(
+            "On the CPU sparse cells and weights are both float32 or both float64, not "
+            f"{' and '.join(sorted(map(str, dtypes)))}. Train with `precision=32`."
+        )
+    if constant and x.values.requires_grad:
+        raise RuntimeError("Sparse cells are constant here: they cannot have a gradient.")
 
 
 def _matmul(x: CSR, scale: Tensor, weight: Tensor, offset: NDArray[np.float64]) -> Tensor:
@@ -129,6 +164,7 @@ def csr_matmul(x: CSR, weight: Tensor) -> Tensor:
     -------
     ``(n_rows, k)``.
     """
+    _check(x, weight)
     return _MatMul.apply(  # type: ignore[no-untyped-call]
         x.values, weight.contiguous(), x.indptr, x.columns
     )
@@ -166,7 +202,7 @@ class _ShiftedMatMul(Function):
         columns: Tensor,
     ) -> Tensor:
         ctx.save_for_backward(indptr, columns, values, scale, shift, weight)
-        # Two large numbers that nearly cancel: all cells would share the rounding of this one.
+        # In float64: the product nearly cancels it, and all cells would share its rounding.
         parts = over_parts(
             kernels.weighted_sum_rows, len(weight), weight.numpy(), shift.numpy(), min_rows=256
         )
@@ -202,6 +238,7 @@ def csr_shifted_matmul(x: CSR, scale: Tensor, shift: Tensor, weight: Tensor) -> 
     -------
     ``(n_rows, k)``.
     """
+    _check(x, scale, shift, weight, constant=True)
     return _ShiftedMatMul.apply(  # type: ignore[no-untyped-call]
         x.values, scale, shift, weight.contiguous(), x.indptr, x.columns
     )
@@ -219,6 +256,7 @@ def csr_lookup(x: CSR, wanted: CSR) -> Tensor:
     -------
     ``(n_values of wanted,)``.
     """
+    _check(x, constant=True)
     output = x.values.new_empty(len(wanted.columns))
     over_parts(
         kernels.lookup_rows,
@@ -238,6 +276,7 @@ def csr_moments(x: CSR) -> tuple[Tensor, Tensor]:
     -------
     Two of ``(n_columns,)``, in the dtype of ``x``.
     """
+    _check(x, constant=True)
     parts = over_parts(kernels.moments, x.n_rows, *x.numpy(), x.n_columns, min_rows=_MIN_ROWS * 16)
     mean, square = torch.from_numpy(sum(parts)) / x.n_rows
     variance = (square - mean.square()).clamp_(min=0)

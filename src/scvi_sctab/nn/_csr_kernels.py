@@ -17,8 +17,26 @@ from scvi_sctab.nn._parallel import kernel
 Floats = NDArray[np.floating[Any]]
 Pointers = NDArray[np.int64]
 Columns = NDArray[np.int32]
+Integers = NDArray[np.integer[Any]]
 
 _NUMBERS_PER_BLOCK = 256 * 384
+
+
+@kernel
+def any_disorder(
+    start: int, stop: int, indptr: Integers, columns: Integers, n_columns: int
+) -> bool:
+    """Whether a row has a column that is not beyond the one before it, or does not exist."""
+    for i in range(start, stop):
+        row = columns[indptr[i] : indptr[i + 1]]
+        if len(row) == 0:
+            continue
+        found = (row[0] < 0) | (row[-1] >= n_columns)
+        for j in range(len(row) - 1):
+            found |= row[j + 1] <= row[j]
+        if found:
+            return True
+    return False
 
 
 @kernel
@@ -195,7 +213,8 @@ def lookup_rows(
     for i in range(start, stop):
         j, end = indptr[i], indptr[i + 1]
         for k in range(wanted_indptr[i], wanted_indptr[i + 1]):
-            j = _first_at_least(columns, j, end, wanted[k])
+            while j < end and columns[j] < wanted[k]:
+                j += 1
             output[k] = values[j] if j < end and columns[j] == wanted[k] else 0
 
 
@@ -268,9 +287,9 @@ def sum_rows_and_clip(
             if column_b == column:
                 value += sign[i] * other_values[b]
                 b += 1
-            if value > 0:
+            if not value <= 0:  # NaN is kept
                 out_columns[n_found] = column
-                out_values[n_found] = min(value, largest)
+                out_values[n_found] = largest if value > largest else value
                 n_found += 1
         counts[i - start] = n_found - before
     return counts, out_columns[:n_found].copy(), out_values[:n_found].copy()

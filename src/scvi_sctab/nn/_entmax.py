@@ -2,10 +2,10 @@ r"""Sparse alternatives to softmax: 1.5-entmax and sparsemax, without a sort.
 
 Both map a row of scores to a probability vector with exact zeros,
 
-.. math:: p_i = [(z_i - \\max z) / e - \\tau]_+^e, \\qquad \\textstyle\\sum_i p_i = 1,
+.. math:: p_i = [(z_i - \max z) / e - \tau]_+^e, \qquad \textstyle\sum_i p_i = 1,
 
 with the power :math:`e = 2` for 1.5-entmax and 1 for sparsemax. The sum is convex and decreasing
-in :math:`\\tau`, and at least one at :math:`\\tau = -1`: Newton's iteration from there climbs to
+in :math:`\tau`, and at least one at :math:`\tau = -1`: Newton's iteration from there climbs to
 the root without overshooting. It runs on the largest scores first. They alone sum to no more than
 all do, so where they arrive is still left of the root, and few steps finish the work, whatever the
 size of the support.
@@ -59,7 +59,9 @@ def _project(scores: Tensor, power: int) -> Tensor:
 
 def _project_backward(grad: Tensor, output: Tensor, power: int) -> Tensor:
     """Gradient by operations of torch, on any device."""
-    root = output.sqrt() if power == 2 else (output > 0).to(grad.dtype)
+    support = output > 0
+    # The slope of a root is infinite at 0, where a second gradient must not look.
+    root = output.where(support, 1).sqrt() * support if power == 2 else support.to(grad.dtype)
     product = grad * root
     mean = product.sum(dim=-1, keepdim=True) / root.sum(dim=-1, keepdim=True)
     return product - mean * root
@@ -100,7 +102,11 @@ def _keep(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
 
 
 def _gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-    return _backward(grad, *ctx.saved_tensors, ctx.power), None
+    # The operator has no gradient of its own; whoever wants a second one gets torch's operations.
+    (output,) = ctx.saved_tensors
+    if torch.is_grad_enabled():
+        return _project_backward(grad, output, ctx.power), None
+    return _backward(grad, output, ctx.power), None
 
 
 _sparse_softmax.register_autograd(_gradient, setup_context=_keep)

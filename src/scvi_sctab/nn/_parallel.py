@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from threading import Lock
 from typing import Any, TypeVar, cast
 
@@ -29,8 +29,13 @@ def kernel(function: Function) -> Function:
     """Compile ``function`` at its first call; it leaves Python's other threads running."""
     # Sums may be reordered, but NaN and infinity keep their meaning.
     fastmath = {"contract", "reassoc", "nsz", "arcp"}
-    compiled = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=fastmath)
-    return cast("Function", compiled(function))
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": fastmath}
+    try:
+        return cast("Function", numba.njit(cache=True, **options)(function))
+    except (
+        RuntimeError
+    ):  # nowhere to keep it: neither this folder nor the user's can be written to
+        return cast("Function", numba.njit(**options)(function))
 
 
 def _forget_pool() -> None:
@@ -92,8 +97,10 @@ def over_parts(
                 return
             results[part] = function(bounds[part], bounds[part + 1], *arguments)
 
-    helpers = [_get_pool(n_threads - 1).submit(work) for _ in range(n_threads - 1)]
+    helpers: list[Future[None]] = []
     try:
+        for _ in range(n_threads - 1):
+            helpers.append(_get_pool(n_threads - 1).submit(work))
         work()
     finally:
         # A helper that is not there yet has nothing left to do, unless this thread failed.

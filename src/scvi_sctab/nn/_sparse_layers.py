@@ -1,7 +1,7 @@
 r"""Linear layers and batch norms of sparse cells, exact and without their zeros.
 
 Batch norm is :math:`x_g s_g + t_g` with a scale and a shift per gene. A linear layer :math:`W`
-after it is :math:`(W \\, \\mathrm{diag}(s))\\, x + W t`: a product with the nonzeros and a constant.
+after it is :math:`(W \, \mathrm{diag}(s))\, x + W t`: a product with the nonzeros and a constant.
 Autograd does the rest, statistics included.
 """
 

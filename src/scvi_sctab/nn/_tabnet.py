@@ -122,7 +122,9 @@ class TabNetEncoder(nn.Module):
         # What earlier masks leave over for the next has no zeros to skip.
         return list(self._dense_steps(x.to_dense()))
 
-    @torch.compiler.disable(reason="Numba has compiled it.")  # type: ignore[untyped-decorator]
+    # Numba has compiled it, in the precision of the weights.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @torch.autocast("cpu", enabled=False)  # type: ignore[untyped-decorator]
     def _sparse_step(self, cells: CSR) -> tuple[CSR, Tensor]:
         """One step of attention, on the nonzeros of the cells and of the mask alone."""
         x = normalize_rows(self.initial_bn, cells)
@@ -170,13 +172,13 @@ class TabNetEncoder(nn.Module):
         -------
         Non-negative weights, ``(n_cells, n_genes)``; not normalised over genes.
         """
-        weighted = [
-            mask.scale_rows(step.sum(dim=1))
-            if isinstance(mask, CSR)
-            else mask * step.sum(dim=1, keepdim=True)
-            for mask, step in self._steps(x)
-        ]
-        return sum(weighted[1:], weighted[0])
+        if isinstance(x, CSR) and len(self.att_transformers) == 1:
+            sparse_mask, step = self._sparse_step(x)
+            weights = step.sum(dim=1).repeat_interleave(sparse_mask.indptr.diff())
+            return sparse_mask._replace(values=sparse_mask.values * weights)
+        steps = self._dense_steps(x.to_dense() if isinstance(x, CSR) else x)
+        weighted = [mask * step.sum(dim=1, keepdim=True) for mask, step in steps]
+        return torch.stack(weighted).sum(dim=0)
 
 
 class TabNet(nn.Module):

@@ -44,7 +44,9 @@ def _factor(total: Tensor) -> Tensor:
     return TARGET_SUM / total.masked_fill(total == 0, 1)
 
 
-def augment(x: Tensor | CSR, vectors: Tensor, generator: Generator | None = None) -> Tensor | CSR:
+def augment(
+    x: Tensor | CSR, vectors: Tensor | CSR, generator: Generator | None = None
+) -> Tensor | CSR:
     """Move each cell towards another donor :cite:p:`Fischer24`.
 
     One vector is drawn per cell, whatever its label, with a fair sign; the sum is kept in
@@ -55,7 +57,7 @@ def augment(x: Tensor | CSR, vectors: Tensor, generator: Generator | None = None
     x
         Log-normalised expression, ``(n_cells, n_genes)``.
     vectors
-        Differences between donors, a CSR tensor ``(n_vectors, n_genes)``; see
+        Differences between donors, ``(n_vectors, n_genes)``, best stored as ``x`` is; see
         :func:`scvi_sctab.data.donor_difference_vectors`.
     generator
         Source of randomness on the device of ``x``; torch's own if not given.
@@ -65,8 +67,11 @@ def augment(x: Tensor | CSR, vectors: Tensor, generator: Generator | None = None
     Augmented expression, ``(n_cells, n_genes)``, stored as ``x`` is.
     """
     n_cells, device = (x.n_rows, "cpu") if isinstance(x, CSR) else (len(x), x.device)
-    which = torch.randint(len(vectors), (n_cells,), generator=generator, device=device)
+    n_vectors = vectors.n_rows if isinstance(vectors, CSR) else len(vectors)
+    which = torch.randint(n_vectors, (n_cells,), generator=generator, device=device)
     sign = torch.randint(2, (n_cells,), generator=generator, device=device) * 2 - 1
     if isinstance(x, CSR):
-        return csr_add_and_clip(x, CSR.from_torch(vectors), which, sign, MAX_EXPRESSION)
+        vectors = vectors if isinstance(vectors, CSR) else CSR.from_dense(vectors)
+        return csr_add_and_clip(x, vectors, which, sign, MAX_EXPRESSION)
+    vectors = vectors.to_dense() if isinstance(vectors, CSR) else vectors
     return (x + sign[:, None] * vectors[which]).clamp_(0, MAX_EXPRESSION)

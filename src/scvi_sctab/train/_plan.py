@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, StepLR
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from scvi_sctab.nn import UNLABELED_CODE, augment
+from scvi_sctab.nn import CSR, UNLABELED_CODE, augment
 
 if TYPE_CHECKING:
     from scvi.module.base import LossOutput
@@ -43,7 +43,7 @@ class ClassifierTrainingPlan(pl.LightningModule):
     class_weights
         Weight of each label in the loss, ``(n_labels,)``.
     augmentation_vectors
-        Differences between donors to augment cells with, a CSR tensor ``(n_vectors, n_genes)``.
+        Differences between donors to augment cells with, ``(n_vectors, n_genes)``.
     lr, weight_decay
         Of AdamW.
     skip_lr, skip_momentum, skip_weight_decay
@@ -66,7 +66,7 @@ class ClassifierTrainingPlan(pl.LightningModule):
         module: CellTypeClassifier,
         *,
         class_weights: Tensor | None = None,
-        augmentation_vectors: Tensor | None = None,
+        augmentation_vectors: CSR | None = None,
         lr: float,
         weight_decay: float,
         skip_lr: float,
@@ -82,7 +82,11 @@ class ClassifierTrainingPlan(pl.LightningModule):
         self.module = module
         self.automatic_optimization = False
         self.register_buffer("class_weights", class_weights, persistent=False)
-        self.register_buffer("augmentation_vectors", augmentation_vectors, persistent=False)
+        # Apart, since torch can neither copy nor broadcast a sparse buffer.
+        vectors = augmentation_vectors or CSR(None, None, None, 0)
+        for name in ("indptr", "columns", "values"):
+            self.register_buffer(f"vector_{name}", getattr(vectors, name), persistent=False)
+        self.n_genes = vectors.n_columns
         self.lr, self.weight_decay = lr, weight_decay
         self.skip_lr, self.skip_momentum = skip_lr, skip_momentum
         self.skip_weight_decay = skip_weight_decay
@@ -90,6 +94,7 @@ class ClassifierTrainingPlan(pl.LightningModule):
         self.reduction = reduction
         self.gradient_clip_norm = gradient_clip_norm
         self._losses: list[Tensor] = []
+        self._dense_vectors: Tensor | None = None
         self.validation_metrics = MetricCollection(
             {
                 "f1_macro": MulticlassF1Score(module.n_labels, ignore_index=UNLABELED_CODE),
@@ -100,13 +105,20 @@ class ClassifierTrainingPlan(pl.LightningModule):
             prefix="validation_",
         )
 
-    def on_fit_start(self) -> None:
-        """Store the augmentation as batches are stored on the device."""
-        if self.augmentation_vectors is not None and self.device.type != "cpu":
-            self.augmentation_vectors = self.augmentation_vectors.to_dense()
+    def _augmentation(self) -> CSR | Tensor | None:
+        """Vectors to augment with, stored as batches are on the device."""
+        if self.vector_indptr is None:
+            return None
+        parts = self.vector_indptr, self.vector_columns, self.vector_values
+        vectors = CSR(*parts, self.n_genes)
+        if self.device.type == "cpu":
+            return vectors
+        if self._dense_vectors is None:
+            self._dense_vectors = vectors.to_dense()
+        return self._dense_vectors
 
     def _loss(self, batch: dict[str, Tensor], *, training: bool) -> LossOutput:
-        vectors = self.augmentation_vectors
+        vectors = self._augmentation()
         transform = partial(augment, vectors=vectors) if training and vectors is not None else None
         weights = self.class_weights if training else None
         *_, output = self.module(
@@ -131,12 +143,18 @@ class ClassifierTrainingPlan(pl.LightningModule):
             self._step_schedulers()
         # Logging each step would cost as much as the optimisers do.
         self._losses.append(loss.detach())
+        if self.trainer.is_last_batch:
+            mean = torch.stack(self._losses).mean()
+            self.log(
+                "train_loss", mean, on_step=False, on_epoch=True, prog_bar=True, sync_dist=True
+            )
+
+    def on_train_epoch_start(self) -> None:
+        """Forget the losses of the epoch before."""
+        self._losses.clear()
 
     def on_train_epoch_end(self) -> None:
-        """Log the mean loss, and lower the learning rate where the schedule goes by epochs."""
-        if self._losses:
-            self.log("train_loss", torch.stack(self._losses).mean(), prog_bar=True)
-            self._losses.clear()
+        """Lower the learning rate where the schedule goes by epochs."""
         if self.schedule == "step":
             self._step_schedulers()
 
