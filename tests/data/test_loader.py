@@ -128,6 +128,12 @@ def test_batches_of_other_processes_and_in_pinned_memory_are_the_same(reference,
     assert_batches_are_rows_of(splitter.val_dataloader(), splitter.val_idx, x, codes)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="only a GPU needs pinned memory")
+def test_batches_are_pinned_where_that_is_of_use(reference):
+    splitter = splitter_of(reference, pin_memory=True)
+    assert next(iter(splitter.val_dataloader()))["X"].values().is_pinned()
+
+
 def test_reading_and_predicting_leave_the_counts_of_the_user_as_they_were(model, query):
     x = scrambled(query.X)
     query.X = x

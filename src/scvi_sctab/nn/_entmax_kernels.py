@@ -74,7 +74,7 @@ def _support(
 ) -> int:
     """Probabilities of a row: the first entries of ``shifted`` and ``columns``; how many.
 
-    -1 if the row has no answer, since it holds NaN or infinity.
+    -1 if the row has no answer: it holds NaN, infinity, or nothing but minus infinity.
     """
     largest = _block_maxima(row, maxima)
     if not np.isfinite(largest):
@@ -106,7 +106,7 @@ def _support(
 
 @kernel
 def project_rows(start: int, stop: int, scores: Floats, power: int, output: Floats) -> None:
-    """Write the probabilities of rows ``start`` to ``stop``; NaN and infinity make a row NaN."""
+    """Write the probabilities of rows ``start`` to ``stop``; a row without an answer is NaN."""
     n_scores = scores.shape[1]
     maxima = np.empty((n_scores + _BLOCK - 1) // _BLOCK, scores.dtype)
     shifted, columns = np.empty(n_scores, np.float64), np.empty(n_scores, np.int32)
@@ -125,8 +125,8 @@ def support_rows(
 
     Returns
     -------
-    How many there are in each row, and their columns and values, row after row. A row with NaN or
-    infinity is NaN in every column.
+    How many there are in each row, and their columns and values, row after row. A row without
+    an answer is NaN in every column.
     """
     n_scores = scores.shape[1]
     maxima = np.empty((n_scores + _BLOCK - 1) // _BLOCK, scores.dtype)
