@@ -90,7 +90,9 @@ def test_bad_values_beyond_the_first_block_are_found(reference):
         list(read_counts(reference, block_size=100))
 
 
-@pytest.mark.parametrize("dtype", [np.float16, object, np.int8, np.uint32, np.float64])
+@pytest.mark.parametrize(
+    "dtype", [np.float16, np.longdouble, object, np.int8, np.uint32, np.float64]
+)
 def test_counts_of_any_number_type_are_read_as_float32(reference, dtype):
     expected = reference.X.toarray()
     expected[expected > 100] = 100

@@ -80,9 +80,10 @@ def take_rows(matrix: Any, rows: slice | NDArray[np.integer[Any]]) -> sparse.csr
     else:
         block = matrix[rows]
     block = block.compute() if hasattr(block, "compute") else block
-    # scipy has no sparse matrices of half precision or of Python objects, numba no foreign bytes.
-    unsupported = block.dtype == np.float16 or block.dtype == object
-    dtype = np.float32 if unsupported else block.dtype.newbyteorder("=")
+    # scipy has no sparse matrices of half precision or of Python objects, numba no long double and
+    # no foreign byte order.
+    known = block.dtype.kind in "biu" or block.dtype in (np.float32, np.float64)
+    dtype = block.dtype.newbyteorder("=") if known else np.float64
     block = block if block.dtype == dtype else block.astype(dtype)
     return sparse.csr_matrix(block) if sparse.issparse(block) else from_dense(np.asarray(block))
 
