@@ -56,6 +56,19 @@ def test_training_loss_is_the_mean_over_steps_and_there_for_callbacks(reference,
     np.testing.assert_allclose(history, expected, rtol=1e-5)
 
 
+def test_an_epoch_that_max_steps_ends_early_has_a_training_loss(reference):
+    SCTAB.setup_anndata(reference, **KEYS)
+    model = SCTAB(reference)
+    model.train(**ONE_EPOCH, max_steps=4, batch_size=100)
+    assert len(model.history["train_loss"]) == 1
+
+
+def test_half_precision_on_the_cpu_is_refused_with_the_cure(reference):
+    SCTAB.setup_anndata(reference, **KEYS)
+    with pytest.raises(TypeError, match="precision=32"):
+        SCTAB(reference).train(**ONE_EPOCH, precision="bf16-true")
+
+
 def test_genes_have_no_attention_where_the_encoder_has_none(reference, query):
     SCTAB.setup_anndata(reference, **KEYS)
     model = SCTAB(reference, preset="small", encoder="mlp")

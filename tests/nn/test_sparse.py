@@ -218,7 +218,7 @@ def test_sparse_counts_are_normalised_as_dense_ones_to_the_bit():
     assert torch.equal(normalised.to_dense(), normalize_counts(counts))
 
 
-@pytest.mark.parametrize("dtype", [torch.int32, torch.int64, torch.uint8, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.float16, torch.bfloat16])
 def test_sparse_counts_may_be_integers_or_of_half_precision(dtype):
     counts = make_cells(dtype=torch.float32).ceil()
     whole = to_tensor(sparse.csr_matrix(counts.numpy()))

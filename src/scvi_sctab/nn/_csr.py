@@ -48,7 +48,9 @@ class CSR(NamedTuple):
         ValueError
             If the columns of a row do not increase, or do not exist.
         """
-        parts = matrix.crow_indices(), matrix.col_indices(), matrix.values()
+        values = matrix.values()
+        values = values if values.dtype in (torch.float32, torch.float64) else values.float()
+        parts = matrix.crow_indices(), matrix.col_indices(), values
         # By way of numpy they are no views of the sparse tensor, on which torch.compile stumbles.
         indptr, columns, values = (torch.from_numpy(part.numpy()) for part in parts)
         n_rows, n_columns = matrix.shape
@@ -58,8 +60,7 @@ class CSR(NamedTuple):
                 "The columns of a sparse row must increase and exist. Of a scipy matrix: "
                 "`matrix.sum_duplicates()` sorts them and joins those that stand twice."
             )
-        wide = values.dtype in (torch.float32, torch.float64)
-        return cls(indptr.long(), columns.int(), values if wide else values.float(), n_columns)
+        return cls(indptr.long(), columns.int(), values, n_columns)
 
     @classmethod
     def from_dense(cls, matrix: Tensor) -> CSR:
@@ -106,7 +107,7 @@ class CSR(NamedTuple):
         return self.indptr.numpy(), self.columns.numpy(), self.values.detach().numpy()
 
 
-def _check(x: CSR, *others: Tensor, constant: bool = False) -> None:
+def check_operands(x: CSR, *others: Tensor, constant: bool = False) -> None:
     """Refuse what the kernels cannot do, which would go wrong in silence or far from its cause."""
     dtypes = {x.values.dtype, *(other.dtype for other in others)}
     if len(dtypes) > 1 or not dtypes <= {torch.float32, torch.float64}:
@@ -164,7 +165,7 @@ def csr_matmul(x: CSR, weight: Tensor) -> Tensor:
     -------
     ``(n_rows, k)``.
     """
-    _check(x, weight)
+    check_operands(x, weight)
     return _MatMul.apply(  # type: ignore[no-untyped-call]
         x.values, weight.contiguous(), x.indptr, x.columns
     )
@@ -238,7 +239,7 @@ def csr_shifted_matmul(x: CSR, scale: Tensor, shift: Tensor, weight: Tensor) -> 
     -------
     ``(n_rows, k)``.
     """
-    _check(x, scale, shift, weight, constant=True)
+    check_operands(x, scale, shift, weight, constant=True)
     return _ShiftedMatMul.apply(  # type: ignore[no-untyped-call]
         x.values, scale, shift, weight.contiguous(), x.indptr, x.columns
     )
@@ -256,7 +257,7 @@ def csr_lookup(x: CSR, wanted: CSR) -> Tensor:
     -------
     ``(n_values of wanted,)``.
     """
-    _check(x, constant=True)
+    check_operands(x, constant=True)
     output = x.values.new_empty(len(wanted.columns))
     over_parts(
         kernels.lookup_rows,
@@ -276,7 +277,7 @@ def csr_moments(x: CSR) -> tuple[Tensor, Tensor]:
     -------
     Two of ``(n_columns,)``, in the dtype of ``x``.
     """
-    _check(x, constant=True)
+    check_operands(x, constant=True)
     parts = over_parts(kernels.moments, x.n_rows, *x.numpy(), x.n_columns, min_rows=_MIN_ROWS * 16)
     mean, square = torch.from_numpy(sum(parts)) / x.n_rows
     variance = (square - mean.square()).clamp_(min=0)

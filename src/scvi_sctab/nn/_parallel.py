@@ -32,9 +32,8 @@ def kernel(function: Function) -> Function:
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": fastmath}
     try:
         return cast("Function", numba.njit(cache=True, **options)(function))
-    except (
-        RuntimeError
-    ):  # nowhere to keep it: neither this folder nor the user's can be written to
+    except RuntimeError:
+        # Nowhere to keep it: neither this folder nor the user's can be written to.
         return cast("Function", numba.njit(**options)(function))
 
 

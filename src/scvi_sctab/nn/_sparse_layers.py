@@ -12,7 +12,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from scvi_sctab.nn._csr import CSR, csr_lookup, csr_matmul, csr_moments, csr_shifted_matmul
+from scvi_sctab.nn._csr import (
+    CSR,
+    check_operands,
+    csr_lookup,
+    csr_matmul,
+    csr_moments,
+    csr_shifted_matmul,
+)
 
 
 class ShiftedCSR(NamedTuple):
@@ -80,6 +87,7 @@ def normalize_rows(norm: nn.BatchNorm1d, x: CSR) -> ShiftedCSR:
     x
         ``(n_cells, n_genes)``.
     """
+    check_operands(x, norm.weight)
     moments = csr_moments(x) if norm.training else None
     return ShiftedCSR(x, *scale_and_shift(norm, moments, x.n_rows))
 

@@ -144,17 +144,21 @@ class ClassifierTrainingPlan(pl.LightningModule):
         # Logging each step would cost as much as the optimisers do.
         self._losses.append(loss.detach())
         if self.trainer.is_last_batch:
-            mean = torch.stack(self._losses).mean()
-            self.log(
-                "train_loss", mean, on_step=False, on_epoch=True, prog_bar=True, sync_dist=True
-            )
+            self._log_loss()
+
+    def _log_loss(self) -> None:
+        mean = torch.stack(self._losses).mean()
+        self._losses.clear()
+        self.log("train_loss", mean, on_step=False, on_epoch=True, prog_bar=True, sync_dist=True)
 
     def on_train_epoch_start(self) -> None:
-        """Forget the losses of the epoch before."""
+        """Forget the losses of an epoch that was broken off."""
         self._losses.clear()
 
     def on_train_epoch_end(self) -> None:
-        """Lower the learning rate where the schedule goes by epochs."""
+        """Log an epoch that ended early; lower the learning rate where it goes by epochs."""
+        if self._losses:
+            self._log_loss()
         if self.schedule == "step":
             self._step_schedulers()
 
