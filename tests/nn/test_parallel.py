@@ -12,14 +12,21 @@ import torch
 from scvi_sctab.nn._parallel import kernel, over_parts
 
 FORK = """
-import os, sys, torch
-from scvi_sctab.nn import entmax15
+import os, sys, threading, torch
+from scvi_sctab.nn._parallel import over_parts
 torch.set_num_threads(2)
-scores = torch.randn(64, 500)
-expected = entmax15(scores)
+
+def names():
+    meeting = threading.Barrier(2, timeout=20)  # passed only if two threads are at work
+    return over_parts(lambda *_: (meeting.wait(), threading.current_thread().name)[1], 8)
+
+assert len(set(names())) == 2
 child = os.fork()
 if child == 0:
-    os._exit(0 if torch.equal(entmax15(scores), expected) else 3)
+    try:
+        os._exit(0 if len(set(names())) == 2 else 3)
+    finally:
+        os._exit(4)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
@@ -68,6 +75,24 @@ def test_an_error_in_a_part_is_raised(n_threads):
 
     with pytest.raises(MemoryError, match="rows"):
         over_parts(fail, 100)
+
+
+def test_an_error_on_another_thread_is_raised_here():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    meeting = threading.Barrier(2, timeout=20)
+
+    def fail_elsewhere(start, stop):
+        meeting.wait()
+        if threading.current_thread() is not threading.main_thread():
+            raise MemoryError("elsewhere")
+
+    try:
+        # Two parts, so that either thread gets one.
+        with pytest.raises(MemoryError, match="elsewhere"):
+            over_parts(fail_elsewhere, 100, min_rows=50)
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")

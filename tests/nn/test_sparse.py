@@ -49,15 +49,26 @@ def randn(*shape, seed=1):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-@pytest.fixture
-def two_threads():
+def _with_threads(number):
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
+    torch.set_num_threads(number)
     yield
     torch.set_num_threads(before)
 
 
-# At 400 wide the kernels take 245 genes at a time, as they do with the published network.
+@pytest.fixture
+def one_thread():
+    yield from _with_threads(1)
+
+
+@pytest.fixture
+def two_threads():
+    yield from _with_threads(2)
+
+
+# At 400 wide the kernels take 245 genes at a time, as they do with the published network. One
+# thread has all genes in one part, and so several blocks of them.
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("width", [1, 8, 33, 400])
 def test_products_are_those_of_dense_matrices(width):
     x, weight, grad = make_cells(), randn(N_GENES, width), randn(60, width, seed=2)
