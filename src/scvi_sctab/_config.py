@@ -23,8 +23,10 @@ class NetworkConfig:
     momentum: float = 0.02
     mask_type: Literal["entmax", "sparsemax"] = "entmax"
     lambda_sparse: float = 1e-5
+    batch_dropout: float = 0.5
     linear_skip: bool = False
     encoder_weight: float = 1.0
+    reconstruction_weight: float = 0.0
 
     def to_kwargs(self) -> dict[str, Any]:
         """Return the fields as keyword arguments."""
@@ -45,6 +47,7 @@ class PlanConfig:
     warmup: float = 0.1
     gradient_clip_norm: float = 1.0
     reduction: Literal["weighted_mean", "mean"] = "weighted_mean"
+    frozen_statistics: bool = False
 
     def to_kwargs(self) -> dict[str, Any]:
         """Return the fields as keyword arguments."""
@@ -80,6 +83,68 @@ class Preset:
     plan: PlanConfig = field(default_factory=PlanConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
+
+@dataclass(frozen=True)
+class SelfTrainingConfig:
+    """How a query's own path to the logits is fitted; measured in benchmarks/mapping.py.
+
+    In each of ``rounds`` the surest ``share`` of the cells that are predicted as a label get it,
+    and ``n_steps`` of gradient descent follow.
+    """
+
+    rounds: int = 2
+    share: float = 0.2
+    n_steps: int = 30
+    momentum: float = 0.9
+    gain_lr: float = 4.0
+    offset_lr: float = 1.0
+    class_weight_power: float = 0.5
+    # A query with less than this share of the reference's diversity is taken as sorted.
+    min_diversity: float = 0.5
+    energy_quantile: float = 0.01
+    max_cells: int = 20_000
+
+
+@dataclass(frozen=True)
+class QueryConfig:
+    """How a query model is trained, beside its own path to the logits.
+
+    Labels of the query, and where more than the query's own rows is trained the surest ``share``
+    of each predicted label, anew in each of ``rounds``, are learnt with the objective that needs
+    no labels.
+    """
+
+    max_steps: int = 400
+    rounds: int = 2
+    share: float = 0.2
+    batch_size: int = 256
+    class_weight_power: float = 0.75
+    plan: PlanConfig = field(
+        default_factory=lambda: PlanConfig(
+            lr=1e-3,
+            weight_decay=0.0,
+            skip_lr=0.01,
+            skip_weight_decay=0.0,
+            schedule="step",
+            lr_decay=1.0,
+            reduction="mean",
+            frozen_statistics=True,
+        )
+    )
+
+
+@dataclass(frozen=True)
+class PretrainingConfig:
+    """How an encoder is trained without labels, beside the plan of the preset."""
+
+    max_steps: int = 400
+    batch_size: int = 256
+    plan: dict[str, Any] = field(default_factory=lambda: {"lr": 0.01, "schedule": "one_cycle"})
+
+
+PRETRAINING = PretrainingConfig()
+SELF_TRAINING = SelfTrainingConfig()
+QUERY = QueryConfig()
 
 PRESETS: dict[str, Preset] = {
     # scTab as published (Fischer et al. 2024), which learnt from 15 million cells.

@@ -5,6 +5,11 @@ from typing import Final
 DONOR_KEY: Final = "donor"
 """Registry key of the donor field."""
 
+CONDITIONS_KEY: Final = "conditions"
+"""Name of the codes of batch and covariates within a batch of cells."""
+UNKNOWN_CODE: Final = -1
+"""Code of a batch or covariate that a model does not know, or is not told."""
+
 UNLABELED_CATEGORY: Final = "unknown"
 """Label that marks cells without a label, unless ``setup_anndata`` is told another."""
 
@@ -25,3 +30,10 @@ READ_BLOCK_CELLS: Final = 4096
 WEIGHTS_FILE: Final = "model.safetensors"
 PICKLE_FILE: Final = "model.pt"
 ADATA_FILE: Final = "adata.h5ad"
+
+QUERY_POLICIES: Final = {
+    "batch": (),
+    "head": ("final_mapping.*", "linear_skip.*"),
+    "all": ("*",),
+}
+"""Parameters of the reference that a policy trains beside what a query adds."""

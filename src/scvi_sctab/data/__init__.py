@@ -1,6 +1,7 @@
 """From AnnData to tensors: counts, genes, labels, splits, augmentation."""
 
 from scvi_sctab.data._augmentation import donor_difference_vectors, group_means, sample_cells
+from scvi_sctab.data._conditions import Condition, condition_codes, registered_conditions
 from scvi_sctab.data._counts import (
     NotCountsError,
     check_counts,
@@ -17,12 +18,21 @@ from scvi_sctab.data._genes import (
     strip_versions,
 )
 from scvi_sctab.data._indices import check_indices
+from scvi_sctab.data._messages import list_names
 from scvi_sctab.data._obs import check_labels, get_column
+from scvi_sctab.data._query import (
+    check_query_conditions,
+    prepare_query,
+    query_cells,
+    query_labels,
+    query_registry,
+)
 from scvi_sctab.data._reader import get_matrix, read_counts
 from scvi_sctab.data._reference import check_cells, check_reference
 from scvi_sctab.data._splits import class_weights, split_by_donor, split_by_label, split_cells
 
 __all__ = [
+    "Condition",
     "GeneAlignment",
     "GeneMismatchError",
     "LabeledDataSplitter",
@@ -33,15 +43,23 @@ __all__ = [
     "check_genes",
     "check_indices",
     "check_labels",
+    "check_query_conditions",
     "check_reference",
     "class_weights",
+    "condition_codes",
     "describe_empty_cells",
     "donor_difference_vectors",
     "empty_cells",
     "get_column",
     "get_matrix",
     "group_means",
+    "list_names",
+    "prepare_query",
+    "query_cells",
+    "query_labels",
+    "query_registry",
     "read_counts",
+    "registered_conditions",
     "sample_cells",
     "slice_rows",
     "split_by_donor",

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from scvi import REGISTRY_KEYS
 from torch.utils.data import Dataset
 
+from scvi_sctab._constants import CONDITIONS_KEY
+from scvi_sctab.data._conditions import condition_codes, registered_conditions
 from scvi_sctab.data._csr import as_float32, in_order, silence_torch, to_tensor
 from scvi_sctab.data._reader import counts_source, get_matrix, row_readable, take_rows
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class CellDataset(Dataset[dict[str, torch.Tensor]]):
-    """Raw counts as CSR tensors, whatever they are stored as, with the labels.
+    """Raw counts as CSR tensors, whatever they are stored as, with labels and conditions.
 
     Parameters
     ----------
@@ -26,14 +28,20 @@ class CellDataset(Dataset[dict[str, torch.Tensor]]):
         Matrix whose rows can be read, ``(n_cells, n_genes)``.
     labels
         Code per cell, ``(n_cells,)``.
+    conditions
+        Codes of batch and covariates per cell, ``(n_cells, n_conditions)``.
     cells
         Positions of the cells to load; all if not given.
     """
 
     def __init__(
-        self, counts: Any, labels: NDArray[np.int64], cells: NDArray[np.intp] | None = None
+        self,
+        counts: Any,
+        labels: NDArray[np.int64],
+        conditions: NDArray[np.int64],
+        cells: NDArray[np.intp] | None = None,
     ):
-        self.counts, self.labels = counts, labels
+        self.counts, self.labels, self.conditions = counts, labels, conditions
         self.cells = np.arange(len(labels)) if cells is None else cells
         # Batches of other processes are put together in this one.
         silence_torch()
@@ -43,11 +51,12 @@ class CellDataset(Dataset[dict[str, torch.Tensor]]):
         """Read what an AnnData was registered with; a matrix stored by columns is turned once."""
         layer = manager.data_registry[REGISTRY_KEYS.X_KEY].attr_key
         matrix = get_matrix(manager.adata, layer)
-        return cls(row_readable(matrix, counts_source(layer)), labels)
+        conditions = condition_codes(registered_conditions(manager.registry), manager.adata.obs)
+        return cls(row_readable(matrix, counts_source(layer)), labels, conditions)
 
     def create_torch_dataset(self, indices: NDArray[np.intp], **_: Any) -> CellDataset:
         """Restrict to some cells; :class:`~scvi.dataloaders.AnnDataLoader` asks a manager so."""
-        return CellDataset(self.counts, self.labels, self.cells[indices])
+        return CellDataset(self.counts, self.labels, self.conditions, self.cells[indices])
 
     def __len__(self) -> int:
         return len(self.cells)
@@ -57,4 +66,5 @@ class CellDataset(Dataset[dict[str, torch.Tensor]]):
         return {
             REGISTRY_KEYS.X_KEY: to_tensor(in_order(as_float32(take_rows(self.counts, cells)))),
             REGISTRY_KEYS.LABELS_KEY: torch.from_numpy(self.labels[cells, None]),
+            CONDITIONS_KEY: torch.from_numpy(self.conditions[cells]),
         }

@@ -25,7 +25,8 @@ class LabeledDataSplitter(pl.LightningDataModule):
     """Split the labelled cells of a registered AnnData and load them in batches.
 
     A batch holds raw counts as a CSR tensor ``(n_cells, n_genes)``, float32, with increasing
-    columns in every row, and codes of labels ``(n_cells, 1)``.
+    columns in every row, and codes of labels ``(n_cells, 1)`` and of batch and covariates
+    ``(n_cells, n_conditions)``.
 
     Cells without a label carry nothing that a classifier alone could learn from; they are in no
     split.
@@ -50,6 +51,8 @@ class LabeledDataSplitter(pl.LightningDataModule):
         Seed of the split.
     pin_memory
         Whether to hand over page-locked memory.
+    require_labels
+        Whether some of the cells to train on must have a label.
     **loader_kwargs
         Passed to :class:`~scvi.dataloaders.AnnDataLoader`.
 
@@ -71,6 +74,7 @@ class LabeledDataSplitter(pl.LightningDataModule):
         shuffle_set_split: bool = True,
         seed: int = 0,
         pin_memory: bool = False,
+        require_labels: bool = True,
         **loader_kwargs: object,
     ):
         super().__init__()
@@ -97,14 +101,16 @@ class LabeledDataSplitter(pl.LightningDataModule):
                 )
             ]
         self.train_idx, self.val_idx, self.test_idx = parts
-        if not (self.labels[self.train_idx] < n_labels).any():
+        if require_labels and not (self.labels[self.train_idx] < n_labels).any():
             raise ValueError("None of the cells to train on has a label.")
         if len(self.train_idx) < 2 or batch_size < 2:
             raise ValueError(
                 f"Batch norm needs two cells per step: {len(self.train_idx)=}, {batch_size=}."
             )
         self.n_train, self.n_val = len(self.train_idx), len(self.val_idx)
-        self.cells = CellDataset.from_manager(adata_manager, self.labels)
+        # Labels that training writes reach the processes that load cells, too.
+        labels = torch.from_numpy(self.labels.copy()).share_memory_().numpy()
+        self.cells = CellDataset.from_manager(adata_manager, labels)
 
     @property
     def donors(self) -> NDArray[np.int64] | None:

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from scipy import sparse
+from scvi import REGISTRY_KEYS
 
+from scvi_sctab._constants import CONDITIONS_KEY
 from scvi_sctab.data import get_column
+from scvi_sctab.model._arrays import to_scipy
 from scvi_sctab.nn import CSR, TabNetEncoder, normalize_counts
 
 if TYPE_CHECKING:
@@ -49,8 +52,8 @@ class AttributionMixin:
         self._require_trained()
         encoder = self._attentive_encoder()
 
-        def attend(counts: Tensor) -> sparse.csr_matrix:
-            return _attention(encoder, normalize_counts(counts))
+        def attend(tensors: dict[str, Tensor]) -> sparse.csr_matrix:
+            return _attention(encoder, *self._encoder_input(tensors))
 
         adata, cells = self._query(adata, indices)
         parts = list(self._map_cells(attend, adata, cells, batch_size))
@@ -123,18 +126,24 @@ class AttributionMixin:
             }
         )
 
-    def _contributions(self, counts: Tensor) -> list[sparse.csr_matrix | None]:
+    def _encoder_input(self, tensors: dict[str, Tensor]) -> tuple[Tensor | CSR, Tensor | None]:
+        """Expression and condition."""
+        x = normalize_counts(tensors[REGISTRY_KEYS.X_KEY])
+        return x, self.module.condition(tensors[CONDITIONS_KEY])
+
+    def _contributions(self, tensors: dict[str, Tensor]) -> list[sparse.csr_matrix | None]:
         """Score, attention (if there is any) and expression, each ``(n_cells, n_genes)``."""
-        x, skip = normalize_counts(counts), self.module.linear_skip
-        expression = _to_scipy(x)
+        x, condition = self._encoder_input(tensors)
+        skip = self.module.linear_skip
+        expression = to_scipy(x)
         if isinstance(self.module.encoder, TabNetEncoder):
-            attention = _attention(self.module.encoder, x)
+            attention = _attention(self.module.encoder, x, condition)
         else:
             attention = None
         if skip is None:
             self._attentive_encoder()
             return [attention.multiply(expression), attention, expression]
-        predicted = self._logits(counts).argmax(dim=1).cpu().numpy()
+        predicted = self._logits(tensors).argmax(dim=1).cpu().numpy()
         weight = (skip.weight - skip.weight.mean(dim=0)).cpu().numpy()
         score = expression.copy()
         rows = np.repeat(np.arange(score.shape[0]), np.diff(score.indptr))
@@ -151,16 +160,11 @@ class AttributionMixin:
         return encoder
 
 
-def _attention(encoder: TabNetEncoder, x: Tensor | CSR) -> sparse.csr_matrix:
+def _attention(
+    encoder: TabNetEncoder, x: Tensor | CSR, condition: Tensor | None
+) -> sparse.csr_matrix:
     """Attention with rows that sum to one."""
-    attention = _to_scipy(encoder.attention(x))
+    attention = to_scipy(encoder.attention(x, condition))
     total = np.asarray(attention.sum(axis=1)).ravel()
     attention.data /= np.repeat(np.where(total == 0, 1, total), np.diff(attention.indptr))
     return attention
-
-
-def _to_scipy(x: Tensor | CSR) -> sparse.csr_matrix:
-    if isinstance(x, CSR):
-        indptr, columns, values = x.numpy()
-        return sparse.csr_matrix((values, columns, indptr), shape=(x.n_rows, x.n_columns))
-    return sparse.csr_matrix(x.detach().cpu().numpy())

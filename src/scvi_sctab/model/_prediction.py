@@ -12,10 +12,11 @@ import torch
 from scvi import REGISTRY_KEYS
 from tqdm.auto import tqdm
 
-from scvi_sctab._constants import READ_BLOCK_CELLS
+from scvi_sctab._constants import CONDITIONS_KEY, READ_BLOCK_CELLS
 from scvi_sctab.data import (
     align_genes,
     check_indices,
+    condition_codes,
     describe_empty_cells,
     empty_cells,
     get_column,
@@ -53,7 +54,8 @@ class PredictionMixin:
         ----------
         adata
             Raw counts, in memory or backed, in the layer that the model was set up with; genes in
-            any order. The reference if not given.
+            any order. The reference if not given. Where its batch column holds batches that the
+            model does not know, or is missing, the encoder goes without.
         indices
             Cells, in this order; all if not given.
         soft
@@ -105,6 +107,10 @@ class PredictionMixin:
           [0, 1].
         - ``runner_up``: the second most probable cell type.
 
+        A model of a query adds what it would say had it not been adapted, ``reference_label`` and
+        ``reference_probability``. A cell of a type that the reference lacks shows in the latter:
+        adaptation makes all cells surer.
+
         Raises
         ------
         RuntimeError
@@ -120,20 +126,21 @@ class PredictionMixin:
                 "`adata.obs_names_make_unique()`."
             )
         parts = list(self._map_cells(self._describe, adata, cells, batch_size))
-        values = np.concatenate([np.zeros((0, 4)), *parts])
-        as_labels = [
-            pd.Categorical.from_codes(values[:, i].astype(int), categories=self.labels)
-            for i in (0, 3)
-        ]
-        return pd.DataFrame(
-            {
-                "label": as_labels[0],
-                "probability": values[:, 1],
-                "uncertainty": values[:, 2],
-                "runner_up": as_labels[1],
-            },
-            index=adata.obs_names[cells],
-        )
+        values = np.concatenate([np.zeros((0, 6)), *parts])
+
+        def as_labels(column: int) -> pd.Categorical:
+            codes = values[:, column].astype(int)
+            return pd.Categorical.from_codes(codes, categories=self.labels)
+
+        table = {
+            "label": as_labels(0),
+            "probability": values[:, 1],
+            "uncertainty": values[:, 2],
+            "runner_up": as_labels(3),
+        }
+        if self.module.query_paths is not None:
+            table |= {"reference_label": as_labels(4), "reference_probability": values[:, 5]}
+        return pd.DataFrame(table, index=adata.obs_names[cells])
 
     def get_latent_representation(
         self,
@@ -229,18 +236,19 @@ class PredictionMixin:
 
     def _map_cells(
         self,
-        function: Callable[[Tensor], T],
+        function: Callable[[dict[str, Tensor]], T],
         adata: AnnData,
         cells: NDArray[np.intp],
         batch_size: int | None,
     ) -> Iterator[T]:
-        """Apply ``function`` to batches of raw counts on the model's device.
+        """Apply ``function`` to batches of raw counts and conditions on the model's device.
 
         Holds one block of cells at a time, whatever the number of cells.
         """
         self.module.eval()
         batch_size = batch_size or _BATCH_SIZE
         alignment = align_genes(self.gene_names, adata.var)
+        conditions = torch.from_numpy(self._conditions_of(adata)[cells])
         indices = None if len(cells) == adata.n_obs and _is_range(cells) else cells
         block_size = max(READ_BLOCK_CELLS // batch_size, 1) * batch_size
         blocks = read_counts(adata, self.layer, indices, alignment, block_size)
@@ -253,13 +261,18 @@ class PredictionMixin:
         ) as progress:
             for block in blocks:
                 empty.extend(adata.obs_names[cells[start + empty_cells(block)]])
-                start += block.shape[0]
                 for first in range(0, block.shape[0], batch_size):
                     part = slice_rows(block, first, min(first + batch_size, block.shape[0]))
+                    known = conditions[start + first : start + first + part.shape[0]]
+                    tensors = {
+                        REGISTRY_KEYS.X_KEY: to_tensor(part, self.module.device),
+                        CONDITIONS_KEY: known.to(self.module.device),
+                    }
                     with torch.inference_mode():
-                        result = function(to_tensor(part, self.module.device))
+                        result = function(tensors)
                     yield result
                     progress.update(part.shape[0])
+                start += block.shape[0]
         if empty:
             warnings.warn(
                 describe_empty_cells(empty, len(cells)) + " Their labels mean nothing.",
@@ -267,25 +280,45 @@ class PredictionMixin:
                 stacklevel=2,
             )
 
-    def _logits(self, counts: Tensor) -> Tensor:
-        _, outputs = self.module({REGISTRY_KEYS.X_KEY: counts}, compute_loss=False)
+    def _conditions_of(self, adata: AnnData) -> NDArray[np.int64]:
+        """Codes of batch and covariates; stop where the model cannot do without."""
+        codes = condition_codes(self.conditions, adata.obs)
+        if self.module.needs_batch and (codes < 0).any():
+            column = self.conditions[int((codes < 0).any(axis=0).argmax())].key
+            raise ValueError(
+                f"The encoder depends on {column!r}, which is missing or holds values that the "
+                "model does not know. Map the cells first: `SCTAB.load_query_data(adata, model)`."
+            )
+        return codes
+
+    def _logits(self, tensors: dict[str, Tensor]) -> Tensor:
+        _, outputs = self.module(tensors, compute_loss=False)
         return outputs["logits"]
 
-    def _probabilities(self, counts: Tensor) -> NDArray[np.float32]:
-        return self._logits(counts).softmax(dim=1).cpu().numpy()
+    def _probabilities(self, tensors: dict[str, Tensor]) -> NDArray[np.float32]:
+        return self._logits(tensors).softmax(dim=1).cpu().numpy()
 
-    def _codes(self, counts: Tensor) -> NDArray[np.int64]:
-        return self._logits(counts).argmax(dim=1).cpu().numpy()
+    def _codes(self, tensors: dict[str, Tensor]) -> NDArray[np.int64]:
+        return self._logits(tensors).argmax(dim=1).cpu().numpy()
 
-    def _describe(self, counts: Tensor) -> NDArray[np.float32]:
-        """Columns: code, probability, uncertainty, code of the runner-up."""
-        probabilities = self._logits(counts).softmax(dim=1)
+    def _describe(self, tensors: dict[str, Tensor]) -> NDArray[np.float32]:
+        """Columns: code, probability, uncertainty, runner-up; code and probability before."""
+        _, outputs = self.module(tensors, compute_loss=False)
+        probabilities = outputs["logits"].softmax(dim=1)
         value, code = probabilities.topk(2, dim=1)
-        columns = (code[:, 0], value[:, 0], normalized_entropy(probabilities), code[:, 1])
+        before = outputs["reference_logits"].softmax(dim=1).max(dim=1)
+        columns = (
+            code[:, 0],
+            value[:, 0],
+            normalized_entropy(probabilities),
+            code[:, 1],
+            before.indices,
+            before.values,
+        )
         return torch.stack([column.float() for column in columns], dim=1).cpu().numpy()
 
-    def _embed(self, counts: Tensor) -> NDArray[np.float32]:
-        outputs, _ = self.module({REGISTRY_KEYS.X_KEY: counts}, compute_loss=False)
+    def _embed(self, tensors: dict[str, Tensor]) -> NDArray[np.float32]:
+        outputs, _ = self.module(tensors, compute_loss=False)
         return outputs["z"].cpu().numpy()
 
 

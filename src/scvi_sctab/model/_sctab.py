@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,12 +21,22 @@ from scvi.train import TrainRunner
 
 from scvi_sctab._config import PRESETS, NetworkConfig, choose_preset, override
 from scvi_sctab._constants import DONOR_KEY, UNLABELED_CATEGORY
-from scvi_sctab.data import LabeledDataSplitter, check_genes, check_reference
+from scvi_sctab.data import (
+    Condition,
+    LabeledDataSplitter,
+    check_genes,
+    check_reference,
+    registered_conditions,
+)
+from scvi_sctab.model._adaptation import AdaptationMixin
 from scvi_sctab.model._attribution import AttributionMixin
 from scvi_sctab.model._checkpoint import CheckpointMixin
 from scvi_sctab.model._prediction import PredictionMixin
+from scvi_sctab.model._pretrained import PretrainedMixin
+from scvi_sctab.model._pretraining import PretrainingMixin
+from scvi_sctab.model._surgery import SurgeryMixin
 from scvi_sctab.model._training import TrainingMixin
-from scvi_sctab.module import CellTypeClassifier, build_encoder
+from scvi_sctab.module import CellTypeClassifier, build_classifier
 from scvi_sctab.train import ClassifierTrainingPlan
 
 if TYPE_CHECKING:
@@ -36,7 +47,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger("scvi.sctab")
 
 
-class SCTAB(TrainingMixin, PredictionMixin, AttributionMixin, CheckpointMixin, BaseModelClass):
+class SCTAB(
+    PretrainedMixin,
+    PretrainingMixin,
+    TrainingMixin,
+    AdaptationMixin,
+    PredictionMixin,
+    AttributionMixin,
+    SurgeryMixin,
+    CheckpointMixin,
+    BaseModelClass,
+):
     """Cell types from raw counts with scTab :cite:p:`Fischer24`.
 
     Learns cell types from an annotated reference and predicts them for cells it has not seen, of
@@ -52,6 +73,10 @@ class SCTAB(TrainingMixin, PredictionMixin, AttributionMixin, CheckpointMixin, B
         from 200,000 labelled cells on, and says which it took.
     registry
         Registry of a saved model, in place of ``adata``.
+    pretrained
+        What :meth:`from_pretrained` found out about an encoder.
+    first_query_batches
+        For each query that :meth:`load_query_data` mapped, the code of its first batch.
     **overrides
         Hyperparameters to change; the preset gives the others:
 
@@ -64,8 +89,11 @@ class SCTAB(TrainingMixin, PredictionMixin, AttributionMixin, CheckpointMixin, B
         - ``virtual_batch_size`` (int), ``momentum`` (float): of ghost batch norm.
         - ``mask_type`` (``"entmax"`` or ``"sparsemax"``): what makes attention sparse.
         - ``lambda_sparse`` (float): weight of the entropy of attention in the loss.
+        - ``batch_dropout`` (float): share of training cells whose batch is withheld from the
+          encoder, so that it also knows cells of unseen batches.
         - ``linear_skip`` (bool): whether a linear path runs beside the encoder.
         - ``encoder_weight`` (float): weight of the encoder's logits beside a linear path.
+        - ``reconstruction_weight`` (float): weight of the loss that needs no labels.
 
     Raises
     ------
@@ -119,12 +147,12 @@ class SCTAB(TrainingMixin, PredictionMixin, AttributionMixin, CheckpointMixin, B
         unlabeled_category
             Label of cells that have none; they are not learnt from.
         batch_key
-            Column with technical batches (assay, study). Recorded for mapping queries; no encoder
-            of genes conditions on it yet.
+            Column with technical batches (sample, assay, study), which the encoder is told. A
+            query of other batches can then be mapped by :meth:`load_query_data`.
         donor_key
             Column with donors. Whole donors are then held out for validation.
         categorical_covariate_keys
-            Columns with other categories, recorded as ``batch_key`` is.
+            Columns with other categories, which the encoder is told, too.
         **kwargs
             Passed to :meth:`~scvi.data.AnnDataManager.register_fields`.
 
@@ -185,6 +213,8 @@ class SCTAB(TrainingMixin, PredictionMixin, AttributionMixin, CheckpointMixin, B
         preset: str = "auto",
         *,
         registry: dict | None = None,
+        pretrained: dict[str, Any] | None = None,
+        first_query_batches: Sequence[int] = (),
         **overrides: Any,
     ):
         super().__init__(adata, registry)
@@ -198,14 +228,14 @@ class SCTAB(TrainingMixin, PredictionMixin, AttributionMixin, CheckpointMixin, B
         # Record what was resolved, so that a saved model does not follow later defaults.
         overrides = config.to_kwargs()
         self.init_params_ = self._get_init_params(locals())
-        self.preset_ = preset
-        self.module = self._module_cls(
-            build_encoder(len(self.gene_names), config),
+        self.preset_, self._network = preset, config
+        self.module = build_classifier(
+            config,
             len(self.gene_names),
             len(self.labels),
-            linear_skip=config.linear_skip,
-            encoder_weight=config.encoder_weight,
-            lambda_sparse=config.lambda_sparse,
+            [len(condition.categories) for condition in self.conditions],
+            pretrained,
+            first_query_batches,
         )
         self._model_summary_string = self._summarize(config)
 
@@ -235,6 +265,11 @@ class SCTAB(TrainingMixin, PredictionMixin, AttributionMixin, CheckpointMixin, B
         state = self.registry["field_registries"][REGISTRY_KEYS.LABELS_KEY]["state_registry"]
         mapping = np.asarray(state["categorical_mapping"]).astype(str)
         return mapping[mapping != str(state["unlabeled_category"])]
+
+    @property
+    def conditions(self) -> list[Condition]:
+        """Columns of ``adata.obs`` that the encoder is told, with the categories it knows."""
+        return registered_conditions(self.registry)
 
     @property
     def gene_names(self) -> NDArray[np.str_]:

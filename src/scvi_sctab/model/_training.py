@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from math import ceil
 from typing import Any
 
@@ -50,6 +51,10 @@ class TrainingMixin:
         The weights of the epoch with the best macro F1 on held-out cells are kept. Cells are held
         out by donor if a ``donor_key`` was set up.
 
+        A model of :meth:`load_query_data` is adapted to all cells of the query instead, by
+        self-training: the cells that it is surest of, of each predicted label, are trained on
+        with that label, in rounds. Labels that the query holds are trained on, too.
+
         Parameters
         ----------
         max_epochs
@@ -85,18 +90,52 @@ class TrainingMixin:
         # Another model may have been set up on the same AnnData since, or its counts replaced.
         self._validate_anndata()
         check_cells(self.adata, self.layer)
+        datasplitter_kwargs, plan_kwargs = datasplitter_kwargs or {}, plan_kwargs or {}
+        trainer_kwargs = {
+            "accelerator": accelerator,
+            "devices": devices,
+            "log_every_n_steps": 1,
+            **trainer_kwargs,
+        }
+        if self.surgery_ is not None:
+            if train_size or validation_size or early_stopping:
+                raise ValueError(
+                    "A query model trains on all cells of the query; none are held out for "
+                    "`train_size`, `validation_size` or `early_stopping`."
+                )
+            self._train_on_query(
+                max_epochs, batch_size, datasplitter_kwargs, plan_kwargs, trainer_kwargs
+            )
+            return
+        splitting = {
+            "train_size": train_size,
+            "validation_size": validation_size,
+            "batch_size": batch_size,
+            "shuffle_set_split": shuffle_set_split,
+            **datasplitter_kwargs,
+        }
+        self._train_on_reference(
+            max_epochs, early_stopping, splitting, plan_kwargs, trainer_kwargs
+        )
+
+    def _train_on_reference(
+        self,
+        max_epochs: int | None,
+        early_stopping: bool | None,
+        splitting: dict[str, Any],
+        plan_kwargs: dict[str, Any],
+        trainer_kwargs: dict[str, Any],
+    ) -> None:
+        """Train all there is, on labelled cells of a training set."""
         defaults = PRESETS[self.preset_].train
+        validation_size = splitting["validation_size"]
+        splitting["train_size"] = _train_size(
+            splitting["train_size"], validation_size, defaults.train_size
+        )
+        if splitting["batch_size"] is None:
+            splitting["batch_size"] = defaults.batch_size
         splitter = self._data_splitter_cls(
-            self.adata_manager,
-            len(self.labels),
-            **{
-                "train_size": _train_size(train_size, validation_size, defaults.train_size),
-                "validation_size": validation_size,
-                "batch_size": defaults.batch_size if batch_size is None else batch_size,
-                "shuffle_set_split": shuffle_set_split,
-                "seed": _seed(),
-                **(datasplitter_kwargs or {}),
-            },
+            self.adata_manager, len(self.labels), **{"seed": _seed(), **splitting}
         )
         if max_epochs is None:
             max_epochs = defaults.n_epochs(len(splitter.train_dataloader()))
@@ -106,15 +145,27 @@ class TrainingMixin:
             raise ValueError("early_stopping needs held-out cells: give a train_size below 1.")
         # Loading and predicting leave the module in eval mode, in which Lightning would train it.
         self.module.train()
-        self._train_runner_cls(
-            self,
-            training_plan=self._make_plan(splitter, plan_kwargs or {}),
-            data_splitter=splitter,
-            max_epochs=max_epochs,
-            accelerator=accelerator,
-            devices=devices,
-            **{"log_every_n_steps": 1, **trainer_kwargs},
-        )()
+        self._fit(self._make_plan(splitter, plan_kwargs), splitter, max_epochs, trainer_kwargs)
+        self._describe_reference()
+
+    def _fit(
+        self,
+        plan: ClassifierTrainingPlan,
+        splitter: LabeledDataSplitter,
+        max_epochs: int,
+        trainer_kwargs: dict[str, Any],
+    ) -> None:
+        """Run the trainer."""
+        with warnings.catch_warnings():
+            # Frozen encoders and queries mean to be.
+            warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode")
+            self._train_runner_cls(
+                self,
+                training_plan=plan,
+                data_splitter=splitter,
+                max_epochs=max_epochs,
+                **trainer_kwargs,
+            )()
 
     def _make_plan(
         self, splitter: LabeledDataSplitter, plan_kwargs: dict[str, Any]

@@ -1,6 +1,17 @@
 """The module that the training plan trains."""
 
+from scvi_sctab.module._build import build_classifier, build_encoder, build_reconstruction
 from scvi_sctab.module._classifier import CellTypeClassifier
-from scvi_sctab.module._encoders import build_encoder
+from scvi_sctab.module._latent_classifier import LatentClassifier
+from scvi_sctab.module._latent_space import VAELatentSpace
+from scvi_sctab.module._reconstruction import MaskedReconstruction
 
-__all__ = ["CellTypeClassifier", "build_encoder"]
+__all__ = [
+    "CellTypeClassifier",
+    "LatentClassifier",
+    "MaskedReconstruction",
+    "VAELatentSpace",
+    "build_classifier",
+    "build_encoder",
+    "build_reconstruction",
+]

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
 from scvi import REGISTRY_KEYS
 from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
 from torch import Tensor, nn
 
+from scvi_sctab._constants import CONDITIONS_KEY
+from scvi_sctab.module._query_paths import QueryPaths
 from scvi_sctab.nn import (
     UNLABELED_CODE,
+    BatchEmbedding,
     GeneLinear,
+    NewEntries,
+    append_entries,
     label_head,
     normalize_counts,
     weighted_cross_entropy,
@@ -19,6 +25,7 @@ from scvi_sctab.nn import (
 
 if TYPE_CHECKING:
     from scvi_sctab._types import Encoder
+    from scvi_sctab.module._reconstruction import MaskedReconstruction
     from scvi_sctab.nn import CSR, Reduction
 
     Cells = Tensor | CSR
@@ -27,22 +34,31 @@ if TYPE_CHECKING:
 class CellTypeClassifier(BaseModuleClass):
     r"""Cell types from raw counts: normalise, encode, classify.
 
-    With :math:`c` the counts of a cell, :math:`z` the encoder and :math:`\ell` the logits,
+    With :math:`c` the counts of a cell, :math:`e` the embedding of its batch, :math:`z` the encoder
+    and :math:`\ell` the logits,
 
     .. math:: x = \log(1 + 10^4 c / \textstyle\sum_g c_g), \qquad
-              \ell = W_s\, x + b + a\, W_d\, z(x),
+              \ell = W_s\, x + b + a\, W_d\, z(x, e),
 
-    where the linear path :math:`W_s x + b` is there only if ``linear_skip``. Without it, and with
+    where the linear path :math:`W_s x + b` is there only if ``linear_skip``; a query that was
+    mapped onto the model adds a linear path for its own cells. Without it, and with
     a TabNet encoder, state-dict keys are those of the published scTab checkpoints.
 
     Parameters
     ----------
     encoder
         Embeds log-normalised expression.
-    n_genes
-        Number of genes.
+    n_input
+        Number of genes, or width of what the encoder reads in their place.
     n_labels
         Number of labels.
+    n_categories
+        Number of categories of the batch and of each other covariate that the encoder is told;
+        none makes the plain scTab.
+    batch_dropout
+        Share of cells in training whose batch and covariates are withheld from the encoder.
+    first_query_batches
+        See :class:`QueryPaths`; none before surgery.
     linear_skip
         Whether a linear path leads from genes to logits, beside the encoder. NOTE[DIFF] scTab has
         none. Both paths then learn the whole task, each by its own loss: a common loss leaves to
@@ -51,60 +67,147 @@ class CellTypeClassifier(BaseModuleClass):
         :math:`a`, share of the encoder in the logits beside a linear path.
     lambda_sparse
         Weight of the entropy of the attention in the loss.
+    reconstruction
+        What hides genes and reconstructs them, if anything.
+    reconstruction_weight
+        Weight of the loss that needs no labels.
 
     Notes
     -----
-    - input: raw counts ``(n_cells, n_genes)`` over the model's genes, dense or sparse.
+    - input: raw counts ``(n_cells, n_genes)`` over the model's genes, dense or sparse, and codes
+      of batch and covariates ``(n_cells, len(n_categories))``, -1 where unknown.
     - output: logits ``(n_cells, n_labels)``.
     """
 
     def __init__(
         self,
         encoder: Encoder,
-        n_genes: int,
+        n_input: int,
         n_labels: int,
         *,
+        n_categories: Sequence[int] = (),
+        batch_dropout: float = 0.5,
+        first_query_batches: Sequence[int] = (),
         linear_skip: bool = False,
         encoder_weight: float = 1.0,
         lambda_sparse: float = 0.0,
+        reconstruction: MaskedReconstruction | None = None,
+        reconstruction_weight: float = 0.0,
     ):
         super().__init__()
         self.n_labels = n_labels
         self.encoder_weight = encoder_weight
         self.lambda_sparse = lambda_sparse
+        self.reconstruction_weight = reconstruction_weight
         self.encoder = encoder
+        self.reconstruction = reconstruction
+        self.batch_embedding = (
+            BatchEmbedding(n_categories, encoder.n_condition, batch_dropout)
+            if n_categories
+            else None
+        )
         self.final_mapping = label_head(encoder.n_output, n_labels)
-        self.linear_skip = GeneLinear(n_genes, n_labels) if linear_skip else None
+        self.linear_skip = GeneLinear(n_input, n_labels) if linear_skip else None
         if self.linear_skip is not None:
             nn.init.zeros_(self.linear_skip.weight)
             nn.init.zeros_(self.linear_skip.bias)
+        self.query_paths = (
+            QueryPaths(n_input, n_labels, first_query_batches) if first_query_batches else None
+        )
 
     def _get_inference_input(
         self, tensors: dict[str, Tensor], transform: Callable[[Cells], Cells] | None = None
-    ) -> dict[str, Cells]:
+    ) -> dict[str, Any]:
         """Normalise counts; ``transform`` is what training does to the result."""
         x = normalize_counts(tensors[REGISTRY_KEYS.X_KEY])
-        return {"x": x if transform is None else transform(x)}
+        conditions = tensors.get(CONDITIONS_KEY)
+        return {"x": x if transform is None else transform(x), "conditions": conditions}
 
     @auto_move_data
-    def inference(self, x: Cells) -> dict[str, Any]:
-        """Embed log-normalised expression."""
-        embedding, mask_loss = self.encoder(x)
-        return {"x": x, "z": embedding, "mask_loss": mask_loss}
+    def inference(self, x: Cells, conditions: Tensor | None = None) -> dict[str, Any]:
+        """Embed log-normalised expression; without ``conditions`` the batch is unknown."""
+        condition = self.condition(conditions)
+        embedding, mask_loss = self.encoder(x, condition)
+        outputs = {"x": x, "z": embedding, "mask_loss": mask_loss}
+        if self.reconstruction is not None and torch.is_grad_enabled():
+            outputs["unsupervised_loss"] = self.reconstruction(
+                self.encoder, x, condition, conditions
+            )
+        return outputs
+
+    @property
+    def needs_batch(self) -> bool:
+        """Whether it cannot do without the batch of a cell."""
+        return False
+
+    def grow_from(
+        self, state: dict[str, Tensor], n_categories: Sequence[int]
+    ) -> dict[str, NewEntries | None]:
+        """Take over the weights of a smaller classifier, with fewer labels, batches or queries.
+
+        Labels that it lacks start at the mean of those that it has: the mean of some logits is
+        never above their maximum, so that no cell is given a label that is yet to be learnt.
+        Batches start as unknown ones, in a latent space as the mean of the known ones.
+
+        Parameters
+        ----------
+        state
+            Its state dict.
+        n_categories
+            Its numbers of categories.
+
+        Returns
+        -------
+        Parameters with new entries; ``None`` where all of them are new.
+        """
+        own = self.state_dict()
+        grown: dict[str, NewEntries | None] = dict.fromkeys(own.keys() - state.keys())
+        for name, old in state.items():
+            old = old.to(own[name].device)
+            if old.shape != own[name].shape:
+                old, grown[name] = self._grow(name, old, own[name], n_categories)
+            with torch.no_grad():
+                own[name].copy_(old)
+        parameters = dict(self.named_parameters())
+        return {name: entries for name, entries in grown.items() if name in parameters}
+
+    def _grow(
+        self, name: str, old: Tensor, new: Tensor, n_categories: Sequence[int]
+    ) -> tuple[Tensor, NewEntries]:
+        """Lengthen one tensor."""
+        longer, entries = append_entries(old, len(new))
+        if "batch_embedding." in name:
+            longer[entries.positions] = 0
+        return longer, entries
+
+    def condition(self, conditions: Tensor | None) -> Tensor | None:
+        """Embed codes of batch and covariates, ``(n_cells, n_conditions)``."""
+        if self.batch_embedding is None or conditions is None:
+            return None
+        return self.batch_embedding(conditions)
 
     def _get_generative_input(
         self, tensors: dict[str, Tensor], inference_outputs: dict[str, Any]
     ) -> dict[str, Any]:
-        return {"x": inference_outputs["x"], "z": inference_outputs["z"]}
+        conditions = tensors.get(CONDITIONS_KEY)
+        return {"x": inference_outputs["x"], "z": inference_outputs["z"], "conditions": conditions}
 
     @auto_move_data
-    def generative(self, x: Cells, z: Tensor) -> dict[str, Any]:
-        """Classify embedded cells; ``paths`` are the logits that have a loss each."""
+    def generative(self, x: Cells, z: Tensor, conditions: Tensor | None = None) -> dict[str, Any]:
+        """Classify embedded cells.
+
+        ``paths`` are the logits that have a loss each, the linear path first;
+        ``reference_logits`` are those without what a query adds.
+        """
         deep = self.final_mapping(z)
-        if self.linear_skip is None:
-            return {"logits": deep, "paths": [deep]}
-        linear = self.linear_skip(x)
-        return {"logits": linear + self.encoder_weight * deep, "paths": [linear, deep]}
+        linear = None if self.linear_skip is None else self.linear_skip(x)
+        paths = [deep] if linear is None else [linear, deep]
+        logits = deep if linear is None else linear + self.encoder_weight * deep
+        if self.query_paths is None or conditions is None:
+            return {"logits": logits, "paths": paths, "reference_logits": logits}
+        shift = self.query_paths(x, conditions)
+        paths[0] = paths[0] + shift
+        return {"logits": logits + shift, "paths": paths, "reference_logits": logits}
 
     def loss(
         self,
@@ -119,6 +222,8 @@ class CellTypeClassifier(BaseModuleClass):
         # The host codes cells without a label after all labels.
         labels = labels.masked_fill(labels >= self.n_labels, UNLABELED_CODE)
         loss = -self.lambda_sparse * inference_outputs["mask_loss"]
+        if "unsupervised_loss" in inference_outputs:
+            loss = loss + self.reconstruction_weight * inference_outputs["unsupervised_loss"]
         for logits in generative_outputs["paths"]:
             loss = loss + weighted_cross_entropy(logits, labels, class_weights, reduction)
         return LossOutput(

@@ -43,7 +43,8 @@ class MLPEncoder(nn.Module):
 
     Notes
     -----
-    - input: ``(n_cells, input_dim)``, log-normalised expression.
+    - input: ``(n_cells, input_dim)``, log-normalised expression; optionally a condition
+      ``(n_cells, n_output)``, added to what the first linear layer returns.
     - output: :class:`~scvi_sctab.nn.EncoderOutput` with an embedding ``(n_cells, n_output)``.
 
     Examples
@@ -57,7 +58,7 @@ class MLPEncoder(nn.Module):
         self, input_dim: int, n_output: int = 128, n_layers: int = 8, dropout: float = 0.1
     ):
         super().__init__()
-        self.n_output = n_output
+        self.n_output = self.n_condition = n_output
         widths = [input_dim] + [n_output] * n_layers
         self.layers = nn.Sequential(
             *(
@@ -71,9 +72,12 @@ class MLPEncoder(nn.Module):
             )
         )
 
-    def forward(self, x: Tensor | CSR) -> EncoderOutput:
+    def forward(self, x: Tensor | CSR, condition: Tensor | None = None) -> EncoderOutput:
         """Embed cells."""
-        embedding = self.layers(x)
+        linear, *layers = [part for layer in self.layers for part in layer.children()]
+        embedding = linear(x) if condition is None else linear(x) + condition
+        for layer in layers:
+            embedding = layer(embedding)
         return EncoderOutput(embedding, embedding.new_zeros(()))
 
 
@@ -89,7 +93,8 @@ class LinearEncoder(nn.Module):
 
     Notes
     -----
-    - input: ``(n_cells, input_dim)``, log-normalised expression.
+    - input: ``(n_cells, input_dim)``, log-normalised expression; optionally a condition
+      ``(n_cells, n_output)``, added to what the first linear layer returns.
     - output: :class:`~scvi_sctab.nn.EncoderOutput` with an embedding ``(n_cells, n_output)``.
 
     Examples
@@ -101,10 +106,12 @@ class LinearEncoder(nn.Module):
 
     def __init__(self, input_dim: int, n_output: int = 128):
         super().__init__()
-        self.n_output = n_output
+        self.n_output = self.n_condition = n_output
         self.linear = GeneLinear(input_dim, n_output)
 
-    def forward(self, x: Tensor | CSR) -> EncoderOutput:
+    def forward(self, x: Tensor | CSR, condition: Tensor | None = None) -> EncoderOutput:
         """Embed cells."""
         embedding = self.linear(x)
+        if condition is not None:
+            embedding = embedding + condition
         return EncoderOutput(embedding, embedding.new_zeros(()))

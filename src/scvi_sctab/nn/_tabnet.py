@@ -51,7 +51,8 @@ class TabNetEncoder(nn.Module):
 
     Notes
     -----
-    - input: ``(n_cells, input_dim)``, log-normalised expression.
+    - input: ``(n_cells, input_dim)``, log-normalised expression; optionally a condition
+      ``(n_cells, n_condition)``, added before the first norm of every stack of gated layers.
     - output: :class:`~scvi_sctab.nn.EncoderOutput` with an embedding ``(n_cells, n_d)``.
     - NOTE[DIFF] The shared layers are initialised once; the original draws them again for every
       step and keeps the last draw, which has the same distribution.
@@ -113,41 +114,48 @@ class TabNetEncoder(nn.Module):
         """Width of the embedding."""
         return self.n_d
 
-    def _steps(self, x: Tensor | CSR) -> Sequence[tuple[Tensor | CSR, Tensor]]:
+    @property
+    def n_condition(self) -> int:
+        """Width of a condition."""
+        return 2 * (self.n_d + self.n_a)
+
+    def _steps(
+        self, x: Tensor | CSR, condition: Tensor | None = None
+    ) -> Sequence[tuple[Tensor | CSR, Tensor]]:
         """Each step's mask ``(n_cells, n_genes)`` and embedding ``(n_cells, n_d)``."""
         if isinstance(x, Tensor):
-            return list(self._dense_steps(x))
+            return list(self._dense_steps(x, condition))
         if len(self.att_transformers) == 1:
-            return [self._sparse_step(x)]
+            return [self._sparse_step(x, condition)]
         # What earlier masks leave over for the next has no zeros to skip.
-        return list(self._dense_steps(x.to_dense()))
+        return list(self._dense_steps(x.to_dense(), condition))
 
     # Numba has compiled it, in the precision of the weights.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     @torch.autocast("cpu", enabled=False)  # type: ignore[untyped-decorator]
-    def _sparse_step(self, cells: CSR) -> tuple[CSR, Tensor]:
+    def _sparse_step(self, cells: CSR, condition: Tensor | None) -> tuple[CSR, Tensor]:
         """One step of attention, on the nonzeros of the cells and of the mask alone."""
         x = normalize_rows(self.initial_bn, cells)
-        attention = self.initial_splitter(x)[:, self.n_d :]
+        attention = self.initial_splitter(x, condition)[:, self.n_d :]
         (attend,), (transform,) = self.att_transformers, self.feat_transformers
         mask = attend.first_mask(attention)  # type: ignore[operator]
-        hidden = transform(mask_rows(mask, x))
+        hidden = transform(mask_rows(mask, x), condition)
         return mask, hidden[:, : self.n_d].relu()
 
-    def _dense_steps(self, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    def _dense_steps(self, x: Tensor, condition: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
         x = self.initial_bn(x)
         prior: Tensor | float = 1.0
-        attention = self.initial_splitter(x)[:, self.n_d :]
+        attention = self.initial_splitter(x, condition)[:, self.n_d :]
         for attend, transform in zip(self.att_transformers, self.feat_transformers, strict=True):
             mask = attend(prior, attention)
             prior = (self.gamma - mask) * prior
-            hidden = transform(mask * x)
+            hidden = transform(mask * x, condition)
             yield mask, hidden[:, : self.n_d].relu()
             attention = hidden[:, self.n_d :]
 
-    def forward(self, x: Tensor | CSR) -> EncoderOutput:
+    def forward(self, x: Tensor | CSR, condition: Tensor | None = None) -> EncoderOutput:
         """Embed cells; the mask loss is the negative entropy of the masks, mean over steps."""
-        steps = self._steps(x)
+        steps = self._steps(x, condition)
         mask_losses = torch.stack([self._negative_entropy(mask) for mask, _ in steps])
         embedding = torch.stack([step for _, step in steps]).sum(dim=0)
         return EncoderOutput(embedding, mask_losses.mean())
@@ -160,23 +168,25 @@ class TabNetEncoder(nn.Module):
         values = values.float() if values.element_size() < 4 else values
         return (values * (values + self.epsilon).log()).sum() / n_cells
 
-    def attention(self, x: Tensor | CSR) -> Tensor | CSR:
+    def attention(self, x: Tensor | CSR, condition: Tensor | None = None) -> Tensor | CSR:
         """Attention of each cell to each gene: masks weighted by how much a step contributes.
 
         Parameters
         ----------
         x
             Log-normalised expression, ``(n_cells, n_genes)``.
+        condition
+            Added before the first norm, ``(n_cells, n_condition)``.
 
         Returns
         -------
         Non-negative weights, ``(n_cells, n_genes)``; not normalised over genes.
         """
         if isinstance(x, CSR) and len(self.att_transformers) == 1:
-            sparse_mask, step = self._sparse_step(x)
+            sparse_mask, step = self._sparse_step(x, condition)
             weights = step.sum(dim=1).repeat_interleave(sparse_mask.indptr.diff())
             return sparse_mask._replace(values=sparse_mask.values * weights)
-        steps = self._dense_steps(x.to_dense() if isinstance(x, CSR) else x)
+        steps = self._dense_steps(x.to_dense() if isinstance(x, CSR) else x, condition)
         weighted = [mask * step.sum(dim=1, keepdim=True) for mask, step in steps]
         return torch.stack(weighted).sum(dim=0)
 

@@ -65,7 +65,8 @@ class GLULayer(nn.Module):
 
     Notes
     -----
-    - input: ``(n_cells, n_input)``; output: ``(n_cells, n_output)``.
+    - input: ``(n_cells, n_input)`` and optionally a condition ``(n_cells, 2 * n_output)``, added
+      before the norm; output: ``(n_cells, n_output)``.
     """
 
     def __init__(self, fc: nn.Linear, virtual_batch_size: int, momentum: float):
@@ -73,9 +74,10 @@ class GLULayer(nn.Module):
         self.fc = fc
         self.bn = GhostBatchNorm(fc.out_features, virtual_batch_size, momentum)
 
-    def forward(self, x: Cells) -> Tensor:
+    def forward(self, x: Cells, condition: Tensor | None = None) -> Tensor:
         """Transform ``x``."""
-        return nn.functional.glu(self.bn(self.fc(x)))
+        hidden = self.fc(x)
+        return nn.functional.glu(self.bn(hidden if condition is None else hidden + condition))
 
 
 class GLUBlock(nn.Module):
@@ -94,7 +96,8 @@ class GLUBlock(nn.Module):
 
     Notes
     -----
-    - input: ``(n_cells, n_input)``; output: ``(n_cells, n_hidden)``.
+    - input: ``(n_cells, n_input)`` and optionally a condition ``(n_cells, 2 * n_hidden)`` for the
+      first layer; output: ``(n_cells, n_hidden)``.
     """
 
     def __init__(
@@ -115,10 +118,12 @@ class GLUBlock(nn.Module):
             for layer in layers
         )
 
-    def forward(self, x: Cells) -> Tensor:
+    def forward(self, x: Cells, condition: Tensor | None = None) -> Tensor:
         """Transform ``x``."""
         first, *others = self.glu_layers
-        hidden: Tensor = first(x) if self.first else (x + first(x)) * _RESIDUAL_SCALE
+        hidden: Tensor = first(x, condition)
+        if not self.first:
+            hidden = (hidden + x) * _RESIDUAL_SCALE  # type: ignore[operator]
         for layer in others:
             hidden = (hidden + layer(hidden)) * _RESIDUAL_SCALE
         return hidden
@@ -129,7 +134,8 @@ class FeatureTransformer(nn.Module):
 
     Notes
     -----
-    - input: ``(n_cells, n_genes)``; output: ``(n_cells, n_d + n_a)``.
+    - input: ``(n_cells, n_genes)`` and optionally a condition for the first layer, of twice the
+      width of the output; output: ``(n_cells, n_d + n_a)``.
     """
 
     def __init__(self, shared: nn.Module, specifics: nn.Module):
@@ -137,9 +143,14 @@ class FeatureTransformer(nn.Module):
         self.shared = shared
         self.specifics = specifics
 
-    def forward(self, x: Cells) -> Tensor:
+    def forward(self, x: Cells, condition: Tensor | None = None) -> Tensor:
         """Transform ``x``."""
-        return self.specifics(self.shared(x))
+        blocks = [b for b in (self.shared, self.specifics) if not isinstance(b, nn.Identity)]
+        first, *others = blocks
+        hidden: Tensor = first(x, condition)
+        for block in others:
+            hidden = block(hidden)
+        return hidden
 
 
 class AttentiveTransformer(nn.Module):

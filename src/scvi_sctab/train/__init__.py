@@ -1,6 +1,17 @@
-"""The training plan and its callbacks."""
+"""The training plan and its callbacks, and the self-training of a query."""
 
 from scvi_sctab.train._callbacks import RestoreBestWeights
 from scvi_sctab.train._plan import ClassifierTrainingPlan
+from scvi_sctab.train._query_path import QueryCells, QueryFit, diversity, fit_query_path
+from scvi_sctab.train._self_training import SelfTraining, select_confident
 
-__all__ = ["ClassifierTrainingPlan", "RestoreBestWeights"]
+__all__ = [
+    "ClassifierTrainingPlan",
+    "QueryCells",
+    "QueryFit",
+    "RestoreBestWeights",
+    "SelfTraining",
+    "diversity",
+    "fit_query_path",
+    "select_confident",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as pl
 import torch
@@ -59,6 +59,9 @@ class ClassifierTrainingPlan(pl.LightningModule):
         Largest norm of the gradient of what AdamW trains.
     reduction
         How the loss of a batch is averaged, see :func:`~scvi_sctab.nn.weighted_cross_entropy`.
+    frozen_statistics
+        Whether the module is trained as it is evaluated: with the running statistics of batch
+        norm, which stay, and without dropout.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class ClassifierTrainingPlan(pl.LightningModule):
         warmup: float,
         gradient_clip_norm: float,
         reduction: Reduction,
+        frozen_statistics: bool,
     ):
         super().__init__()
         self.module = module
@@ -92,6 +96,7 @@ class ClassifierTrainingPlan(pl.LightningModule):
         self.skip_weight_decay = skip_weight_decay
         self.schedule, self.lr_decay, self.warmup = schedule, lr_decay, warmup
         self.reduction = reduction
+        self.frozen_statistics = frozen_statistics
         self.gradient_clip_norm = gradient_clip_norm
         self._losses: list[Tensor] = []
         self._dense_vectors: Tensor | None = None
@@ -154,6 +159,7 @@ class ClassifierTrainingPlan(pl.LightningModule):
     def on_train_epoch_start(self) -> None:
         """Forget the losses of an epoch that was broken off."""
         self._losses.clear()
+        self.module.train(not self.frozen_statistics)
 
     def on_train_epoch_end(self) -> None:
         """Log an epoch that ended early; lower the learning rate where it goes by epochs."""
@@ -182,14 +188,13 @@ class ClassifierTrainingPlan(pl.LightningModule):
         """AdamW for the encoder and its head, SGD for the linear path, each with its schedule."""
         fused = self.device.type in _FUSED
         optimizers: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(
-                self._deep_parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=fused
-            )
+            torch.optim.AdamW(self._deep_groups(), lr=self.lr, fused=fused)
         ]
-        if self.module.linear_skip is not None:
+        skip = self._skip_parameters()
+        if skip:
             optimizers.append(
                 torch.optim.SGD(
-                    self.module.linear_skip.parameters(),
+                    skip,
                     lr=self.skip_lr,
                     momentum=self.skip_momentum,
                     weight_decay=self.skip_weight_decay,
@@ -198,10 +203,26 @@ class ClassifierTrainingPlan(pl.LightningModule):
             )
         return optimizers, [self._scheduler(optimizer) for optimizer in optimizers]
 
-    def _deep_parameters(self) -> list[Parameter]:
-        """Parameters of the encoder and its head."""
+    def _deep_groups(self) -> list[dict[str, Any]]:
+        """Parameters that AdamW trains; only those of the encoder and its head decay."""
         modules = (self.module.encoder, self.module.final_mapping)
-        return [p for module in modules for p in module.parameters() if p.requires_grad]
+        decaying = {id(p) for module in modules for p in module.parameters()}
+        deep = self._deep_parameters()
+        groups = [
+            {"params": [p for p in deep if id(p) in decaying], "weight_decay": self.weight_decay},
+            {"params": [p for p in deep if id(p) not in decaying], "weight_decay": 0.0},
+        ]
+        return [group for group in groups if group["params"]]
+
+    def _deep_parameters(self) -> list[Parameter]:
+        """Parameters of all but the linear paths."""
+        skip = {id(p) for p in self._skip_parameters()}
+        return [p for p in self.module.parameters() if p.requires_grad and id(p) not in skip]
+
+    def _skip_parameters(self) -> list[Parameter]:
+        """Parameters of the linear paths."""
+        paths = (self.module.linear_skip, self.module.query_paths)
+        return [p for m in paths if m is not None for p in m.parameters() if p.requires_grad]
 
     def _scheduler(self, optimizer: torch.optim.Optimizer) -> LRScheduler:
         if self.schedule == "step":

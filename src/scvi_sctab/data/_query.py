@@ -1,0 +1,216 @@
+"""A query, brought to the genes, batches and labels of a model."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scipy import sparse
+from scvi import REGISTRY_KEYS
+
+from scvi_sctab._constants import DONOR_KEY, MIN_CELLS_PER_LABEL
+from scvi_sctab.data._counts import describe_empty_cells, empty_cells
+from scvi_sctab.data._csr import move_columns
+from scvi_sctab.data._genes import GeneAlignment, align_genes
+from scvi_sctab.data._messages import list_names
+from scvi_sctab.data._obs import get_column
+from scvi_sctab.data._reader import get_matrix, read_counts, row_readable, take_rows
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def prepare_query(adata: AnnData, gene_names: Sequence[str]) -> AnnData:
+    """Reorder the genes of a query to those of a model; missing ones are 0, others are dropped.
+
+    Parameters
+    ----------
+    adata
+        In memory or backed; it is left as it is.
+    gene_names
+        The model's genes.
+
+    Returns
+    -------
+    ``(n_cells, n_genes)``; ``X`` and every layer are CSR with the type of their values, whatever
+    they are called; ``obs``, ``obsm``, ``obsp`` and ``uns`` are those of ``adata``; ``var`` has its
+    columns, with missing values for missing genes.
+
+    Raises
+    ------
+    GeneMismatchError
+        As :func:`align_genes`.
+    """
+    alignment = align_genes(gene_names, adata.var)
+    genes = pd.Index(gene_names, dtype=object)
+    present = alignment.target >= 0
+    var = adata.var.loc[present].set_axis(genes[alignment.target[present]], axis=0).reindex(genes)
+    names = [name for name in adata.layers if name is not None]
+    return AnnData(
+        None if adata.X is None else _align(adata.X, alignment),
+        obs=adata.obs.copy(),
+        var=var,
+        obsm=dict(adata.obsm),
+        obsp=dict(adata.obsp),
+        uns=dict(adata.uns),
+        layers={name: _align(adata.layers[name], alignment) for name in names},
+    )
+
+
+def _align(matrix: Any, alignment: GeneAlignment) -> sparse.csr_matrix:
+    rows = take_rows(row_readable(matrix, "matrix"), slice(None))
+    return move_columns(rows, alignment.target, alignment.n_genes)
+
+
+def query_cells(adata: AnnData, layer: str | None, gene_names: Sequence[str]) -> AnnData:
+    """Check the counts of a query and bring them to the genes of a model.
+
+    Parameters
+    ----------
+    adata
+        In memory or backed; it is left as it is.
+    layer
+        Layer with the counts; ``None`` is ``X``.
+    gene_names
+        The model's genes.
+
+    Returns
+    -------
+    AnnData of its own, in memory, with counts as CSR in the same layer. Where the genes are the
+    model's already, the counts are those of ``adata`` and not copied.
+
+    Raises
+    ------
+    ValueError
+        If there are no cells, a value is not a count, or cells are empty; or as
+        :func:`align_genes`.
+    """
+    if not adata.n_obs:
+        raise ValueError("The query has no cells.")
+    alignment = align_genes(gene_names, adata.var)
+    blocks, start, empty = [], 0, []
+    for block in read_counts(adata, layer, alignment=alignment):
+        empty.extend(adata.obs_names[start + empty_cells(block)])
+        start += block.shape[0]
+        blocks.append(block)
+    if empty:
+        raise ValueError(describe_empty_cells(empty, adata.n_obs))
+    matrix = get_matrix(adata, layer)
+    if not (alignment.is_identity and isinstance(matrix, sparse.csr_matrix)):
+        matrix = sparse.vstack(blocks, format="csr")
+    var = pd.DataFrame(index=pd.Index(gene_names, dtype=object))
+    counts = AnnData(matrix, adata.obs.copy(), var)
+    if layer is not None:
+        counts.layers[layer] = counts.X
+        counts.X = None
+    return counts
+
+
+def query_labels(
+    obs: pd.DataFrame, labels_key: str, unlabeled_category: str, known: Sequence[str]
+) -> tuple[NDArray[np.object_], list[str]]:
+    """Labels of a query, which may have none, some, or such as the model does not know.
+
+    Parameters
+    ----------
+    obs
+        ``adata.obs``; the column of labels may be missing, and so may its values.
+    labels_key, unlabeled_category
+        Column of labels, and the label of cells without one.
+    known
+        The model's labels.
+
+    Returns
+    -------
+    A label per cell, and the labels that the model does not know.
+
+    Raises
+    ------
+    ValueError
+        If a new label has fewer than ``MIN_CELLS_PER_LABEL`` cells.
+
+    Warns
+    -----
+    UserWarning
+        If there are new labels.
+    """
+    if labels_key not in obs:
+        return np.full(len(obs), unlabeled_category, dtype=object), []
+    values = obs[labels_key].astype(object)
+    labels = values.where(values.notna(), unlabeled_category).astype(str)
+    n_cells = labels.value_counts()
+    new = sorted(set(n_cells.index) - set(known) - {str(unlabeled_category)})
+    rare = [label for label in new if n_cells[label] < MIN_CELLS_PER_LABEL]
+    if rare:
+        raise ValueError(
+            f"New labels with fewer than {MIN_CELLS_PER_LABEL} cells cannot be learnt: "
+            f"{list_names(rare)}. Drop the cells, or set their label to {unlabeled_category!r}."
+        )
+    if new:
+        warnings.warn(
+            f"query.obs[{labels_key!r}] holds labels that the reference does not know: "
+            f"{list_names(new)}. The model grows by them. If they are other names of the "
+            f"reference's types, {list_names(known)}, rename them; if they are not to be learnt, "
+            "drop the column.",
+            UserWarning,
+            stacklevel=3,
+        )
+    return labels.to_numpy(dtype=object), new
+
+
+def query_registry(
+    registry: dict[str, Any], obs: pd.DataFrame, new_labels: Sequence[str]
+) -> dict[str, Any]:
+    """Registry that a query is set up by: with its new labels, without a donor that it lacks.
+
+    Parameters
+    ----------
+    registry
+        Registry of the reference; it is left as it is.
+    obs
+        ``adata.obs`` of the query.
+    new_labels
+        Labels that the reference does not know.
+    """
+    registry = deepcopy(registry)
+    setup, fields = registry["setup_args"], registry["field_registries"]
+    if setup.get("donor_key") is not None and setup["donor_key"] not in obs:
+        setup["donor_key"] = None
+        fields.pop(DONOR_KEY, None)
+    state = fields[REGISTRY_KEYS.LABELS_KEY]["state_registry"]
+    unlabeled = str(state["unlabeled_category"])
+    known = [label for label in map(str, state["categorical_mapping"]) if label != unlabeled]
+    state["categorical_mapping"] = np.array([*known, *new_labels, unlabeled], dtype=object)
+    return registry
+
+
+def check_query_conditions(obs: pd.DataFrame, columns: dict[str, str]) -> None:
+    """Check that a query has the columns that the encoder is told.
+
+    Parameters
+    ----------
+    obs
+        ``adata.obs`` of the query.
+    columns
+        Columns and the arguments that named them.
+
+    Raises
+    ------
+    KeyError
+        If a column is missing.
+    ValueError
+        If it has missing values.
+    """
+    for key, argument in columns.items():
+        if key not in obs:
+            raise KeyError(
+                f"The reference was set up with {argument}={key!r}, which is no column of the "
+                f"query's `obs`; it has {list(obs.columns)}. Say what the cells are, e.g. "
+                f"`query.obs[{key!r}] = 'my query'`."
+            )
+        get_column(obs, key, argument)

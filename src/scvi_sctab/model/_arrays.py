@@ -1,0 +1,41 @@
+"""Cells and numbers as arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scvi import settings
+from torch import Tensor
+
+from scvi_sctab.nn import CSR
+
+
+def to_scipy(x: Tensor | CSR) -> sparse.csr_matrix:
+    """Turn rows, stored densely or sparsely, into CSR in memory.
+
+    Parameters
+    ----------
+    x
+        ``(n_rows, n_columns)``, on any device.
+    """
+    if isinstance(x, CSR):
+        indptr, columns, values = x.numpy()
+        return sparse.csr_matrix((values, columns, indptr), shape=(x.n_rows, x.n_columns))
+    return sparse.csr_matrix(x.detach().cpu().numpy())
+
+
+def sample_cells(cells: NDArray[np.intp], size: int) -> NDArray[np.intp]:
+    """Draw cells by the seed of scvi-tools, in their order; all if there are no more.
+
+    Parameters
+    ----------
+    cells
+        Positions.
+    size
+        How many to draw.
+    """
+    if len(cells) <= size:
+        return cells
+    rng = np.random.default_rng(0 if settings.seed is None else settings.seed)
+    return np.sort(rng.choice(cells, size, replace=False))

@@ -1,0 +1,370 @@
+"""Map a query onto a reference by architecture surgery."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from scvi.model._utils import parse_device_args
+
+from scvi_sctab._constants import QUERY_POLICIES
+from scvi_sctab.data import (
+    Condition,
+    check_query_conditions,
+    list_names,
+    prepare_query,
+    query_cells,
+    query_labels,
+    query_registry,
+    registered_conditions,
+    strip_versions,
+)
+from scvi_sctab.model._surgery_report import SurgeryReport
+from scvi_sctab.nn import NewEntries, matches, n_trained
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from mudata import MuData
+
+# A child of the host's logger, so that `scvi.settings.verbosity` governs it.
+logger = logging.getLogger("scvi.sctab")
+
+
+class SurgeryMixin:
+    """Architecture surgery :cite:p:`Lotfollahi22`: a query's own parameters beside frozen ones."""
+
+    # Set by `load_query_data`: what `SurgeryReport` is made of, as plain values that are saved.
+    surgery_: dict[str, Any] | None = None
+
+    @classmethod
+    def load_query_data(
+        cls,
+        adata: AnnData | None = None,
+        reference_model: Any = None,
+        registry: dict[str, Any] | None = None,
+        policy: str | Sequence[str] = "batch",
+        *,
+        accelerator: str = "auto",
+        device: int | str = "auto",
+        allow_pickle: bool = False,
+    ) -> Any:
+        """Make a model for a query, of other batches than the reference, from a trained one.
+
+        The model predicts at once as the reference does for cells of an unknown batch.
+        :meth:`train` then adapts it to the query, without labels.
+
+        Parameters
+        ----------
+        adata
+            Raw counts of the query, in the layer of the reference; genes in any order. It needs
+            the columns of batch and covariates that the reference was set up with; that of
+            labels may be missing, hold some, or labels that the reference does not know, by which
+            the model grows. Nothing is written into it: the model has counts of its own,
+            ``model.adata``, which share memory if genes are the reference's already.
+        reference_model
+            A trained model, or the directory that one was saved to. A query model is one, too.
+        registry
+            Registry of the query in place of ``adata``, of a model or a data module.
+        policy
+            What training may move: ``"batch"``, only what the query's batches and new labels add,
+            so that the reference's cells keep their predictions exactly; ``"head"``, the linear
+            layers to the logits, too; ``"all"``; or patterns of names of parameters, such as
+            ``["final_mapping.*"]``, to train beside what is new. Running statistics of batch norm
+            are always kept.
+        accelerator, device
+            Where to put the model.
+        allow_pickle
+            Whether to load a reference that was saved as ``model.pt`` only, see :meth:`load`.
+
+        Returns
+        -------
+        A model of the query.
+
+        Raises
+        ------
+        KeyError
+            If the query lacks a column, or the layer.
+        TypeError
+            If ``reference_model`` is a model of another class.
+        RuntimeError
+            If the reference is not trained.
+        ValueError
+            If the policy does not exist or leaves nothing to train, a column has missing values,
+            or ``X`` does not hold raw counts or too few of the reference's genes.
+
+        Warns
+        -----
+        UserWarning
+            If there are new labels, or fewer than 80 % of the genes.
+
+        Examples
+        --------
+        >>> query_model = SCTAB.load_query_data(query, "reference_model")  # doctest: +SKIP
+        >>> query_model.train()  # doctest: +SKIP
+        >>> print(query_model.surgery_report())  # doctest: +SKIP
+        """
+        reference = cls._load_reference(reference_model, allow_pickle)
+        if adata is None:
+            if registry is None:
+                raise ValueError("Give a query: `adata=`, or the registry of one, `registry=`.")
+            query, missing = None, list[str]()
+        else:
+            query, missing = cls._set_up_query(adata, reference)
+            registry = cls._get_most_recent_anndata_manager(query).registry
+        model = cls(query, registry=registry, **cls._arguments_of_query(reference, registry))
+        n_categories = [len(condition.categories) for condition in reference.conditions]
+        new_entries = model.module.grow_from(reference.module.state_dict(), n_categories)
+        model.surgery_ = {
+            "policy": policy if isinstance(policy, str) else list(policy),
+            "new_entries": {name: new and new._asdict() for name, new in new_entries.items()},
+            "missing_genes": missing,
+            "reference_categories": {key: list(values) for key, values in reference.conditions},
+            "reference_labels": [str(label) for label in reference.labels],
+            "known_batches": _known(reference.conditions, query),
+            "training": {},
+        }
+        model._check_policy()
+        model.is_trained_ = True
+        *_, torch_device = parse_device_args(accelerator, device, return_device="torch")
+        model.to_device(torch_device)
+        model.module.eval()
+        return model
+
+    @classmethod
+    def _load_reference(cls, reference_model: Any, allow_pickle: bool) -> Any:
+        if reference_model is None:
+            raise ValueError("Give a reference: a trained model, or the path of a saved one.")
+        if isinstance(reference_model, str | os.PathLike):
+            return cls.load(reference_model, adata=False, allow_pickle=allow_pickle)
+        if type(reference_model).__name__ != cls.__name__:
+            raise TypeError(
+                f"The reference is a {type(reference_model).__name__}, not a {cls.__name__}."
+            )
+        reference_model._require_trained()
+        return reference_model
+
+    @classmethod
+    def _set_up_query(cls, adata: AnnData, reference: Any) -> tuple[AnnData, list[str]]:
+        """Set up the counts of the query; also return the genes that it lacks."""
+        setup = reference.registry["setup_args"]
+        arguments = {setup["batch_key"]: "batch_key"} if setup.get("batch_key") else {}
+        for key in setup.get("categorical_covariate_keys") or ():
+            arguments[key] = "categorical_covariate_keys"
+        check_query_conditions(adata.obs, arguments)
+        labels, new_labels = query_labels(
+            adata.obs, setup["labels_key"], setup["unlabeled_category"], reference.labels
+        )
+        query = query_cells(adata, setup["layer"], reference.gene_names)
+        query.obs[setup["labels_key"]] = pd.Categorical(labels)
+        source = query_registry(reference.registry, query.obs, new_labels)
+        with warnings.catch_warnings():
+            # Of labels and batches with few cells, which a query may well hold.
+            warnings.filterwarnings("ignore", "Category .* has fewer than 3 cells")
+            cls.setup_anndata(
+                query, source_registry=source, extend_categories=True, **source["setup_args"]
+            )
+        present = set(strip_versions(adata.var_names))
+        missing = [gene for gene in reference.gene_names if gene not in present]
+        return query, missing
+
+    @classmethod
+    def _arguments_of_query(cls, reference: Any, registry: dict[str, Any]) -> dict[str, Any]:
+        """Arguments of the reference, with the first batch of the query beside those before."""
+        parameters = reference.init_params_
+        arguments = {k: v for part in parameters["kwargs"].values() for k, v in part.items()}
+        arguments |= parameters["non_kwargs"]
+        known, conditions = reference.conditions, registered_conditions(registry)
+        if registry["setup_args"].get("batch_key") is not None:
+            n_known = len(known[0].categories)
+            if len(conditions[0].categories) > n_known:
+                arguments["first_query_batches"] = [*arguments["first_query_batches"], n_known]
+        return arguments
+
+    def _patterns(self) -> tuple[str, ...]:
+        """Patterns that the policy stands for."""
+        policy = self.surgery_["policy"]
+        return QUERY_POLICIES[policy] if isinstance(policy, str) else tuple(policy)
+
+    def _new_entries(self) -> dict[str, NewEntries | None]:
+        """Parameters that the query brought, and where in them."""
+        entries = self.surgery_["new_entries"]
+        return {name: None if new is None else NewEntries(**new) for name, new in entries.items()}
+
+    def _check_policy(self) -> None:
+        """Stop if the policy does not exist, or leaves nothing to train."""
+        policy = self.surgery_["policy"]
+        names = [name for name, _ in self.module.named_parameters()]
+        if isinstance(policy, str) and policy not in QUERY_POLICIES:
+            raise ValueError(
+                f"{policy=} is none of {', '.join(map(repr, QUERY_POLICIES))}, nor a list of "
+                "patterns of names of parameters."
+            )
+        for pattern in self._patterns():
+            if pattern != "*" and not any(matches(name, [pattern]) for name in names):
+                if not isinstance(policy, str):
+                    raise ValueError(f"No parameter fits the pattern {pattern!r}: {names}.")
+        if self._patterns() or self.surgery_["new_entries"]:
+            return
+        if not self.conditions:
+            raise ValueError(
+                "The reference was set up without `batch_key`, so that a query has nothing of its "
+                "own to train. Predict without adapting, `reference.predict(query)`; or set up "
+                "and train the reference with `batch_key=`; or train the reference's own "
+                "parameters, `policy='head'` or 'all'."
+            )
+        raise ValueError(
+            "Nothing is left to train: the reference knows every batch of the query, "
+            f"{list_names(self.conditions[0].categories)}. Predict with the reference, rename the "
+            "query's batches if they are others of the same name, or train the reference's own "
+            "parameters, `policy='head'` or 'all'."
+        )
+
+    def surgery_report(self) -> SurgeryReport:
+        """Report what the query brought, what was trained for it, and what that changed.
+
+        Returns
+        -------
+        A report with a value per field, to print as text.
+
+        Raises
+        ------
+        RuntimeError
+            If this is not a model of a query.
+        """
+        if self.surgery_ is None:
+            raise RuntimeError(
+                "This model was not made by `SCTAB.load_query_data`: there is nothing to report."
+            )
+        record = self.surgery_
+        known = record["reference_categories"]
+        of_query = dict(self.conditions)
+        return SurgeryReport(
+            policy=record["policy"],
+            n_parameters=sum(p.numel() for p in self.module.parameters()),
+            n_trained=n_trained(self.module, self._patterns(), self._new_entries()),
+            n_genes=len(self.gene_names),
+            missing_genes=list(record["missing_genes"]),
+            new_batches={key: values[len(known[key]) :] for key, values in of_query.items()},
+            known_batches=record["known_batches"],
+            new_labels=[str(label) for label in self.labels[len(record["reference_labels"]) :]],
+            **record["training"],
+        )
+
+    @classmethod
+    def prepare_query_anndata(
+        cls,
+        adata: AnnData,
+        reference_model: Any,
+        return_reference_var_names: bool = False,
+        inplace: bool = True,
+        *,
+        allow_pickle: bool = False,
+    ) -> AnnData | pd.Index | None:
+        """Bring a query to the genes of a reference; :meth:`load_query_data` does so by itself.
+
+        Genes are matched by name, Ensembl versions ignored; those that the query lacks become
+        columns of zeros, others are dropped. Nothing is made dense.
+
+        Parameters
+        ----------
+        adata
+            The query.
+        reference_model
+            A model, or the directory that one was saved to.
+        return_reference_var_names
+            Whether to return the genes of the reference and do nothing else.
+        inplace
+            Whether to change ``adata``, or to return a new one.
+        allow_pickle
+            As in :meth:`load_query_data`.
+
+        Returns
+        -------
+        The query, unless ``inplace``; or the genes.
+
+        Raises
+        ------
+        ValueError
+            If too few of the genes are there.
+
+        Warns
+        -----
+        UserWarning
+            If fewer than 80 % of the genes are there.
+        """
+        genes = pd.Index(cls._load_reference(reference_model, allow_pickle).gene_names)
+        if return_reference_var_names:
+            return genes
+        prepared = prepare_query(adata, genes)
+        n_found = int(genes.isin(strip_versions(adata.var_names)).sum())
+        logger.info(
+            f"{n_found:,} of the reference's {len(genes):,} genes are in the query; "
+            f"{len(genes) - n_found:,} were filled with 0, {adata.n_vars - n_found:,} of the query's were dropped."
+        )
+        if not inplace:
+            return prepared
+        adata._init_as_actual(prepared)
+        return None
+
+    @classmethod
+    def prepare_query_mudata(
+        cls,
+        mdata: MuData,
+        reference_model: Any,
+        return_reference_var_names: bool = False,
+        inplace: bool = True,
+        *,
+        modality: str = "rna",
+        allow_pickle: bool = False,
+    ) -> MuData | pd.Index | None:
+        """Bring one modality of a query to the genes of a reference.
+
+        Parameters
+        ----------
+        mdata
+            The query.
+        reference_model, return_reference_var_names, inplace, allow_pickle
+            As in :meth:`prepare_query_anndata`.
+        modality
+            Name of the modality with counts of genes.
+
+        Returns
+        -------
+        The query, unless ``inplace``; or the genes.
+
+        Raises
+        ------
+        KeyError
+            If there is no such modality.
+        ValueError
+            If too few of the genes are there.
+        """
+        if modality not in mdata.mod:
+            raise KeyError(f"There is no modality {modality!r}; `mdata` has {list(mdata.mod)}.")
+        result = cls.prepare_query_anndata(
+            mdata.mod[modality],
+            reference_model,
+            return_reference_var_names,
+            inplace=False,
+            allow_pickle=allow_pickle,
+        )
+        if return_reference_var_names:
+            return result
+        mdata = mdata if inplace else mdata.copy()
+        mdata.mod[modality] = result
+        mdata.update()
+        return None if inplace else mdata
+
+
+def _known(conditions: Sequence[Condition], query: AnnData | None) -> dict[str, list[str]]:
+    """Categories that both the reference and the query hold."""
+    if query is None:
+        return {key: [] for key, _ in conditions}
+    return {
+        key: sorted(set(categories) & set(query.obs[key].astype(str)))
+        for key, categories in conditions
+    }

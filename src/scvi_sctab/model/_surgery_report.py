@@ -1,0 +1,171 @@
+"""What surgery did to a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import torch
+
+from scvi_sctab._constants import N_NAMES_SHOWN, WARN_GENE_OVERLAP
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from scvi_sctab.nn import NewEntries
+
+# More changed labels than this, and the query deserves a look.
+_MANY_CHANGED = 0.2
+
+
+@dataclass(frozen=True)
+class SurgeryReport:
+    """What a query brought, what was trained for it, and what that changed.
+
+    Attributes
+    ----------
+    policy
+        Name of the policy, or its patterns.
+    n_parameters
+        Number of the model's parameters.
+    n_trained
+        How many of them the policy lets training move.
+    n_genes
+        Number of the model's genes.
+    missing_genes
+        Those that the query lacks; they count as 0.
+    new_batches
+        Batches, and categories of covariates, that the reference does not know, per column.
+    known_batches
+        Those of the query that it does know; nothing is adapted to them.
+    new_labels
+        Labels that the reference does not know.
+    trained
+        Whether the model was trained on the query.
+    changed_labels
+        Share of the query's cells whose predicted label training changed.
+    parameters
+        A row per tensor that grew or moved: its number of entries (``size``), those of them that
+        are new (``new``), and how far training moved the others at most (``old_moved``), and the
+        new ones (``new_moved``).
+    """
+
+    policy: str | list[str]
+    n_parameters: int
+    n_trained: int
+    n_genes: int
+    missing_genes: list[str]
+    new_batches: dict[str, list[str]]
+    known_batches: dict[str, list[str]]
+    new_labels: list[str]
+    trained: bool = False
+    changed_labels: float = 0.0
+    parameters: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    @property
+    def gene_overlap(self) -> float:
+        """Share of the model's genes that the query holds."""
+        return 1 - len(self.missing_genes) / self.n_genes
+
+    @property
+    def trained_share(self) -> float:
+        """Share of the parameters that training may move."""
+        return self.n_trained / self.n_parameters
+
+    @property
+    def reference_kept(self) -> bool:
+        """Whether all that the reference consists of is exactly what it was."""
+        return not len(self.parameters) or not bool(self.parameters["old_moved"].any())
+
+    @property
+    def warnings(self) -> list[str]:
+        """What to look at, and what to do about it."""
+        found = []
+        if self.gene_overlap < WARN_GENE_OVERLAP:
+            found.append(
+                f"{len(self.missing_genes):,} of {self.n_genes:,} genes are missing and count as "
+                "0. Train the reference on the genes that both have."
+            )
+        if any(self.known_batches.values()):
+            found.append(
+                f"Batches that the reference knows, too: {_list(self.known_batches)}. Nothing is "
+                "adapted to their cells. If they are others of the same name, rename them."
+            )
+        if self.changed_labels > _MANY_CHANGED:
+            found.append(
+                f"Training changed {self.changed_labels:.0%} of the labels. Compare both with "
+                "markers before you trust either: `reference.predict(query)` has the others."
+            )
+        if not self.reference_kept:
+            found.append(
+                "The policy trains parts of the reference: its own cells may get other labels."
+            )
+        return found
+
+    def __str__(self) -> str:
+        """Say it in lines."""
+        names = self.policy if isinstance(self.policy, str) else ", ".join(self.policy)
+        lines = [
+            f"policy {names!r}: {self.n_trained:,} of {self.n_parameters:,} parameters are "
+            f"trained ({self.trained_share:.2%})",
+            f"genes: {self.gene_overlap:.1%} of {self.n_genes:,} are in the query",
+            f"new batches: {_list(self.new_batches)}",
+            f"new labels: {', '.join(self.new_labels) or 'none'}",
+        ]
+        if self.trained:
+            kept = "exactly as it was" if self.reference_kept else "moved"
+            lines.append(f"after training: {self.changed_labels:.1%} of the labels changed")
+            lines.append(f"the reference's part of the model: {kept}")
+        else:
+            lines.append("not trained on the query yet")
+        return "\n".join([*lines, *(f"! {warning}" for warning in self.warnings)])
+
+
+def _list(names: Mapping[str, list[str]]) -> str:
+    texts = []
+    for column, values in names.items():
+        shown = ", ".join(values[:N_NAMES_SHOWN])
+        more = len(values) - N_NAMES_SHOWN
+        texts += (
+            [f"{column}: {shown}" + (f" and {more} more" if more > 0 else "")] if values else []
+        )
+    return "; ".join(texts) or "none"
+
+
+def movement(
+    before: Mapping[str, Tensor],
+    after: Mapping[str, Tensor],
+    new_entries: Mapping[str, NewEntries | None],
+) -> pd.DataFrame:
+    """Compare two states of a model that grew from a reference.
+
+    Parameters
+    ----------
+    before, after
+        State dicts.
+    new_entries
+        Parameters with new entries; ``None`` where all of them are new.
+
+    Returns
+    -------
+    See :attr:`SurgeryReport.parameters`.
+    """
+    rows = []
+    for name, new in after.items():
+        if not new.is_floating_point():
+            continue
+        change = (new - before[name].to(new.device)).abs()
+        is_new = torch.zeros_like(change, dtype=torch.bool)
+        if name in new_entries:
+            entries = new_entries[name]
+            dim, positions = entries or (0, list(range(len(new))))
+            is_new.index_fill_(dim, torch.tensor(positions, device=new.device), True)
+        n_new = int(is_new.sum())
+        old_moved = float(change[~is_new].max()) if n_new < change.numel() else 0.0
+        new_moved = float(change[is_new].max()) if n_new else 0.0
+        if old_moved or n_new:
+            rows.append((name, new.numel(), n_new, old_moved, new_moved))
+    columns = ["parameter", "size", "new", "old_moved", "new_moved"]
+    return pd.DataFrame(rows, columns=columns)

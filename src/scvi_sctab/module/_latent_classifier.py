@@ -1,0 +1,73 @@
+"""The classifier on a latent space in place of genes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from scvi import REGISTRY_KEYS
+from scvi.module.base import auto_move_data
+from torch import Tensor
+
+from scvi_sctab._constants import CONDITIONS_KEY
+from scvi_sctab.module._classifier import CellTypeClassifier
+
+if TYPE_CHECKING:
+    from scvi_sctab._types import Encoder
+    from scvi_sctab.module._latent_space import VAELatentSpace
+    from scvi_sctab.nn import NewEntries
+
+
+class LatentClassifier(CellTypeClassifier):
+    """Cell types from raw counts through a pretrained latent space, whose loss is kept.
+
+    Parameters
+    ----------
+    space
+        Embeds raw counts.
+    encoder
+        Embeds the latent.
+    n_labels
+        Number of labels.
+    **kwargs
+        Of :class:`CellTypeClassifier`.
+
+    Notes
+    -----
+    - input: raw counts ``(n_cells, n_genes)`` and codes of batch and covariates
+      ``(n_cells, n_conditions)``, which go to the latent space.
+    - output: logits ``(n_cells, n_labels)``.
+    """
+
+    def __init__(self, space: VAELatentSpace, encoder: Encoder, n_labels: int, **kwargs: Any):
+        super().__init__(encoder, space.n_output, n_labels, **kwargs)
+        self.space = space
+
+    @property
+    def needs_batch(self) -> bool:
+        """Whether the latent of a cell depends on its batch."""
+        return self.space.needs_batch
+
+    def _get_inference_input(
+        self, tensors: dict[str, Tensor], transform: Callable[[Tensor], Tensor] | None = None
+    ) -> dict[str, Any]:
+        """Hand over counts and codes."""
+        return {
+            "counts": tensors[REGISTRY_KEYS.X_KEY],
+            "conditions": tensors[CONDITIONS_KEY],
+        }
+
+    @auto_move_data
+    def inference(self, counts: Tensor, conditions: Tensor) -> dict[str, Any]:
+        """Embed counts, and the latent once more."""
+        latent, loss = self.space(counts, conditions)
+        embedding, mask_loss = self.encoder(latent)
+        return {"x": latent, "z": embedding, "mask_loss": mask_loss, "unsupervised_loss": loss}
+
+    def _grow(
+        self, name: str, old: Tensor, new: Tensor, n_categories: Sequence[int]
+    ) -> tuple[Tensor, NewEntries]:
+        """Lengthen one tensor, those of the latent space by its own rule."""
+        if name.startswith("space."):
+            return self.space.grow(name, old, new, n_categories)
+        return super()._grow(name, old, new, n_categories)

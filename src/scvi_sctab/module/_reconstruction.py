@@ -1,0 +1,85 @@
+"""An objective without labels: hide genes, embed the rest, reconstruct what was hidden."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from scvi_sctab.nn import (
+    BatchEmbedding,
+    TabNetDecoder,
+    hide_genes,
+    masked_reconstruction_loss,
+)
+
+if TYPE_CHECKING:
+    from scvi_sctab._types import Encoder
+    from scvi_sctab.nn import CSR
+
+# Measured on held-out donors: a rate of 0.15 reconstructs less, one of 0.7 no more.
+_RATE = 0.3
+# Of 14,000 genes; all of them reconstruct little better and take twice the time.
+_N_TARGETS = 2000
+
+
+class MaskedReconstruction(nn.Module):
+    """A decoder that asks an encoder for genes it was not shown, after TabNet :cite:p:`Arik21`.
+
+    Parameters
+    ----------
+    n_input
+        Width of the embedding.
+    n_genes
+        Number of genes.
+    n_categories
+        Number of categories of the batch and of each other covariate, which the decoder is told.
+    virtual_batch_size, momentum
+        Of ghost batch norm.
+
+    Notes
+    -----
+    - input: an encoder, log-normalised expression ``(n_cells, n_genes)``, the condition of the
+      encoder, and codes of batch and covariates ``(n_cells, len(n_categories))``.
+    - output: mean squared error over hidden entries, ``()``.
+    """
+
+    def __init__(
+        self,
+        n_input: int,
+        n_genes: int,
+        n_categories: Sequence[int],
+        *,
+        virtual_batch_size: int,
+        momentum: float,
+    ):
+        super().__init__()
+        self.decoder = TabNetDecoder(
+            n_input,
+            n_genes,
+            n_shared=1,
+            n_independent=1,
+            virtual_batch_size=virtual_batch_size,
+            momentum=momentum,
+        )
+        self.batch_embedding = (
+            BatchEmbedding(n_categories, self.decoder.n_condition, dropout=0.0)
+            if n_categories
+            else None
+        )
+
+    def forward(
+        self,
+        encoder: Encoder,
+        x: Tensor | CSR,
+        condition: Tensor | None,
+        conditions: Tensor | None,
+    ) -> Tensor:
+        """Score what the decoder makes of the hidden genes."""
+        visible, hidden = hide_genes(x, _RATE, _N_TARGETS)
+        told = None
+        if self.batch_embedding is not None and conditions is not None:
+            told = self.batch_embedding(conditions)
+        embedding = encoder(visible, condition).embedding
+        return masked_reconstruction_loss(self.decoder(embedding, told, hidden.genes), hidden)

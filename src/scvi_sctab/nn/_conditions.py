@@ -1,0 +1,61 @@
+"""What is known of a cell beside its counts: batch and other categories."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from scvi_sctab._constants import UNKNOWN_CODE
+
+
+class BatchEmbedding(nn.Module):
+    r"""A learned shift per batch, and per category of each other covariate.
+
+    What it returns is added to the first hidden layer of an encoder. An unknown batch shifts
+    nothing: with batches :math:`b_f` of fields :math:`f`,
+
+    .. math:: e = k \sum_f E_f[b_f], \qquad E_f[\text{unknown}] = 0,
+
+    where in training :math:`k` is 0 for a random share ``dropout`` of the cells and 1 for the
+    others, so that the encoder also learns to do without. NOTE[DIFF] Rows start at 0 and are
+    deviations from the encoder without batches, which therefore is where new rows start, too,
+    in place of the mean of the rows; batch dropout keeps the two together.
+
+    Parameters
+    ----------
+    n_categories
+        Number of categories of each field.
+    n_output
+        Width of what is added.
+    dropout
+        Share of cells in training whose fields are all taken as unknown.
+
+    Notes
+    -----
+    - input: codes ``(n_cells, n_fields)``, ``UNKNOWN_CODE`` where unknown.
+    - output: ``(n_cells, n_output)``.
+
+    Examples
+    --------
+    >>> embed = BatchEmbedding([3], n_output=8)
+    >>> embed(torch.tensor([[0], [-1]])).shape
+    torch.Size([2, 8])
+    """
+
+    def __init__(self, n_categories: Sequence[int], n_output: int, dropout: float = 0.5):
+        super().__init__()
+        self.dropout = dropout
+        self.rows = nn.ParameterList(torch.zeros(n, n_output) for n in n_categories)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Look up what is to be added."""
+        told = codes > UNKNOWN_CODE
+        if self.training:
+            told = told & (torch.rand(len(codes), 1, device=codes.device) >= self.dropout)
+        shifts = [
+            nn.functional.embedding(field.clamp(min=0), rows) * known[:, None]
+            for field, rows, known in zip(codes.T, self.rows, told.T, strict=True)
+        ]
+        return torch.stack(shifts).sum(dim=0)

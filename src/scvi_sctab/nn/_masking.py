@@ -1,0 +1,146 @@
+"""Hide genes of cells, and score what a decoder makes of them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from scvi_sctab.nn._csr import CSR
+
+
+class HiddenGenes(NamedTuple):
+    """What a decoder is asked for: some genes of a batch, and which of their entries were hidden.
+
+    Attributes
+    ----------
+    genes
+        Positions of the genes, ``(n_targets,)``.
+    values
+        Expression of the cells there, visible or not, ``(n_cells, n_targets)``.
+    entries
+        Whether it is hidden, ``(n_cells, n_targets)``, boolean.
+    """
+
+    genes: Tensor
+    values: Tensor
+    entries: Tensor
+
+
+def hide_genes(
+    x: Tensor | CSR,
+    rate: float,
+    n_targets: int | None = None,
+    generator: Generator | None = None,
+) -> tuple[Tensor | CSR, HiddenGenes]:
+    r"""Hide each gene of each cell with the same probability, each independently of the others.
+
+    What stays visible is divided by ``1 - rate``, as dropout does. In training, batch norm takes
+    the factor out again, gene by gene. In evaluation it remembers the means that it has seen:
+    with the factor they are those of cells with nothing hidden, without it only ``1 - rate`` of
+    them, and every gene of a whole cell would be off by a constant.
+
+    Zeros are hidden as everything else is, or the encoder could tell them from what is hidden.
+
+    Parameters
+    ----------
+    x
+        Log-normalised expression, ``(n_cells, n_genes)``.
+    rate
+        Probability, in ``[0, 1)``.
+    n_targets
+        How many genes to reconstruct, drawn anew at each call; all if not given. The loss over
+        them estimates that over all. Any gene may be hidden in either case. On the CPU a step
+        with 2,000 of 14,000 genes takes about half the time of one with all.
+    generator
+        Source of randomness on the device of ``x``; torch's own if not given.
+
+    Returns
+    -------
+    What the encoder may see, ``(n_cells, n_genes)``, stored as ``x`` is, and what the decoder is
+    asked for. A sparse row drops what is hidden.
+
+    Raises
+    ------
+    ValueError
+        If ``rate`` is no probability below 1, or there are no targets.
+
+    Examples
+    --------
+    >>> import torch
+    >>> visible, hidden = hide_genes(torch.rand(32, 100), rate=0.3, n_targets=10)
+    >>> visible.shape, hidden.entries.shape
+    (torch.Size([32, 100]), torch.Size([32, 10]))
+    """
+    if not 0 <= rate < 1:
+        raise ValueError(f"{rate=} is not in [0, 1).")
+    if n_targets is not None and n_targets < 1:
+        raise ValueError(f"There must be genes to reconstruct, but {n_targets=}.")
+    n_genes = x.n_columns if isinstance(x, CSR) else x.shape[1]
+    device = x.values.device if isinstance(x, CSR) else x.device
+    # All of them stay in order.
+    genes = torch.arange(n_genes, device=device)
+    if n_targets is not None and n_targets < n_genes:
+        genes = torch.randperm(n_genes, generator=generator, device=device)[:n_targets]
+    if isinstance(x, CSR):
+        return _hide_sparse(x, rate, genes, generator)
+    hidden = torch.rand(x.shape, generator=generator, device=device) < rate
+    visible = (x / (1 - rate)).masked_fill(hidden, 0)
+    return visible, HiddenGenes(genes, x[:, genes], hidden[:, genes])
+
+
+def _hide_sparse(
+    x: CSR, rate: float, genes: Tensor, generator: Generator | None
+) -> tuple[CSR, HiddenGenes]:
+    """Draw for the nonzeros and for the targets only, not for the zeros of other genes."""
+    shape = x.n_rows, len(genes)
+    gone = torch.rand(len(x.values), generator=generator) < rate
+    entries = torch.rand(shape, generator=generator) < rate
+    values = x.values.new_zeros(shape)
+
+    # Where the nonzeros of target genes are among the targets.
+    place = torch.full((x.n_columns,), -1)
+    place[genes] = torch.arange(len(genes))
+    column = place[x.columns]
+    nonzero = (column >= 0).nonzero()[:, 0]
+    row = torch.arange(x.n_rows).repeat_interleave(x.indptr.diff())
+    target = row[nonzero] * len(genes) + column[nonzero]
+    entries.view(-1)[target] = gone[nonzero]
+    values.view(-1)[target] = x.values[nonzero]
+
+    kept = (~gone).nonzero()[:, 0]
+    indptr = torch.searchsorted(kept, x.indptr)
+    visible = CSR(indptr, x.columns[kept], x.values[kept] / (1 - rate), x.n_columns)
+    return visible, HiddenGenes(genes, values, entries)
+
+
+def masked_reconstruction_loss(prediction: Tensor, hidden: HiddenGenes) -> Tensor:
+    """Mean squared error over hidden entries; what is visible has neither loss nor gradient.
+
+    NOTE[DIFF] TabNet divides by the standard deviation of each gene. Most genes are rare, and
+    their noise then outweighs what can be learnt: less of the variance was reconstructed.
+
+    Parameters
+    ----------
+    prediction
+        Log-normalised expression of ``hidden.genes``, ``(n_cells, n_targets)``.
+    hidden
+        From :func:`hide_genes`.
+
+    Returns
+    -------
+    The loss, ``()``; 0 if nothing is hidden.
+
+    Raises
+    ------
+    ValueError
+        If ``prediction`` is of other cells or genes than ``hidden``.
+    """
+    if prediction.shape != hidden.values.shape:
+        raise ValueError(
+            f"A prediction of shape {tuple(prediction.shape)} for hidden genes of shape "
+            f"{tuple(hidden.values.shape)}. Decode with `genes=hidden.genes`."
+        )
+    error = (prediction - hidden.values) * hidden.entries
+    return error.square().sum() / hidden.entries.sum().clamp(min=1)
