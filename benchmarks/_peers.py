@@ -22,6 +22,7 @@ from sklearn.linear_model import LogisticRegression
 if TYPE_CHECKING:
     from _tasks import Task
     from anndata import AnnData
+    from scvi.model import SCANVI
 
 HERE = Path(__file__).resolve().parent
 
@@ -152,32 +153,46 @@ def celltypist(
     ]
 
 
-def scanvi(task: Task, seed: int, *, n_top_genes: int = 2000) -> list[Prediction]:
-    """Map the query onto scANVI by scArches surgery, as the scvi-tools tutorial does.
+def variable_genes(counts: AnnData, batch_key: str, n_top_genes: int = 2000) -> np.ndarray:
+    """Mask of the highly variable genes, scanpy's default flavour by batch; all where few.
 
-    2,000 highly variable genes of the reference, donors as batches, the layers that the tutorial
-    sets for surgery, default epochs for SCVI, 20 for SCANVI (100 samples per label), 100 without
-    weight decay for the query.
+    Returns
+    -------
+    Boolean mask, shape ``(n_genes,)``.
     """
     import scanpy as sc
+
+    if counts.n_vars <= n_top_genes:
+        return np.ones(counts.n_vars, dtype=bool)
+    lognorm = counts.copy()
+    sc.pp.normalize_total(lognorm, target_sum=1e4)
+    sc.pp.log1p(lognorm)
+    options = {"n_top_genes": n_top_genes, "batch_key": batch_key, "inplace": False}
+    return sc.pp.highly_variable_genes(lognorm, **options)["highly_variable"].to_numpy()
+
+
+def map_scanvi(
+    reference: AnnData, query: AnnData, label_key: str, batch_key: str
+) -> tuple[SCANVI, AnnData]:
+    """Map the query onto scANVI by scArches surgery, as the scvi-tools tutorial does.
+
+    2,000 highly variable genes of the reference, the layers that the tutorial sets for surgery,
+    default epochs for SCVI, 20 for SCANVI (100 samples per label), 100 without weight decay for
+    the query.
+
+    Returns
+    -------
+    The model of the query, and the reference over its genes.
+    """
     import scvi
 
-    scvi.settings.seed = seed
-    reference, query = task.labelled_reference(), task.unlabelled_query()
-    start = time.perf_counter()
-    if reference.n_vars > n_top_genes:
-        lognorm = reference.copy()
-        sc.pp.normalize_total(lognorm, target_sum=1e4)
-        sc.pp.log1p(lognorm)
-        options = {"n_top_genes": n_top_genes, "batch_key": task.donor_key, "inplace": False}
-        keep = sc.pp.highly_variable_genes(lognorm, **options)["highly_variable"]
-        reference = reference[:, keep.to_numpy()].copy()
+    reference = reference[:, variable_genes(reference, batch_key)].copy()
     surgery = {"use_layer_norm": "both", "use_batch_norm": "none", "encode_covariates": True}
     size = {"n_layers": 2, "n_latent": 30, "dropout_rate": 0.2, "gene_likelihood": "nb"}
-    scvi.model.SCVI.setup_anndata(reference, batch_key=task.donor_key)
+    scvi.model.SCVI.setup_anndata(reference, batch_key=batch_key)
     base = scvi.model.SCVI(reference, **surgery, **size)
     base.train(enable_progress_bar=False)
-    model = scvi.model.SCANVI.from_scvi_model(base, "Unknown", labels_key=task.label_key)
+    model = scvi.model.SCANVI.from_scvi_model(base, "Unknown", labels_key=label_key)
     model.train(max_epochs=20, n_samples_per_label=100, enable_progress_bar=False)
     scvi.model.SCANVI.prepare_query_anndata(query, model)
     mapped = scvi.model.SCANVI.load_query_data(query, model)
@@ -187,6 +202,17 @@ def scanvi(task: Task, seed: int, *, n_top_genes: int = 2000) -> list[Prediction
         check_val_every_n_epoch=10,
         enable_progress_bar=False,
     )
+    return mapped, reference
+
+
+def scanvi(task: Task, seed: int) -> list[Prediction]:
+    """Labels of scANVI with surgery, donors as batches."""
+    import scvi
+
+    scvi.settings.seed = seed
+    reference, query = task.labelled_reference(), task.unlabelled_query()
+    start = time.perf_counter()
+    mapped, _ = map_scanvi(reference, query, task.label_key, task.donor_key)
     labels = np.asarray(mapped.predict()).astype(str)
     return [Prediction("scANVI + surgery", labels, time.perf_counter() - start)]
 

@@ -16,6 +16,11 @@ def method_order(runs: pd.DataFrame) -> list[str]:
     return sorted(dict.fromkeys(runs["method"]), key=lambda name: not name.startswith("SCTAB"))
 
 
+def has_folds(runs: pd.DataFrame) -> bool:
+    """Whether a family has several tasks, so that the mean over families is another one."""
+    return runs["family"].nunique() < runs["task"].nunique()
+
+
 def summarise(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Mean and standard deviation over seeds, per method and task and over tasks.
 
@@ -31,13 +36,15 @@ def summarise(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
     -------
     Columns ``method``, ``task``, ``mean``, ``sd`` (sample standard deviation over seeds, NaN for
     a single run) and ``n``. The two means over tasks are taken per seed first, so their sd is
-    that of the mean; a method that did not run every task has none.
+    that of the mean; a method that did not run every task has none. Where every family has one
+    task there is one mean.
     """
     if runs.empty:
         return pd.DataFrame(columns=["method", "task", "mean", "sd", "n"])
     rows = [runs[["method", "task", "seed", metric]]]
     n_tasks = runs["task"].nunique()
-    for name, levels in ((MEAN, []), (FAMILY_MEAN, ["family"])):
+    means = [(MEAN, []), (FAMILY_MEAN, ["family"])]
+    for name, levels in means[: 1 + has_folds(runs)]:
         keys = ["method", "seed"]
         whole = runs.groupby(keys)["task"].transform("nunique") == n_tasks
         over = runs[whole]
@@ -56,7 +63,7 @@ def format_table(runs: pd.DataFrame, metric: str) -> str:
     text += summary["sd"].map(lambda sd: "" if np.isnan(sd) else f" ± {sd:.3f}")
     summary["text"] = text
     wide = summary.pivot(index="task", columns="method", values="text")
-    tasks = [*dict.fromkeys(runs["task"]), MEAN, FAMILY_MEAN]
+    tasks = [*dict.fromkeys(runs["task"]), *(MEAN, FAMILY_MEAN)[: 1 + has_folds(runs)]]
     wide = wide.reindex(index=tasks, columns=method_order(runs)).fillna("-")
     seconds = runs.groupby("method")["seconds"].sum() / runs.groupby("method")["seed"].nunique()
     wide.loc["seconds, all tasks"] = seconds.reindex(wide.columns).map("{:.0f}".format)
