@@ -123,8 +123,11 @@ def merge(earlier: pd.DataFrame, fresh: pd.DataFrame) -> pd.DataFrame:
 
 def quiet() -> None:
     """Silence what scvi-tools and lightning say about every training."""
+    import scvi
+
     warnings.filterwarnings("ignore")
-    for name in ("lightning.pytorch", "lightning.fabric", "scvi", "jax"):
+    scvi.settings.verbosity = logging.ERROR
+    for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
