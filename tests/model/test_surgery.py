@@ -225,15 +225,16 @@ def test_prepared_genes_are_those_of_the_reference(reference_model, stimulated):
     pd.testing.assert_frame_equal(reference_model.predict(partial, soft=True), expected)
 
 
+@pytest.mark.filterwarnings("ignore:.*pull_on_update", "ignore:The inplace keyword")  # by mudata
 def test_one_modality_of_a_mudata_is_prepared(reference_model, stimulated):
     import mudata
 
     proteins = stimulated[:, :5].copy()
     proteins.var_names = [f"protein {i}" for i in range(5)]
-    with mudata.set_options(pull_on_update=False):
-        mdata = mudata.MuData({"rna": stimulated[:, ::-1].copy(), "protein": proteins})
-        SCTAB.prepare_query_mudata(mdata, reference_model)
+    mdata = mudata.MuData({"rna": stimulated[:, ::-1].copy(), "protein": proteins})
+    SCTAB.prepare_query_mudata(mdata, reference_model)
     assert list(mdata["rna"].var_names) == list(reference_model.gene_names)
+    assert list(mdata["protein"].var_names) == list(proteins.var_names)
     with pytest.raises(KeyError, match="no modality 'adt'"):
         SCTAB.prepare_query_mudata(mdata, reference_model, modality="adt")
 
