@@ -101,7 +101,7 @@ lint: setup $(VENV)/.done-lint ## style, imports and types; changes nothing
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-docs: setup $(VENV)/.done-doc ## the pages, into docs/_build; a warning is an error
+docs: setup $(VENV)/.done-doc $(VENV)/.done-tutorials ## the pages, into docs/_build; a warning is an error
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
 	@echo "Open docs/_build/index.html"
 

@@ -302,7 +302,27 @@ def test_old_logits_are_bit_identical_until_trained(without_b):
     assert torch.equal(logits[0], logits[1][:, : len(model.labels)])
 
 
+def test_what_is_known_of_the_reference_goes_with_it(reference_model, stimulated, tmp_path):
+    assert reference_model.reference_["diversity"] > 2
+    assert np.isfinite(reference_model.reference_["energy_floor"])
+    first = SCTAB.load_query_data(stimulated, reference_model)
+    first.save(tmp_path / "first")
+    stimulated.obs["sample"] = "another"
+    second = SCTAB.load_query_data(stimulated, tmp_path / "first")
+    assert first.reference_ == second.reference_ == reference_model.reference_
+
+
 # ---------------------------------------------------------------- bad input
+
+
+def test_a_model_is_not_loaded_with_batches_that_it_does_not_know(
+    reference_model, stimulated, tmp_path
+):
+    reference_model.save(tmp_path / "saved")
+    with pytest.raises(ValueError, match="does not know: .*_stim.*load_query_data"):
+        SCTAB.load(tmp_path / "saved", adata=stimulated)
+    known = reference_model.adata.copy()
+    assert SCTAB.load(tmp_path / "saved", adata=known).adata is known
 
 
 def refuse(query, model, error, message, **kwargs):

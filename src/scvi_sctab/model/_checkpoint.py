@@ -17,7 +17,12 @@ from safetensors.torch import save_file
 from scvi.model._utils import parse_device_args
 
 from scvi_sctab._constants import ADATA_FILE, PICKLE_FILE, WEIGHTS_FILE
-from scvi_sctab.data import strip_versions
+from scvi_sctab.data import (
+    condition_codes,
+    list_names,
+    registered_conditions,
+    strip_versions,
+)
 from scvi_sctab.model._published import PublishedCheckpointMixin
 from scvi_sctab.model._serialization import decode, encode
 
@@ -143,7 +148,8 @@ class CheckpointMixin(PublishedCheckpointMixin):
             If there is no model.
         ValueError
             If the file is not a model or is damaged, or only ``model.pt`` is there and
-            ``allow_pickle`` is not set, or the genes of ``adata`` are not the model's.
+            ``allow_pickle`` is not set, or the genes of ``adata`` are not the model's, or its
+            batches unknown to the model.
         """
         directory = Path(dir_path)
         path = directory / f"{prefix or ''}{WEIGHTS_FILE}"
@@ -170,6 +176,7 @@ class CheckpointMixin(PublishedCheckpointMixin):
         adata = _find_anndata(adata, directory / f"{prefix or ''}{ADATA_FILE}")
         if adata is not None:
             _require_genes(adata, registry)
+            _require_batches(adata, registry)
             cls.setup_anndata(
                 adata,
                 source_registry=registry,
@@ -252,3 +259,20 @@ def _require_genes(adata: AnnData, registry: dict) -> None:
             "without it, `SCTAB.load(path, adata=False)`: `predict(adata)` matches genes by name. "
             "To train on, pass `adata[:, model.gene_names].copy()`."
         )
+
+
+def _require_batches(adata: AnnData, registry: dict) -> None:
+    """Stop at batches for which the network has no row."""
+    for condition in registered_conditions(registry):
+        unknown = condition_codes([condition], adata.obs).ravel() < 0
+        if unknown.any():
+            values = (
+                adata.obs[condition.key].astype(str)[unknown].unique()
+                if condition.key in adata.obs
+                else []
+            )
+            raise ValueError(
+                f"`adata.obs[{condition.key!r}]` is missing or holds values that the model does not "
+                f"know: {list_names(values)}. Map these cells, `SCTAB.load_query_data(adata, path)`; "
+                "to predict alone, load without them, `SCTAB.load(path, adata=False)`."
+            )

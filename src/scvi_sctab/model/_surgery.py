@@ -35,7 +35,7 @@ logger = logging.getLogger("scvi.sctab")
 
 
 class SurgeryMixin:
-    """Architecture surgery :cite:p:`Lotfollahi22`: a query's own parameters beside frozen ones."""
+    """Architecture surgery :cite:p:`Lotfollahi21`: a query's own parameters beside frozen ones."""
 
     # Set by `load_query_data`: what `SurgeryReport` is made of, as plain values that are saved.
     surgery_: dict[str, Any] | None = None
@@ -118,6 +118,7 @@ class SurgeryMixin:
         model = cls(query, registry=registry, **cls._arguments_of_query(reference, registry))
         n_categories = [len(condition.categories) for condition in reference.conditions]
         new_entries = model.module.grow_from(reference.module.state_dict(), n_categories)
+        model.reference_ = reference.reference_
         model.surgery_ = {
             "policy": policy if isinstance(policy, str) else list(policy),
             "new_entries": {name: new and new._asdict() for name, new in new_entries.items()},

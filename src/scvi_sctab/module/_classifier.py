@@ -168,8 +168,9 @@ class CellTypeClassifier(BaseModuleClass):
                 old, grown[name] = self._grow(name, old, own[name], n_categories)
             with torch.no_grad():
                 own[name].copy_(old)
-        parameters = dict(self.named_parameters())
-        return {name: entries for name, entries in grown.items() if name in parameters}
+        # What is frozen has new entries, too, which stay where they start.
+        trainable = {name for name, p in self.named_parameters() if p.requires_grad}
+        return {name: entries for name, entries in grown.items() if name in trainable}
 
     def _grow(
         self, name: str, old: Tensor, new: Tensor, n_categories: Sequence[int]

@@ -66,7 +66,7 @@ def fit_query_path(
     energy_floor: float = -np.inf,
     class_weight_power: float,
 ) -> QueryFit:
-    r"""Adapt the linear path to a query by class-balanced self-training.
+    r"""Adapt the linear path to a query by class-balanced self-training :cite:p:`Zou18`.
 
     With :math:`W` the weights of the linear path, :math:`m` the mean of the query and
     :math:`\ell` the logits of the reference, the query gets a gain :math:`S` per label and gene
