@@ -47,7 +47,7 @@ myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 nb_execution_mode = "cache"
 nb_execution_raise_on_error = True
-nb_execution_timeout = 600
+nb_execution_timeout = 1800  # one cell; scANVI takes a minute on an idle machine
 copybutton_exclude = ".linenos, .gp, .go"
 
 bibtex_bibfiles = ["references.bib"]

@@ -16,19 +16,22 @@ def code_blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
-def test_the_ten_lines_run(tmp_path, monkeypatch):
+def test_the_lines_run(tmp_path, monkeypatch):
     """Runs them as they stand, but for one epoch."""
-    (lines,) = code_blocks("python")
+    ten_lines, query_lines = code_blocks("python")
     monkeypatch.chdir(tmp_path)
     train = SCTAB.train
     monkeypatch.setattr(
         SCTAB, "train", lambda self: train(self, max_epochs=1, enable_progress_bar=False)
     )
     namespace = {}
-    exec(lines, namespace)
+    exec(ten_lines, namespace)
     assert {"label", "probability", "uncertainty", "runner_up"} <= set(namespace["query"].obs)
     loaded = SCTAB.load("reference_model").predict(namespace["query"])
     np.testing.assert_array_equal(loaded, namespace["query"].obs["label"])
+    exec(query_lines, namespace)
+    assert "reference_probability" in namespace["query"].obs
+    assert namespace["query_model"].surgery_report().trained
 
 
 @pytest.mark.parametrize(
@@ -46,5 +49,5 @@ def test_each_file_linked_exists():
 
 def test_each_method_named_exists():
     named = set(re.findall(r"(?:SCTAB|model)\.([a-z_]+)\(", README))
-    assert {"train", "annotate", "from_sctab_checkpoint"} <= named
+    assert {"train", "annotate", "from_sctab_checkpoint", "load_query_data"} <= named
     assert [name for name in named if not hasattr(SCTAB, name)] == []

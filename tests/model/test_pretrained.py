@@ -124,6 +124,7 @@ def test_scanvi_hands_over_its_encoder_and_takes_labels_back(halves):
         ),
     ],
 )
+@pytest.mark.filterwarnings("ignore:The model is sure of too few")
 def test_surgery_leaves_the_reference_exactly(halves, setup, network):
     scvi.settings.seed = 0
     reference, query = halves[0].copy(), halves[1].copy()
@@ -140,11 +141,31 @@ def test_surgery_leaves_the_reference_exactly(halves, setup, network):
     assert (mapped.predict(reference, soft=True) - before).abs().to_numpy().max() < 1e-6
     assert (mapped.predict(soft=True) - untrained).abs().to_numpy().max() > 1e-4
     assert mapped.surgery_report().reference_kept
-    trained_names = set(mapped.surgery_report().parameters["parameter"])
     for name, tensor in mapped.module.state_dict().items():
-        assert name in trained_names or torch.equal(tensor, old[name]), name
+        assert name in mapped.surgery_["new_entries"] or torch.equal(tensor, old[name]), name
 
 
+@pytest.mark.filterwarnings("ignore:The model is sure of too few")
+def test_no_policy_moves_a_frozen_encoder(scvi_model, unlabelled):
+    model = SCTAB.from_pretrained(scvi_model, "cell_type", freeze_encoder=True)
+    model.train(max_epochs=1, **QUIET)
+    mapped = SCTAB.load_query_data(unlabelled, model, policy="all")
+    old = {name: tensor.clone() for name, tensor in mapped.module.state_dict().items()}
+    mapped.train(max_epochs=1, **QUIET)
+    new = mapped.module.state_dict()
+    assert not torch.equal(new["final_mapping.weight"], old["final_mapping.weight"])
+    assert all(torch.equal(new[name], old[name]) for name in old if name.startswith("space."))
+
+
+def test_genes_cannot_be_asked_of_a_latent_space(scvi_model):
+    model = SCTAB.from_pretrained(scvi_model, "cell_type", freeze_encoder=True)
+    model.train(max_epochs=1, **QUIET)
+    for ask in (model.get_attention, model.get_markers):
+        with pytest.raises(ValueError, match="attends to no genes"):
+            ask()
+
+
+@pytest.mark.filterwarnings("ignore:The model is sure of too few")
 def test_a_model_on_a_latent_space_is_saved_whole(scvi_model, unlabelled, tmp_path):
     model = SCTAB.from_pretrained(scvi_model, "cell_type")
     model.train(max_epochs=1, **QUIET)
@@ -167,6 +188,12 @@ def test_batches_keep_the_order_that_surgery_left_them_in(scvi_model, unlabelled
     unlabelled.obs["cell_type"] = halves[1].obs["cell_type"].to_numpy()
     model = SCTAB.from_pretrained(mapped, "cell_type", freeze_encoder=True)
     assert model.conditions[0].categories[-1] == "a, before all others"
+    counts = torch.tensor(model.adata.X[:50].toarray())
+    codes = torch.from_numpy(model._conditions_of(model.adata)[:50])
+    model.module.eval()
+    latent, _ = model.module.space(counts, codes)
+    expected = mapped.get_latent_representation(indices=np.arange(50))
+    np.testing.assert_allclose(latent.detach().numpy(), expected, atol=1e-5)
 
 
 def test_a_cell_of_an_unknown_batch_is_refused_where_the_encoder_needs_to_know(

@@ -1,7 +1,12 @@
 """From AnnData to tensors: counts, genes, labels, splits, augmentation."""
 
 from scvi_sctab.data._augmentation import donor_difference_vectors, group_means, sample_cells
-from scvi_sctab.data._conditions import Condition, condition_codes, registered_conditions
+from scvi_sctab.data._conditions import (
+    Condition,
+    canonical,
+    condition_codes,
+    registered_conditions,
+)
 from scvi_sctab.data._counts import (
     NotCountsError,
     check_counts,
@@ -38,6 +43,7 @@ __all__ = [
     "LabeledDataSplitter",
     "NotCountsError",
     "align_genes",
+    "canonical",
     "check_cells",
     "check_counts",
     "check_genes",

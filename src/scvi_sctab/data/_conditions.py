@@ -30,6 +30,24 @@ class Condition(NamedTuple):
     categories: list[str]
 
 
+def canonical(value: object) -> str:
+    """Name a category alike whatever type its column has: ``2``, ``2.0`` and ``"2"`` are one.
+
+    Parameters
+    ----------
+    value
+        Value of the column.
+
+    Examples
+    --------
+    >>> canonical(2.0), canonical("2"), canonical(True)
+    ('2', '2', 'True')
+    """
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        value = int(value)
+    return str(value)
+
+
 def registered_conditions(registry: dict[str, Any]) -> list[Condition]:
     """List the columns that a registry conditions on: the batch first, then covariates.
 
@@ -46,7 +64,7 @@ def registered_conditions(registry: dict[str, Any]) -> list[Condition]:
     if setup.get("categorical_covariate_keys"):
         state = registry["field_registries"][REGISTRY_KEYS.CAT_COVS_KEY]["state_registry"]
         conditions += [(key, state["mappings"][key]) for key in state["field_keys"]]
-    return [Condition(key, [str(value) for value in values]) for key, values in conditions]
+    return [Condition(key, [canonical(value) for value in values]) for key, values in conditions]
 
 
 def condition_codes(conditions: Sequence[Condition], obs: pd.DataFrame) -> NDArray[np.int64]:
@@ -75,6 +93,6 @@ def condition_codes(conditions: Sequence[Condition], obs: pd.DataFrame) -> NDArr
         if key in obs:
             values = obs[key].astype(object).where(obs[key].notna(), None)
             column[:] = pd.Index(categories).get_indexer(
-                [None if value is None else str(value) for value in values]
+                [None if value is None else canonical(value) for value in values]
             )
     return codes

@@ -14,6 +14,7 @@ from scipy import sparse
 from scvi import REGISTRY_KEYS
 
 from scvi_sctab._constants import DONOR_KEY, MIN_CELLS_PER_LABEL
+from scvi_sctab.data._conditions import canonical
 from scvi_sctab.data._counts import describe_empty_cells, empty_cells
 from scvi_sctab.data._csr import move_columns
 from scvi_sctab.data._genes import GeneAlignment, align_genes
@@ -93,15 +94,17 @@ def query_cells(adata: AnnData, layer: str | None, gene_names: Sequence[str]) ->
     if not adata.n_obs:
         raise ValueError("The query has no cells.")
     alignment = align_genes(gene_names, adata.var)
+    matrix = get_matrix(adata, layer)
+    as_it_is = alignment.is_identity and isinstance(matrix, sparse.csr_matrix)
     blocks, start, empty = [], 0, []
     for block in read_counts(adata, layer, alignment=alignment):
         empty.extend(adata.obs_names[start + empty_cells(block)])
         start += block.shape[0]
-        blocks.append(block)
+        if not as_it_is:
+            blocks.append(block)
     if empty:
         raise ValueError(describe_empty_cells(empty, adata.n_obs))
-    matrix = get_matrix(adata, layer)
-    if not (alignment.is_identity and isinstance(matrix, sparse.csr_matrix)):
+    if not as_it_is:
         matrix = sparse.vstack(blocks, format="csr")
     var = pd.DataFrame(index=pd.Index(gene_names, dtype=object))
     counts = AnnData(matrix, adata.obs.copy(), var)
@@ -163,25 +166,30 @@ def query_labels(
     return labels.to_numpy(dtype=object), new
 
 
-def query_registry(
-    registry: dict[str, Any], obs: pd.DataFrame, new_labels: Sequence[str]
-) -> dict[str, Any]:
-    """Registry that a query is set up by: with its new labels, without a donor that it lacks.
+def query_registry(registry: dict[str, Any], new_labels: Sequence[str]) -> dict[str, Any]:
+    """Make the registry that a query is set up by: with its new labels, without donors.
+
+    Names of batches and covariates are canonical ones.
 
     Parameters
     ----------
     registry
         Registry of the reference; it is left as it is.
-    obs
-        ``adata.obs`` of the query.
     new_labels
         Labels that the reference does not know.
     """
     registry = deepcopy(registry)
     setup, fields = registry["setup_args"], registry["field_registries"]
-    if setup.get("donor_key") is not None and setup["donor_key"] not in obs:
-        setup["donor_key"] = None
-        fields.pop(DONOR_KEY, None)
+    setup["donor_key"] = None
+    fields.pop(DONOR_KEY, None)
+    holders = []
+    if setup.get("batch_key") is not None:
+        state = fields[REGISTRY_KEYS.BATCH_KEY]["state_registry"]
+        holders.append((state, "categorical_mapping"))
+    mappings = fields[REGISTRY_KEYS.CAT_COVS_KEY]["state_registry"].get("mappings", {})
+    holders += [(mappings, key) for key in mappings]
+    for holder, name in holders:
+        holder[name] = np.array([canonical(value) for value in holder[name]], dtype=object)
     state = fields[REGISTRY_KEYS.LABELS_KEY]["state_registry"]
     unlabeled = str(state["unlabeled_category"])
     known = [label for label in map(str, state["categorical_mapping"]) if label != unlabeled]

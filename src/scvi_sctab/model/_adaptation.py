@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,7 @@ from scvi import REGISTRY_KEYS
 
 from scvi_sctab._config import PRESETS, QUERY, SELF_TRAINING
 from scvi_sctab.data import class_weights
-from scvi_sctab.model._arrays import sample_cells, to_scipy
+from scvi_sctab.model._arrays import draw_cells, to_scipy
 from scvi_sctab.model._surgery_report import movement
 from scvi_sctab.module import LatentClassifier
 from scvi_sctab.nn import frozen_but
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
     from scvi_sctab.nn import GeneLinear
     from scvi_sctab.train import ClassifierTrainingPlan
 
+# A child of the host's logger, so that `scvi.settings.verbosity` governs it.
+logger = logging.getLogger("scvi.sctab")
+
 # Enough cells for a quantile and for the shares of the labels.
 _N_DESCRIBED = 5000
 
@@ -47,7 +52,7 @@ class AdaptationMixin:
     def _describe_reference(self) -> None:
         """Remember how sure of, and how diverse, the reference is."""
         codes = self._label_codes()
-        cells = sample_cells(np.flatnonzero(codes < len(self.labels)), _N_DESCRIBED)
+        cells = draw_cells(np.flatnonzero(codes < len(self.labels)), _N_DESCRIBED)
         described = self._read_cells(cells)
         energy = logsumexp(described.linear, axis=1)
         self.reference_ = {
@@ -92,26 +97,45 @@ class AdaptationMixin:
     ) -> None:
         """Adapt what the policy allows, then the query's own path to the logits."""
         before = {name: t.detach().clone() for name, t in self.module.state_dict().items()}
-        labels = self.predict()
-        if self._has_objective():
-            self._fit_query(
-                max_epochs,
-                {"batch_size": batch_size or QUERY.batch_size, **datasplitter_kwargs},
-                plan_kwargs,
-                trainer_kwargs,
-            )
-        self._fit_query_path()
-        self.surgery_["training"] = {
-            "trained": True,
-            "changed_labels": float((self.predict() != labels).mean()),
-            "parameters": movement(before, self.module.state_dict(), self._new_entries()),
+        everyone = np.arange(self.adata.n_obs)
+        unadapted = np.concatenate(
+            list(self._map_cells(self._unadapted_codes, self.adata, everyone, None))
+        )
+        arguments = {
+            "max_epochs": max_epochs,
+            "batch_size": batch_size,
+            "datasplitter_kwargs": datasplitter_kwargs,
+            "plan_kwargs": plan_kwargs,
         }
+        try:
+            if self._has_objective():
+                self._fit_query(
+                    max_epochs, batch_size, datasplitter_kwargs, plan_kwargs, trainer_kwargs
+                )
+            else:
+                _warn_of_unused(arguments)
+            self._fit_query_path()
+        finally:
+            moved = movement(before, self.module.state_dict(), self._new_entries())
+            self.surgery_["training"] = {"trained": True, "parameters": moved}
+        changed = float((self.predict() != self.labels[unadapted]).mean())
+        self.surgery_["training"]["changed_labels"] = changed
+        logger.info(f"Adapted to {len(everyone):,} cells; {changed:.1%} of the labels changed.")
+
+    def _unadapted_codes(self, tensors: dict[str, Tensor]) -> NDArray[np.int64]:
+        _, outputs = self.module(tensors, compute_loss=False)
+        return outputs["reference_logits"].argmax(dim=1).cpu().numpy()
 
     def _own_path(self) -> GeneLinear | None:
         """Linear path of the query that this model was made for, if it has batches of its own."""
         paths = self.module.query_paths
         last = "" if paths is None else f"query_paths.paths.{len(paths.paths) - 1}.weight"
         return paths.paths[-1] if last in self.surgery_["new_entries"] else None
+
+    def _frozen_encoder(self) -> list[str]:
+        """Patterns of what no policy trains."""
+        space = getattr(self.module, "space", None)
+        return ["space.*"] if space is not None and space.frozen else []
 
     def _has_objective(self) -> bool:
         """Whether there is anything to learn beside the query's own path."""
@@ -127,11 +151,13 @@ class AdaptationMixin:
     def _fit_query(
         self,
         max_epochs: int | None,
-        splitting: dict[str, Any],
+        batch_size: int | None,
+        datasplitter_kwargs: dict[str, Any],
         plan_kwargs: dict[str, Any],
         trainer_kwargs: dict[str, Any],
     ) -> None:
         """Train what the policy allows by the losses that the module has."""
+        self._check_plan(plan_kwargs)
         splitter = self._data_splitter_cls(
             self.adata_manager,
             len(self.labels),
@@ -139,7 +165,8 @@ class AdaptationMixin:
                 "train_size": 1.0,
                 "external_indexing": [np.arange(self.adata.n_obs), [], []],
                 "require_labels": False,
-                **splitting,
+                "batch_size": batch_size or QUERY.batch_size,
+                **datasplitter_kwargs,
             },
         )
         if max_epochs is None:
@@ -153,13 +180,25 @@ class AdaptationMixin:
         # The host would add to the history of a model that was trained; this one has none yet.
         self.is_trained_ = self.history_ is not None
         try:
-            with frozen_but(
-                self.module, self._patterns(), self._new_entries(), always_frozen=["query_paths.*"]
-            ):
+            frozen = ["query_paths.*", *self._frozen_encoder()]
+            with frozen_but(self.module, self._patterns(), self._new_entries(), frozen):
                 self._fit(plan, splitter, max_epochs, {**trainer_kwargs, "callbacks": callbacks})
         finally:
             self.is_trained_ = True
             self.module.eval()
+
+    def _check_plan(self, plan_kwargs: dict[str, Any]) -> None:
+        """Refuse what would move parts of the reference that the policy does not name."""
+        decays = [k for k in ("weight_decay", "skip_weight_decay") if plan_kwargs.get(k)]
+        if decays and not self._patterns():
+            raise ValueError(
+                f"{decays[0]} would shrink the reference's rows, too; leave it at 0, or train them "
+                "by a policy."
+            )
+        if not plan_kwargs.get("frozen_statistics", True):
+            raise ValueError(
+                "Running statistics are the reference's; frozen_statistics stays set."
+            )
 
     def _relabel(self, splitter: LabeledDataSplitter, plan: ClassifierTrainingPlan) -> None:
         """Give cells without a label the model's own, where it is sure.
@@ -185,7 +224,7 @@ class AdaptationMixin:
             path.bias.zero_()
         batch = self._conditions_of(self.adata)[:, 0]
         own = np.flatnonzero(batch >= self.module.query_paths.first_batches[-1])
-        cells = self._read_cells(sample_cells(own, SELF_TRAINING.max_cells))
+        cells = self._read_cells(draw_cells(own, SELF_TRAINING.max_cells))
         skip = self.module.linear_skip
         fit = fit_query_path(
             cells,
@@ -199,6 +238,14 @@ class AdaptationMixin:
         with torch.no_grad():
             path.weight.copy_(torch.from_numpy(fit.weight))
             path.bias.copy_(torch.from_numpy(fit.bias))
+        if not fit.losses:
+            warnings.warn(
+                "The model is sure of too few of the query's cells, or of one label only, to "
+                "adapt to: predictions are those of the reference for an unknown batch.",
+                UserWarning,
+                stacklevel=4,
+            )
+            return
         losses = pd.DataFrame({"self_training_loss": fit.losses})
         losses.index.name = "step"
         self.history_ = {**(self.history_ or {}), "self_training_loss": losses}
@@ -208,3 +255,14 @@ class AdaptationMixin:
         predicted = diversity(cells.logits.argmax(axis=1), len(self.labels))
         expected = (self.reference_ or {}).get("diversity", predicted)
         return predicted < SELF_TRAINING.min_diversity * expected
+
+
+def _warn_of_unused(arguments: dict[str, Any]) -> None:
+    given = [name for name, value in arguments.items() if value]
+    if given:
+        warnings.warn(
+            f"{', '.join(given)} had no effect: without labels or a loss that needs none, only "
+            "the query's own path is fitted, which takes no epochs.",
+            UserWarning,
+            stacklevel=4,
+        )

@@ -25,7 +25,7 @@ def to_scipy(x: Tensor | CSR) -> sparse.csr_matrix:
     return sparse.csr_matrix(x.detach().cpu().numpy())
 
 
-def sample_cells(cells: NDArray[np.intp], size: int) -> NDArray[np.intp]:
+def draw_cells(cells: NDArray[np.intp], size: int) -> NDArray[np.intp]:
     """Draw cells by the seed of scvi-tools, in their order; all if there are no more.
 
     Parameters

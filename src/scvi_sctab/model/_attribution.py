@@ -13,6 +13,7 @@ from scvi import REGISTRY_KEYS
 from scvi_sctab._constants import CONDITIONS_KEY
 from scvi_sctab.data import get_column
 from scvi_sctab.model._arrays import to_scipy
+from scvi_sctab.module import LatentClassifier
 from scvi_sctab.nn import CSR, TabNetEncoder, normalize_counts
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ class AttributionMixin:
             :meth:`~scvi_sctab.SCTAB.predict`.
         """
         self._require_trained()
+        self._refuse_latent()
         adata, cells = self._query(adata, indices)
         if groupby is None:
             groups = pd.Categorical(self.predict(adata, cells, batch_size=batch_size))
@@ -150,7 +152,15 @@ class AttributionMixin:
         score.data *= weight[predicted[rows], score.indices]
         return [score, attention, expression]
 
+    def _refuse_latent(self) -> None:
+        if isinstance(self.module, LatentClassifier):
+            raise ValueError(
+                "This model reads a latent space, so it attends to no genes; ask one that was "
+                "trained on genes."
+            )
+
     def _attentive_encoder(self) -> TabNetEncoder:
+        self._refuse_latent()
         encoder = self.module.encoder
         if not isinstance(encoder, TabNetEncoder):
             raise ValueError(

@@ -257,7 +257,7 @@ def _require_genes(adata: AnnData, registry: dict) -> None:
         raise ValueError(
             "The genes of `adata` are not those of the model in their order. To predict, load "
             "without it, `SCTAB.load(path, adata=False)`: `predict(adata)` matches genes by name. "
-            "To train on, pass `adata[:, model.gene_names].copy()`."
+            "To train on, bring it to them: `SCTAB.prepare_query_anndata(adata, path)`."
         )
 
 

@@ -107,9 +107,9 @@ class PredictionMixin:
           [0, 1].
         - ``runner_up``: the second most probable cell type.
 
-        A model of a query adds what it would say had it not been adapted, ``reference_label`` and
-        ``reference_probability``. A cell of a type that the reference lacks shows in the latter:
-        adaptation makes all cells surer.
+        A model of a query whose policy is ``"batch"`` adds what it would say without the query's
+        own path, ``reference_label`` and ``reference_probability``. A cell of a type that the
+        reference lacks shows in the latter: adaptation makes all cells surer.
 
         Raises
         ------
@@ -138,7 +138,7 @@ class PredictionMixin:
             "uncertainty": values[:, 2],
             "runner_up": as_labels(3),
         }
-        if self.module.query_paths is not None:
+        if self.module.query_paths is not None and not self._patterns():
             table |= {"reference_label": as_labels(4), "reference_probability": values[:, 5]}
         return pd.DataFrame(table, index=adata.obs_names[cells])
 

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from scvi_sctab._config import PRESETS, PRETRAINING
 from scvi_sctab.data import check_cells, read_counts, to_tensor
-from scvi_sctab.model._arrays import sample_cells, to_scipy
+from scvi_sctab.model._arrays import draw_cells, to_scipy
 from scvi_sctab.module import LatentClassifier, build_reconstruction
-from scvi_sctab.nn import normalize_counts
-
-if TYPE_CHECKING:
-    from scvi_sctab.module import MaskedReconstruction
+from scvi_sctab.nn import frozen_but, normalize_counts
 
 # Enough cells for the mean of each gene.
 _N_AVERAGED = 4096
@@ -59,7 +56,7 @@ class PretrainingMixin:
         ------
         ValueError
             If the model has no AnnData, reads a latent space, which is pretrained already, was
-            made for a query, or its cells are no raw counts.
+            made for a query or trained before, or its cells are no raw counts.
         """
         self._check_pretrainable()
         splitter = self._data_splitter_cls(
@@ -75,13 +72,16 @@ class PretrainingMixin:
             max_epochs = ceil(PRETRAINING.max_steps / len(splitter.train_dataloader()))
         settings = {**PRESETS[self.preset_].plan.to_kwargs(), **PRETRAINING.plan}
         trainer = {"accelerator": accelerator, "devices": devices, **trainer_kwargs}
-        with self._reconstructing():
+        encoder = ["encoder.*", "batch_embedding.*", "reconstruction.*"]
+        with self._reconstructing(), frozen_but(self.module, encoder, {}):
             plan = self._training_plan_cls(self.module, **{**settings, **(plan_kwargs or {})})
             self._fit(plan, splitter, max_epochs, {"log_every_n_steps": 1, **trainer})
 
     def _check_pretrainable(self) -> None:
         if self.adata is None:
             raise ValueError("This model has no AnnData to train on: `SCTAB.load(path, adata)`.")
+        if self.is_trained_:
+            raise ValueError("This model is trained already; pretrain a new one before `train()`.")
         if isinstance(self.module, LatentClassifier):
             raise ValueError("This model reads a latent space, which is pretrained already.")
         if self.surgery_ is not None:
@@ -95,7 +95,13 @@ class PretrainingMixin:
         module, weight = self.module, self.module.reconstruction_weight
         history, trained = self.history_, self.is_trained_
         if module.reconstruction is None:
-            module.reconstruction = self._build_reconstruction()
+            module.reconstruction = build_reconstruction(
+                module.encoder,
+                len(self.gene_names),
+                [len(condition.categories) for condition in self.conditions],
+                self._network,
+            ).to(module.device)
+        self._center_reconstruction()
         module.reconstruction_weight = 1.0
         self.history_, self.is_trained_ = None, False
         module.train()
@@ -109,16 +115,12 @@ class PretrainingMixin:
                 module.reconstruction = None
             module.eval()
 
-    def _build_reconstruction(self) -> MaskedReconstruction:
-        """Build a decoder that starts from the mean of each gene."""
-        cells = sample_cells(np.arange(self.adata.n_obs), _N_AVERAGED)
+    def _center_reconstruction(self) -> None:
+        """Let a decoder that has learnt nothing start from the mean of each gene."""
+        decoder = self.module.reconstruction.decoder
+        if decoder.final_mapping.bias.any():
+            return
+        cells = draw_cells(np.arange(self.adata.n_obs), _N_AVERAGED)
         counts = next(read_counts(self.adata, self.layer, cells, block_size=_N_AVERAGED))
         means = to_scipy(normalize_counts(to_tensor(counts))).mean(axis=0)
-        reconstruction = build_reconstruction(
-            self.module.encoder,
-            len(self.gene_names),
-            [len(condition.categories) for condition in self.conditions],
-            self._network,
-        )
-        reconstruction.decoder.start_from(torch.from_numpy(np.asarray(means).ravel()).float())
-        return reconstruction.to(self.module.device)
+        decoder.start_from(torch.from_numpy(np.asarray(means).ravel()).float())

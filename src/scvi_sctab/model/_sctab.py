@@ -34,6 +34,7 @@ from scvi_sctab.model._checkpoint import CheckpointMixin
 from scvi_sctab.model._prediction import PredictionMixin
 from scvi_sctab.model._pretrained import PretrainedMixin
 from scvi_sctab.model._pretraining import PretrainingMixin
+from scvi_sctab.model._query_preparation import QueryPreparationMixin
 from scvi_sctab.model._surgery import SurgeryMixin
 from scvi_sctab.model._training import TrainingMixin
 from scvi_sctab.module import CellTypeClassifier, build_classifier
@@ -55,6 +56,7 @@ class SCTAB(
     PredictionMixin,
     AttributionMixin,
     SurgeryMixin,
+    QueryPreparationMixin,
     CheckpointMixin,
     BaseModelClass,
 ):

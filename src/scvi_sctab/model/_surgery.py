@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import warnings
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -14,9 +14,9 @@ from scvi.model._utils import parse_device_args
 from scvi_sctab._constants import QUERY_POLICIES
 from scvi_sctab.data import (
     Condition,
+    canonical,
     check_query_conditions,
     list_names,
-    prepare_query,
     query_cells,
     query_labels,
     query_registry,
@@ -28,10 +28,6 @@ from scvi_sctab.nn import NewEntries, matches, n_trained
 
 if TYPE_CHECKING:
     from anndata import AnnData
-    from mudata import MuData
-
-# A child of the host's logger, so that `scvi.settings.verbosity` governs it.
-logger = logging.getLogger("scvi.sctab")
 
 
 class SurgeryMixin:
@@ -68,10 +64,11 @@ class SurgeryMixin:
         reference_model
             A trained model, or the directory that one was saved to. A query model is one, too.
         registry
-            Registry of the query in place of ``adata``, of a model or a data module.
+            In place of ``adata``, the registry of a query model of this reference.
         policy
             What training may move: ``"batch"``, only what the query's batches and new labels add,
-            so that the reference's cells keep their predictions exactly; ``"head"``, the linear
+            so that the reference's cells keep their predictions exactly (with new labels, the
+            logits of the old ones); ``"head"``, the linear
             layers to the logits, too; ``"all"``; or patterns of names of parameters, such as
             ``["final_mapping.*"]``, to train beside what is new. Running statistics of batch norm
             are always kept.
@@ -111,6 +108,7 @@ class SurgeryMixin:
         if adata is None:
             if registry is None:
                 raise ValueError("Give a query: `adata=`, or the registry of one, `registry=`.")
+            _check_registry(registry, reference)
             query, missing = None, list[str]()
         else:
             query, missing = cls._set_up_query(adata, reference)
@@ -151,17 +149,16 @@ class SurgeryMixin:
     @classmethod
     def _set_up_query(cls, adata: AnnData, reference: Any) -> tuple[AnnData, list[str]]:
         """Set up the counts of the query; also return the genes that it lacks."""
-        setup = reference.registry["setup_args"]
-        arguments = {setup["batch_key"]: "batch_key"} if setup.get("batch_key") else {}
-        for key in setup.get("categorical_covariate_keys") or ():
-            arguments[key] = "categorical_covariate_keys"
+        setup, arguments = reference.registry["setup_args"], reference._condition_arguments()
         check_query_conditions(adata.obs, arguments)
         labels, new_labels = query_labels(
             adata.obs, setup["labels_key"], setup["unlabeled_category"], reference.labels
         )
         query = query_cells(adata, setup["layer"], reference.gene_names)
         query.obs[setup["labels_key"]] = pd.Categorical(labels)
-        source = query_registry(reference.registry, query.obs, new_labels)
+        for key in arguments:
+            query.obs[key] = pd.Categorical([canonical(value) for value in query.obs[key]])
+        source = query_registry(reference.registry, new_labels)
         with warnings.catch_warnings():
             # Of labels and batches with few cells, which a query may well hold.
             warnings.filterwarnings("ignore", "Category .* has fewer than 3 cells")
@@ -185,8 +182,20 @@ class SurgeryMixin:
                 arguments["first_query_batches"] = [*arguments["first_query_batches"], n_known]
         return arguments
 
+    def _condition_arguments(self) -> dict[str, str]:
+        """Columns that the encoder is told, with the arguments that named them."""
+        setup = self.registry["setup_args"]
+        arguments = {}
+        if setup.get("batch_key") is not None:
+            arguments[setup["batch_key"]] = "batch_key"
+        for key in setup.get("categorical_covariate_keys") or ():
+            arguments.setdefault(key, "categorical_covariate_keys")
+        return arguments
+
     def _patterns(self) -> tuple[str, ...]:
         """Patterns that the policy stands for."""
+        if self.surgery_ is None:
+            return ()
         policy = self.surgery_["policy"]
         return QUERY_POLICIES[policy] if isinstance(policy, str) else tuple(policy)
 
@@ -194,6 +203,15 @@ class SurgeryMixin:
         """Parameters that the query brought, and where in them."""
         entries = self.surgery_["new_entries"]
         return {name: None if new is None else NewEntries(**new) for name, new in entries.items()}
+
+    def _n_trained(self) -> int:
+        """Count the parameters that training may move."""
+        path = self._own_path()
+        n_in_path = 0 if path is None else sum(p.numel() for p in path.parameters())
+        if not self._has_objective():
+            return n_in_path
+        frozen = ["query_paths.*", *self._frozen_encoder()]
+        return n_in_path + n_trained(self.module, self._patterns(), self._new_entries(), frozen)
 
     def _check_policy(self) -> None:
         """Stop if the policy does not exist, or leaves nothing to train."""
@@ -208,9 +226,9 @@ class SurgeryMixin:
             if pattern != "*" and not any(matches(name, [pattern]) for name in names):
                 if not isinstance(policy, str):
                     raise ValueError(f"No parameter fits the pattern {pattern!r}: {names}.")
-        if self._patterns() or self.surgery_["new_entries"]:
+        if self._has_objective() or self._own_path() is not None:
             return
-        if not self.conditions:
+        if "batch_key" not in self._condition_arguments().values():
             raise ValueError(
                 "The reference was set up without `batch_key`, so that a query has nothing of its "
                 "own to train. Predict without adapting, `reference.predict(query)`; or set up "
@@ -246,7 +264,7 @@ class SurgeryMixin:
         return SurgeryReport(
             policy=record["policy"],
             n_parameters=sum(p.numel() for p in self.module.parameters()),
-            n_trained=n_trained(self.module, self._patterns(), self._new_entries()),
+            n_trained=self._n_trained(),
             n_genes=len(self.gene_names),
             missing_genes=list(record["missing_genes"]),
             new_batches={key: values[len(known[key]) :] for key, values in of_query.items()},
@@ -255,117 +273,31 @@ class SurgeryMixin:
             **record["training"],
         )
 
-    @classmethod
-    def prepare_query_anndata(
-        cls,
-        adata: AnnData,
-        reference_model: Any,
-        return_reference_var_names: bool = False,
-        inplace: bool = True,
-        *,
-        allow_pickle: bool = False,
-    ) -> AnnData | pd.Index | None:
-        """Bring a query to the genes of a reference; :meth:`load_query_data` does so by itself.
 
-        Genes are matched by name, Ensembl versions ignored; those that the query lacks become
-        columns of zeros, others are dropped. Nothing is made dense.
-
-        Parameters
-        ----------
-        adata
-            The query.
-        reference_model
-            A model, or the directory that one was saved to.
-        return_reference_var_names
-            Whether to return the genes of the reference and do nothing else.
-        inplace
-            Whether to change ``adata``, or to return a new one.
-        allow_pickle
-            As in :meth:`load_query_data`.
-
-        Returns
-        -------
-        The query, unless ``inplace``; or the genes.
-
-        Raises
-        ------
-        ValueError
-            If too few of the genes are there.
-
-        Warns
-        -----
-        UserWarning
-            If fewer than 80 % of the genes are there.
-        """
-        genes = pd.Index(cls._load_reference(reference_model, allow_pickle).gene_names)
-        if return_reference_var_names:
-            return genes
-        prepared = prepare_query(adata, genes)
-        n_found = int(genes.isin(strip_versions(adata.var_names)).sum())
-        logger.info(
-            f"{n_found:,} of the reference's {len(genes):,} genes are in the query; "
-            f"{len(genes) - n_found:,} were filled with 0, {adata.n_vars - n_found:,} of the query's were dropped."
-        )
-        if not inplace:
-            return prepared
-        adata._init_as_actual(prepared)
-        return None
-
-    @classmethod
-    def prepare_query_mudata(
-        cls,
-        mdata: MuData,
-        reference_model: Any,
-        return_reference_var_names: bool = False,
-        inplace: bool = True,
-        *,
-        modality: str = "rna",
-        allow_pickle: bool = False,
-    ) -> MuData | pd.Index | None:
-        """Bring one modality of a query to the genes of a reference.
-
-        Parameters
-        ----------
-        mdata
-            The query.
-        reference_model, return_reference_var_names, inplace, allow_pickle
-            As in :meth:`prepare_query_anndata`.
-        modality
-            Name of the modality with counts of genes.
-
-        Returns
-        -------
-        The query, unless ``inplace``; or the genes.
-
-        Raises
-        ------
-        KeyError
-            If there is no such modality.
-        ValueError
-            If too few of the genes are there.
-        """
-        if modality not in mdata.mod:
-            raise KeyError(f"There is no modality {modality!r}; `mdata` has {list(mdata.mod)}.")
-        result = cls.prepare_query_anndata(
-            mdata.mod[modality],
-            reference_model,
-            return_reference_var_names,
-            inplace=False,
-            allow_pickle=allow_pickle,
-        )
-        if return_reference_var_names:
-            return result
-        mdata = mdata if inplace else mdata.copy()
-        mdata.mod[modality] = result
-        mdata.update()
-        return None if inplace else mdata
+def _check_registry(registry: dict[str, Any], reference: Any) -> None:
+    """Stop at a registry whose genes, labels or batches are not those of the reference, grown."""
+    probe = SimpleNamespace(registry=registry)
+    cls = type(reference)
+    of_query = {
+        condition.key: condition.categories for condition in registered_conditions(registry)
+    }
+    pairs = {
+        "genes": (reference.gene_names, cls.gene_names.fget(probe)),
+        "labels": (reference.labels, cls.labels.fget(probe)[: len(reference.labels)]),
+    }
+    for key, categories in reference.conditions:
+        pairs[f"categories of {key!r}"] = (categories, of_query.get(key, [])[: len(categories)])
+    for name, (expected, found) in pairs.items():
+        if list(expected) != list(found):
+            raise ValueError(
+                f"The {name} of the registry are not those of the reference: {list_names(found)}, "
+                f"not {list_names(expected)}. Pass the cells instead, `adata=`, or the registry of "
+                "a query model of this reference."
+            )
 
 
 def _known(conditions: Sequence[Condition], query: AnnData | None) -> dict[str, list[str]]:
     """Categories that both the reference and the query hold."""
     if query is None:
         return {key: [] for key, _ in conditions}
-    return {
-        key: sorted(set(categories) & set(query.obs[key].astype(str)))
-        for key, categories in conditions
-    }
+    return {key: sorted(set(categories) & set(query.obs[key])) for key, categories in conditions}

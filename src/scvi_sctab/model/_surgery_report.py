@@ -98,6 +98,11 @@ class SurgeryReport:
                 f"Training changed {self.changed_labels:.0%} of the labels. Compare both with "
                 "markers before you trust either: `reference.predict(query)` has the others."
             )
+        if self.new_labels:
+            found.append(
+                f"The model grew by {len(self.new_labels)} labels: the logits of the others are "
+                "kept for the reference's cells, their probabilities are not."
+            )
         if not self.reference_kept:
             found.append(
                 "The policy trains parts of the reference: its own cells may get other labels."

@@ -98,7 +98,8 @@ class TrainingMixin:
             **trainer_kwargs,
         }
         if self.surgery_ is not None:
-            if train_size or validation_size or early_stopping:
+            asked = (train_size, validation_size, early_stopping)
+            if any(value is not None for value in asked):
                 raise ValueError(
                     "A query model trains on all cells of the query; none are held out for "
                     "`train_size`, `validation_size` or `early_stopping`."
@@ -143,6 +144,8 @@ class TrainingMixin:
             trainer_kwargs = _validate(trainer_kwargs, defaults, max_epochs, early_stopping)
         elif early_stopping:
             raise ValueError("early_stopping needs held-out cells: give a train_size below 1.")
+        if self.module.reconstruction is not None:
+            self._center_reconstruction()
         # Loading and predicting leave the module in eval mode, in which Lightning would train it.
         self.module.train()
         self._fit(self._make_plan(splitter, plan_kwargs), splitter, max_epochs, trainer_kwargs)

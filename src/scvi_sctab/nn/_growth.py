@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -79,8 +80,11 @@ def _mask(
     parameter: Tensor,
     patterns: Sequence[str],
     new_entries: Mapping[str, NewEntries | None],
+    always_frozen: Sequence[str],
 ) -> Tensor | None:
     """Entries that are trained, as ones; ``None`` if none is."""
+    if matches(name, always_frozen):
+        return None
     whole = matches(name, patterns)
     if not whole and name not in new_entries:
         return None
@@ -91,17 +95,28 @@ def _mask(
     return torch.zeros_like(parameter).index_fill(new.dim, positions, 1)
 
 
+def _masked(mask: Tensor, gradient: Tensor) -> Tensor:
+    # The trainer may have moved the network to another device since.
+    return gradient * mask.to(gradient.device)
+
+
 def n_trained(
-    module: nn.Module, patterns: Sequence[str], new_entries: Mapping[str, NewEntries | None]
+    module: nn.Module,
+    patterns: Sequence[str],
+    new_entries: Mapping[str, NewEntries | None],
+    always_frozen: Sequence[str] = (),
 ) -> int:
     """Count the entries that :func:`frozen_but` lets be trained.
 
     Parameters
     ----------
-    module, patterns, new_entries
+    module, patterns, new_entries, always_frozen
         As in :func:`frozen_but`.
     """
-    masks = (_mask(name, p, patterns, new_entries) for name, p in module.named_parameters())
+    masks = (
+        _mask(name, p, patterns, new_entries, always_frozen)
+        for name, p in module.named_parameters()
+    )
     return sum(int(mask.sum()) for mask in masks if mask is not None)
 
 
@@ -131,11 +146,10 @@ def frozen_but(
     required = {name: p.requires_grad for name, p in module.named_parameters()}
     handles = []
     for name, parameter in module.named_parameters():
-        mask = _mask(name, parameter, patterns, new_entries)
-        mask = None if matches(name, always_frozen) else mask
+        mask = _mask(name, parameter, patterns, new_entries, always_frozen)
         parameter.requires_grad_(mask is not None)
         if mask is not None:
-            handles.append(parameter.register_hook(mask.mul))
+            handles.append(parameter.register_hook(partial(_masked, mask)))
     try:
         yield
     finally:

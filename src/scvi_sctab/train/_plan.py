@@ -187,9 +187,10 @@ class ClassifierTrainingPlan(pl.LightningModule):
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[LRScheduler]]:
         """AdamW for the encoder and its head, SGD for the linear path, each with its schedule."""
         fused = self.device.type in _FUSED
-        optimizers: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(self._deep_groups(), lr=self.lr, fused=fused)
-        ]
+        optimizers: list[torch.optim.Optimizer] = []
+        deep = self._deep_groups()
+        if deep:
+            optimizers.append(torch.optim.AdamW(deep, lr=self.lr, fused=fused))
         skip = self._skip_parameters()
         if skip:
             optimizers.append(

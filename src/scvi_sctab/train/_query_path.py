@@ -134,8 +134,13 @@ def _descend(
     """Fit gain and offset to some cells with labels."""
     x, linear = cells.x[chosen], cells.linear[chosen]
     mean = np.asarray(cells.x.mean(axis=0)).ravel()
-    scale = np.zeros((linear.shape[1], x.shape[1])) if weight is None else weight
-    rate = config.gain_lr / max(_curvature(cells.x, scale), 1e-12)
+    if weight is None:
+        # Nothing to gain on: products with one column of zeros cost nothing.
+        x, mean, scale = np.zeros((len(chosen), 1)), np.zeros(1), np.zeros((linear.shape[1], 1))
+        rate = 0.0
+    else:
+        scale = weight
+        rate = config.gain_lr / max(_curvature(cells.x, scale), 1e-12)
     gain, offset = np.zeros_like(scale, dtype=float), np.zeros(linear.shape[1])
     gain_speed, offset_speed = np.zeros_like(gain), np.zeros_like(offset)
     target = np.zeros_like(linear)
@@ -152,7 +157,9 @@ def _descend(
         offset_speed = config.momentum * offset_speed - config.offset_lr * total
         gain, offset = gain + gain_speed, offset + offset_speed
     delta = scale * gain
-    return QueryFit(delta, offset - delta @ mean, losses)
+    bias = offset - delta @ mean
+    full = np.zeros((len(bias), cells.x.shape[1])) if weight is None else delta
+    return QueryFit(full, bias, losses)
 
 
 def _curvature(x: Any, weight: NDArray[np.floating]) -> float:
