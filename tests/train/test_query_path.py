@@ -47,11 +47,10 @@ def accuracy(cells, truth, path):
     return (logits.argmax(axis=1) == truth).mean()
 
 
-def test_a_shift_of_the_query_is_undone(weight):
-    cells, truth = make_cells(weight, shift=0.6)
-    path = fit(cells, weight)
-    assert accuracy(cells, truth, path) > (cells.logits.argmax(axis=1) == truth).mean() + 0.03
-    assert path.losses[SELF_TRAINING.n_steps - 1] < path.losses[0]
+def test_each_round_lowers_the_loss_of_the_cells_that_it_labelled(weight):
+    cells, _ = make_cells(weight, shift=0.6)
+    losses = np.array(fit(cells, weight).losses).reshape(SELF_TRAINING.rounds, -1)
+    assert (losses[:, -1] < losses[:, 0]).all()
 
 
 @pytest.mark.parametrize("store", [np.asarray, sparse.csr_matrix], ids=["dense", "sparse"])
@@ -82,10 +81,11 @@ def test_the_first_step_is_that_of_the_gradient(weight, store):
 
 
 def test_without_a_linear_path_an_offset_is_fitted(weight):
-    cells, truth = make_cells(weight, shift=0.6)
-    path = fit(cells, None)
+    cells, truth = make_cells(weight, shift=1.0)
+    path = fit(cells._replace(labels=truth), None)
     assert not path.weight.any()
     assert path.weight.shape == (N_LABELS, N_INPUT)
+    assert path.bias[1] < path.bias[[0, 2]].min()
     assert accuracy(cells, truth, path) > (cells.logits.argmax(axis=1) == truth).mean()
 
 
