@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import anndata
 import numpy as np
-from _mapping_peers import SCANVI, cache_file, run_scanvi, write_cache
+from _mapping_cache import cache_file, write_cache
+from _mapping_peers import SCANVI, run_scanvi
+from _mapping_sctab import SURGERY, surgery_latent
 from _peers import variable_genes
 
 if TYPE_CHECKING:
@@ -25,6 +27,14 @@ if TYPE_CHECKING:
 
 TOTALS = ("Bio conservation", "Batch correction", "Total")
 """Means of scib-metrics over its two kinds of scores, and 0.6 of the first + 0.4 of the second."""
+
+
+SCTAB_KINDS = {
+    "sctab-surgery": "genes",
+    "sctab-reconstruction": "reconstruction",
+    "sctab-scvi": "scvi",
+}
+"""Kind of reference by key on the command line."""
 
 
 class Timed(NamedTuple):
@@ -110,6 +120,11 @@ def scanvi_latent(task: MappingTask, seed: int, *, cache: Path) -> Timed:
     return Timed(run.latent, run.seconds)
 
 
+def sctab_latent(task: MappingTask, seed: int, *, kind: str, cache: Path) -> Timed:
+    """Both sides in SCTAB that was trained on the reference and mapped to the query."""
+    return Timed(*surgery_latent(task, seed, kind=kind, cache=cache))
+
+
 def build_embeddings(cache: Path) -> list[Embedding]:
     """Every method in the order of the table.
 
@@ -124,6 +139,12 @@ def build_embeddings(cache: Path) -> list[Embedding]:
         Embedding("pca", "PCA", pca, False, no_scib),
         Embedding("scvi", "SCVI on both", scvi_run, True, no_scib),
         Embedding("scanvi", SCANVI, scanvi_run, True, no_scib),
+        *(
+            Embedding(
+                key, SURGERY[kind], partial(sctab_latent, kind=kind, cache=cache), True, no_scib
+            )
+            for key, kind in SCTAB_KINDS.items()
+        ),
     ]
 
 

@@ -1,9 +1,8 @@
 """Reference -> query mapping: labels of query cells from unseen batches, and joint latents.
 
-Prints one table per metric. Labels go to ``results/mapping.csv`` (one row per method, task and
-seed) and ``results/mapping.png``, scores of the joint latents to
-``results/mapping_integration.csv``; with ``--tuning`` all three names hold ``_tuning``. See
-README.md in this folder.
+Prints a table per part and metric, and writes one CSV per part to ``results`` (one row per
+method, task and seed): ``mapping.csv``, ``mapping_objectives.csv``, and so on; with ``--tuning``
+the names start with ``mapping_tuning``. See README.md in this folder.
 """
 
 from __future__ import annotations
@@ -13,20 +12,27 @@ import logging
 import os
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+import _mapping_sctab
 import pandas as pd
-from _mapping_integration import TOTALS, build_embeddings, embed_task
+from _mapping_guarantees import COLUMNS as GUARANTEES
+from _mapping_guarantees import check_task
+from _mapping_integration import SCTAB_KINDS, TOTALS, build_embeddings, embed_task
+from _mapping_new_labels import COLUMNS as NEW_LABELS
+from _mapping_new_labels import run_new_labels
+from _mapping_objectives import NOTHING, build_objectives
 from _mapping_peers import build_methods
+from _mapping_report import columns_table, differences, plot_integration
+from _mapping_sctab import SLOW
 from _mapping_tasks import FORWARD, INTEGRATION, TUNING, MappingTask, iter_mapping_tasks
 from _report import format_table, plot
 from accuracy import CELLTYPIST_PYTHON, HERE, KEYS, run_task, write_csv
 
 if TYPE_CHECKING:
     from _peers import Method
-
-PARTS = ("labels", "integration")
 
 
 def parse_args() -> argparse.Namespace:
@@ -43,7 +49,7 @@ def parse_args() -> argparse.Namespace:
         "--cache", type=Path, help="folder of trained peers' latents (default: OUT/cache)"
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--only", nargs="+", metavar="METHOD", help="run these methods only")
     parser.add_argument("--tuning", action="store_true", help="the reversed tasks instead")
     parser.add_argument("--tasks", nargs="+", metavar="TASK", help="run these only")
@@ -68,7 +74,7 @@ def parse_args() -> argparse.Namespace:
 
 def select(methods: list[Method], only: list[str] | None) -> list[Method]:
     """Methods to run; one that cannot run is named in a loud line."""
-    methods = [method for method in methods if only is None or method.key in only]
+    methods = [m for m in methods if (m.key in only if only else m.key not in SLOW)]
     for method in methods:
         if method.missing:
             print(f"!!! SKIPPED: {method.key}: {method.missing}", flush=True)
@@ -131,45 +137,100 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
+def report(runs: pd.DataFrame, metrics: tuple[str, ...]) -> None:
+    """Print one table per metric."""
+    for metric in metrics if len(runs) else ():
+        print(f"\n{format_table(runs, metric)}")
+
+
+class Setting(NamedTuple):
+    """What a part runs on."""
+
+    args: argparse.Namespace
+    cache: Path
+    path: Path  # CSV of the part
+    tasks: list[str]
+
+
+def run_labels(setting: Setting) -> None:
+    """Labels of the query: SCTAB and its peers."""
+    args = setting.args
+    methods = select(label_methods(args, setting.cache), args.only)
+    run = partial(run_task, methods=methods, seeds=args.seeds)
+    runs = run_part(setting.tasks, args, setting.path, run)
+    report(runs, ("macro_f1", "accuracy"))
+    if len(runs):
+        plot(runs, setting.path.with_suffix(".png"))
+
+
+def run_objectives(setting: Setting) -> None:
+    """Labels of the query by everything that can be fitted without labels."""
+    methods = build_objectives(setting.cache)
+    run = partial(run_task, methods=methods, seeds=setting.args.seeds)
+    runs = run_part(setting.tasks, setting.args, setting.path, run)
+    report(runs, ("macro_f1",))
+    print(f"\n{differences(runs, NOTHING)}")
+
+
+def run_guarantees(setting: Setting) -> None:
+    """What surgery leaves as it was."""
+    args = setting.args
+    kinds = [kind for key, kind in SCTAB_KINDS.items() if key in (args.only or ["sctab-surgery"])]
+    run = partial(check_task, kinds=kinds, seeds=args.seeds, cache=setting.cache)
+    runs = run_part(setting.tasks, args, setting.path, run)
+    print(f"\n{columns_table(runs, GUARANTEES)}")
+
+
+def run_labels_of_query(setting: Setting) -> None:
+    """A type that the reference lacks; the tasks are the left-out types."""
+    fresh = pd.DataFrame(run_new_labels(Path(setting.args.data), setting.args.seeds))
+    write_csv(fresh, setting.path)
+    print(f"\n{columns_table(fresh, NEW_LABELS)}")
+    print(f"old logits before training are the reference's: {fresh['logits_equal'].all()}")
+
+
+def run_integration(setting: Setting) -> None:
+    """Joint latents of both sides."""
+    args = setting.args
+    chosen = select(build_embeddings(setting.cache), args.only)
+    tasks = args.tasks or setting.tasks[:INTEGRATION]
+    run = partial(embed_task, embeddings=chosen, seeds=args.seeds)
+    runs = run_part(tasks, args, setting.path, run)
+    report(runs, TOTALS)
+    if len(runs):
+        plot_integration(runs, setting.path.with_suffix(".png"))
+
+
+PARTS: dict[str, Callable[[Setting], None]] = {
+    "labels": run_labels,
+    "objectives": run_objectives,
+    "guarantees": run_guarantees,
+    "new-labels": run_labels_of_query,
+    "integration": run_integration,
+}
+
+
+def label_methods(args: argparse.Namespace, cache: Path) -> list[Method]:
+    """Methods of part `labels`, SCTAB's first."""
+    return [*_mapping_sctab.build_methods(cache), *build_methods(args.celltypist_python, cache)]
+
+
 def main() -> None:
     """Run the benchmark."""
     args = parse_args()
     quiet()
     args.out.mkdir(parents=True, exist_ok=True)
     cache = args.cache or args.out / "cache"
-    stem = "mapping_tuning" if args.tuning else "mapping"
-    methods, embeddings = build_methods(args.celltypist_python, cache), build_embeddings(cache)
-    known = {method.key for method in [*methods, *embeddings]}
+    known = {m.key for m in [*label_methods(args, cache), *build_embeddings(cache)]}
     unknown = sorted(set(args.only or []) - known)
     if unknown:
         raise SystemExit(f"unknown method {', '.join(unknown)}; choose from {sorted(known)}.")
-    names = TUNING if args.tuning else FORWARD
-    if "labels" in args.parts:
-        chosen = select(methods, args.only)
-        path = args.out / f"{stem}.csv"
-        runs = run_part(
-            args.tasks or names, args, path, lambda task: run_task(task, chosen, args.seeds)
-        )
-        report(runs, ("macro_f1", "accuracy"))
-        if len(runs):
-            plot(runs, path.with_suffix(".png"))
-    if "integration" in args.parts:
-        chosen = select(embeddings, args.only)
-        path = args.out / f"{stem}_integration.csv"
-        runs = run_part(
-            args.tasks or names[:INTEGRATION],
-            args,
-            path,
-            lambda task: embed_task(task, chosen, args.seeds),
-        )
-        report(runs, TOTALS)
+    stem = "mapping_tuning" if args.tuning else "mapping"
+    tasks = args.tasks or (TUNING if args.tuning else FORWARD)
+    for part in args.parts:
+        suffix = "" if part == "labels" else f"_{part.replace('-', '_')}"
+        PARTS[part](Setting(args, cache, args.out / f"{stem}{suffix}.csv", tasks))
     print(f"\nno ± : a single run (deterministic method, or one seed)\nwrote to {args.out}")
-
-
-def report(runs: pd.DataFrame, metrics: tuple[str, ...]) -> None:
-    """Print one table per metric."""
-    for metric in metrics if len(runs) else ():
-        print(f"\n{format_table(runs, metric)}")
 
 
 if __name__ == "__main__":

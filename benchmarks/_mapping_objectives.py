@@ -1,0 +1,236 @@
+"""What can be fitted to a query without labels, all on one trained reference.
+
+Every objective is a function of `OnReference` that gives logits ``(n_query, n_labels)``. All but
+`batch_norm` and `prior_correction` fit a linear path beside the reference's logits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from _mapping_sctab import map_query
+from _peers import Method, Prediction
+from scipy.special import log_softmax, softmax
+
+if TYPE_CHECKING:
+    from _mapping_tasks import MappingTask
+
+    from scvi_sctab.train import QueryCells
+
+NOTHING = "mean row (nothing)"
+SHIPPED = "self-training of the gain (shipped)"
+NORM_CELLS = 1500
+"""Cells whose statistics batch norm takes at a time."""
+SHOT_RATE = 0.3
+"""Learning rates of `entropy_and_balance` over the shipped ones; not tuned here."""
+
+
+@dataclass(frozen=True)
+class OnReference:
+    """A query as its reference sees it.
+
+    Parameters
+    ----------
+    model
+        SCTAB of the query.
+    cells
+        Its cells: genes, logits of the linear path and of the whole model.
+    batches
+        Batch of each cell, ``(n_query,)``.
+    weight
+        Weights of the linear path, ``(n_labels, n_genes)``.
+    energy_floor
+        That of the reference.
+    class_weight_power
+        What the shipped self-training takes for this query.
+    """
+
+    model: Any
+    cells: QueryCells
+    batches: np.ndarray
+    weight: np.ndarray
+    energy_floor: float
+    class_weight_power: float
+
+
+def see_query(task: MappingTask, model: Any, reference: Any) -> OnReference:
+    """Read the query through its model.
+
+    Parameters
+    ----------
+    task
+        The task.
+    model
+        SCTAB of the query; whether it was trained does not matter.
+    reference
+        SCTAB of the reference.
+    """
+    from scvi_sctab._config import SELF_TRAINING
+
+    cells = model._read_cells(np.arange(model.adata.n_obs))
+    return OnReference(
+        model,
+        cells,
+        task.query.obs[task.batch_key].to_numpy().astype(str),
+        model.module.linear_skip.weight.detach().cpu().numpy(),
+        reference.reference_["energy_floor"],
+        0.0 if reference._seems_sorted(cells) else SELF_TRAINING.class_weight_power,
+    )
+
+
+def nothing(query: OnReference) -> np.ndarray:
+    """The logits of the reference."""
+    return query.cells.logits
+
+
+def batch_norm(query: OnReference) -> np.ndarray:
+    """All batch-norm statistics of TabNet are those of the query."""
+    module = deepcopy(query.model.module)
+    for part in module.encoder.modules():
+        if hasattr(part, "virtual_batch_size"):
+            part.virtual_batch_size = query.cells.x.shape[0] + 1
+    module.encoder.train()
+    n_cells = query.cells.x.shape[0]
+    order = np.random.default_rng(0).permutation(n_cells)
+    deep = np.zeros_like(query.cells.logits)
+    with torch.no_grad():
+        for part in np.array_split(order, max(1, n_cells // NORM_CELLS)):
+            x = torch.from_numpy(query.cells.x[part].toarray().astype(np.float32))
+            deep[part] = module.final_mapping(module.encoder(x)[0]).numpy()
+    return query.cells.linear + module.encoder_weight * deep
+
+
+def entropy_and_balance(query: OnReference) -> np.ndarray:
+    """Sure of each cell, diverse over all: SHOT's objective, with the shipped gain and offset."""
+    from scvi_sctab._config import SELF_TRAINING as config
+
+    x, linear, logits, _ = query.cells
+    mean = np.asarray(x.mean(axis=0)).ravel()
+    curvature = np.asarray(x.multiply(x).mean(axis=0)).ravel() @ query.weight.var(axis=0)
+    rates = SHOT_RATE * config.gain_lr / max(curvature, 1e-12), SHOT_RATE * config.offset_lr
+    gain, offset = np.zeros_like(query.weight, dtype=float), np.zeros(linear.shape[1])
+    speeds = np.zeros_like(gain), np.zeros_like(offset)
+    for _ in range(config.n_steps):
+        delta = query.weight * gain
+        residual = _slope(linear + x @ delta.T + (offset - delta @ mean))
+        total = residual.sum(axis=0)
+        slopes = (np.asarray(x.T @ residual).T - np.outer(total, mean)) * query.weight, total
+        speeds = tuple(
+            config.momentum * speed - rate * slope
+            for speed, rate, slope in zip(speeds, rates, slopes, strict=True)
+        )
+        gain, offset = gain + speeds[0], offset + speeds[1]
+    delta = query.weight * gain
+    return logits + x @ delta.T + (offset - delta @ mean)
+
+
+def _slope(logits: np.ndarray) -> np.ndarray:
+    """Gradient of mean entropy less the entropy of the mean, ``(n_cells, n_labels)``."""
+    p, log_p = softmax(logits, axis=1), log_softmax(logits, axis=1)
+    entropy = -(p * log_p).sum(axis=1, keepdims=True)
+    log_mean = np.log(p.mean(axis=0) + 1e-8)
+    balance = log_mean - (p * log_mean).sum(axis=1, keepdims=True)
+    return p * (balance - log_p - entropy) / len(p)
+
+
+def prior_correction(query: OnReference, *, prior: np.ndarray, n_steps: int = 50) -> np.ndarray:
+    """Shares of the labels by EM (Saerens et al. 2002), in each batch of the query."""
+    before, logits = softmax(query.cells.logits, axis=1), query.cells.logits.copy()
+    for batch in np.unique(query.batches):
+        cells = query.batches == batch
+        shares = prior
+        for _ in range(n_steps):
+            joint = before[cells] * (shares / prior)
+            shares = (joint / joint.sum(axis=1, keepdims=True)).mean(axis=0) + 1e-6
+        logits[cells] += np.log(shares / prior)
+    return logits
+
+
+def self_training(
+    query: OnReference, *, of: str = "gain", floor: bool = True, **changes: Any
+) -> np.ndarray:
+    """`scvi_sctab.train.fit_query_path`, of the gain, of a full delta or of an offset alone.
+
+    A full delta is a gain on weights of 1; that their signs alternate from label to label does
+    not matter to it, and makes its step that of the length of the cells.
+    """
+    from scvi_sctab._config import SELF_TRAINING
+    from scvi_sctab.train import fit_query_path
+
+    weight = {"gain": query.weight, "offset": None}.get(of)
+    if of == "full":
+        signs = 1.0 - 2.0 * (np.arange(len(query.weight)) % 2)
+        weight, changes = np.repeat(signs[:, None], query.weight.shape[1], 1), {"gain_lr": 1.0}
+    fit = fit_query_path(
+        query.cells,
+        weight,
+        replace(SELF_TRAINING, **changes),
+        energy_floor=query.energy_floor if floor else -np.inf,
+        class_weight_power=query.class_weight_power,
+    )
+    return query.cells.logits + query.cells.x @ fit.weight.T + fit.bias
+
+
+def label_prior(task: MappingTask, labels: np.ndarray, power: float) -> np.ndarray:
+    """Shares of the labels as the training of the reference weighs them."""
+    counts = np.array([(task.train_labels == label).sum() for label in labels], dtype=float)
+    weighted = counts ** (1 - power)
+    return weighted / weighted.sum()
+
+
+def objectives(task: MappingTask, seed: int, *, cache: Path) -> list[Prediction]:
+    """Labels of the query by every objective.
+
+    Parameters
+    ----------
+    task, seed
+        The task and the seed.
+    cache
+        Folder of trained references.
+    """
+    from scvi_sctab._config import PRESETS
+
+    run = map_query(task, seed, "genes", cache=cache)
+    query, power = (
+        see_query(task, run.model, run.reference.model),
+        PRESETS["small"].train.class_weight_power,
+    )
+    prior = label_prior(task, run.model.labels, power)
+    fits: dict[str, Callable[[OnReference], np.ndarray]] = {
+        NOTHING: nothing,
+        "batch norm re-estimated": batch_norm,
+        "entropy + balance (SHOT)": entropy_and_balance,
+        "EM prior correction": partial(prior_correction, prior=prior),
+        "self-training of an offset": partial(self_training, of="offset"),
+        "self-training of a full delta": partial(self_training, of="full"),
+        SHIPPED: self_training,
+        "shipped, 4 rounds": partial(self_training, rounds=4),
+        "shipped, no energy floor": partial(self_training, floor=False),
+    }
+    rows = []
+    for name, fit in fits.items():
+        start = time.perf_counter()
+        labels = run.model.labels[fit(query).argmax(axis=1)].astype(str)
+        rows.append(Prediction(name, labels, time.perf_counter() - start))
+        if name == SHIPPED and (labels != run.labels).any():
+            print(f"  ! {(labels != run.labels).sum()} labels differ from those of `predict`")
+    return rows
+
+
+def build_objectives(cache: Path) -> list[Method]:
+    """The one method that gives the labels of every objective.
+
+    Parameters
+    ----------
+    cache
+        Folder of trained references.
+    """
+    return [Method("objectives", partial(objectives, cache=cache), True)]
