@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from _tasks import BUNDLED, DONOR_KEY, LABEL_KEY, _read
 
 QUERY_DONORS = ("1015", "1256")
 LEFT_OUT = ("NK", "CD16 Mono", "B", "DC")
-UNKNOWN = "Unknown"
+UNKNOWN = "unknown"
 COLUMNS = {
     "recall_new": "recall of the new type",
     "precision_new": "precision of the new type",
@@ -112,8 +113,8 @@ def run_type(adata: anndata.AnnData, left_out: str, seed: int) -> dict[str, obje
     }
 
 
-def run_new_labels(folder: Path, seeds: list[int]) -> list[dict[str, object]]:
-    """All left-out types and seeds.
+def run_new_labels(folder: Path, seeds: list[int]) -> Iterator[list[dict[str, object]]]:
+    """Rows of one left-out type after the other.
 
     Parameters
     ----------
@@ -122,11 +123,12 @@ def run_new_labels(folder: Path, seeds: list[int]) -> list[dict[str, object]]:
     seeds
         Of training, and of which half of the query has labels.
     """
-    adata, rows = load_cells(folder), []
+    adata = load_cells(folder)
     for left_out in LEFT_OUT:
+        rows = []
         for seed in seeds:
             row = run_type(adata, left_out, seed)
             rows.append(row)
             text = "  ".join(f"{key} {row[key]:.3f}" for key in COLUMNS)
             print(f"  {left_out:<10} seed {seed}  equal {row['logits_equal']}  {text}", flush=True)
-    return rows
+        yield rows

@@ -183,10 +183,13 @@ def run_guarantees(setting: Setting) -> None:
 
 def run_labels_of_query(setting: Setting) -> None:
     """A type that the reference lacks; the tasks are the left-out types."""
-    fresh = pd.DataFrame(run_new_labels(Path(setting.args.data), setting.args.seeds))
-    write_csv(fresh, setting.path)
-    print(f"\n{columns_table(fresh, NEW_LABELS)}")
-    print(f"old logits before training are the reference's: {fresh['logits_equal'].all()}")
+    rows: list[dict[str, object]] = []
+    for fresh in run_new_labels(Path(setting.args.data), setting.args.seeds):
+        rows += fresh
+        write_csv(pd.DataFrame(rows), setting.path)
+    runs = pd.DataFrame(rows)
+    print(f"\n{columns_table(runs, NEW_LABELS)}")
+    print(f"old logits before training are the reference's: {runs['logits_equal'].all()}")
 
 
 def run_integration(setting: Setting) -> None:
