@@ -29,6 +29,8 @@ NOTHING = "mean row (nothing)"
 SHIPPED = "self-training of the gain (shipped)"
 NORM_CELLS = 1500
 """Cells whose statistics batch norm takes at a time."""
+ROUNDING = 0.01
+"""Share of labels that may differ from those of the model itself, which is in single precision."""
 SHOT_RATE = 0.3
 """Learning rates of `entropy_and_balance` over the shipped ones; not tuned here."""
 
@@ -69,7 +71,7 @@ def see_query(task: MappingTask, model: Any, reference: Any) -> OnReference:
     task
         The task.
     model
-        SCTAB of the query; whether it was trained does not matter.
+        SCTAB of the query, not trained on it: its linear path is that of the reference.
     reference
         SCTAB of the reference.
     """
@@ -160,15 +162,18 @@ def self_training(
     """`scvi_sctab.train.fit_query_path`, of the gain, of a full delta or of an offset alone.
 
     A full delta is a gain on weights of 1; that their signs alternate from label to label does
-    not matter to it, and makes its step that of the length of the cells.
+    not matter to it, and makes its step one over the variance of the cells.
     """
     from scvi_sctab._config import SELF_TRAINING
     from scvi_sctab.train import fit_query_path
 
     weight = {"gain": query.weight, "offset": None}.get(of)
     if of == "full":
+        x = query.cells.x
+        squares, mean = x.multiply(x).mean(axis=0).sum(), np.asarray(x.mean(axis=0)).ravel()
         signs = 1.0 - 2.0 * (np.arange(len(query.weight)) % 2)
-        weight, changes = np.repeat(signs[:, None], query.weight.shape[1], 1), {"gain_lr": 1.0}
+        weight = np.repeat(signs[:, None], query.weight.shape[1], 1)
+        changes = {"gain_lr": float(squares / (squares - mean @ mean))}
     fit = fit_query_path(
         query.cells,
         weight,
@@ -196,11 +201,13 @@ def objectives(task: MappingTask, seed: int, *, cache: Path) -> list[Prediction]
     cache
         Folder of trained references.
     """
+    from scvi_sctab import SCTAB
     from scvi_sctab._config import PRESETS
 
     run = map_query(task, seed, "genes", cache=cache)
+    untrained = SCTAB.load_query_data(task.unlabelled_query(), run.reference.model)
     query, power = (
-        see_query(task, run.model, run.reference.model),
+        see_query(task, untrained, run.reference.model),
         PRESETS["small"].train.class_weight_power,
     )
     prior = label_prior(task, run.model.labels, power)
@@ -220,8 +227,8 @@ def objectives(task: MappingTask, seed: int, *, cache: Path) -> list[Prediction]
         start = time.perf_counter()
         labels = run.model.labels[fit(query).argmax(axis=1)].astype(str)
         rows.append(Prediction(name, labels, time.perf_counter() - start))
-        if name == SHIPPED and (labels != run.labels).any():
-            print(f"  ! {(labels != run.labels).sum()} labels differ from those of `predict`")
+        if name == SHIPPED and (labels != run.labels).mean() > ROUNDING:
+            raise RuntimeError(f"{task.name}: {SHIPPED} is not what `SCTAB.train` gives.")
     return rows
 
 
