@@ -183,11 +183,10 @@ def run_guarantees(setting: Setting) -> None:
 
 def run_labels_of_query(setting: Setting) -> None:
     """A type that the reference lacks; the tasks are the left-out types."""
-    rows: list[dict[str, object]] = []
-    for fresh in run_new_labels(Path(setting.args.data), setting.args.seeds):
-        rows += fresh
-        write_csv(pd.DataFrame(rows), setting.path)
-    runs = pd.DataFrame(rows)
+    runs = read(setting.path) if setting.args.merge else read(None)
+    for rows in run_new_labels(Path(setting.args.data), setting.args.seeds):
+        runs = merge(runs, pd.DataFrame(rows))
+        write_csv(runs, setting.path)
     print(f"\n{columns_table(runs, NEW_LABELS)}")
     print(f"old logits before training are the reference's: {runs['logits_equal'].all()}")
 
