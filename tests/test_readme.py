@@ -21,9 +21,12 @@ def test_the_lines_run(tmp_path, monkeypatch):
     ten_lines, query_lines = code_blocks("python")
     monkeypatch.chdir(tmp_path)
     train = SCTAB.train
-    monkeypatch.setattr(
-        SCTAB, "train", lambda self: train(self, max_epochs=1, enable_progress_bar=False)
-    )
+
+    def train_briefly(self):
+        epochs = {} if self.surgery_ else {"max_epochs": 1}
+        train(self, **epochs, enable_progress_bar=False)
+
+    monkeypatch.setattr(SCTAB, "train", train_briefly)
     namespace = {}
     exec(ten_lines, namespace)
     assert {"label", "probability", "uncertainty", "runner_up"} <= set(namespace["query"].obs)
