@@ -226,14 +226,13 @@ class AdaptationMixin:
         own = np.flatnonzero(batch >= self.module.query_paths.first_batches[-1])
         cells = self._read_cells(draw_cells(own, SELF_TRAINING.max_cells))
         skip = self.module.linear_skip
+        careful = self._seems_sorted(cells)
         fit = fit_query_path(
             cells,
             None if skip is None else skip.weight.detach().cpu().numpy(),
             SELF_TRAINING,
-            energy_floor=(self.reference_ or {}).get("energy_floor", -np.inf),
-            class_weight_power=0.0
-            if self._seems_sorted(cells)
-            else SELF_TRAINING.class_weight_power,
+            energy_floor=self.reference_["energy_floor"] if careful else -np.inf,
+            class_weight_power=0.0 if careful else SELF_TRAINING.class_weight_power,
         )
         with torch.no_grad():
             path.weight.copy_(torch.from_numpy(fit.weight))
@@ -251,7 +250,11 @@ class AdaptationMixin:
         self.history_ = {**(self.history_ or {}), "self_training_loss": losses}
 
     def _seems_sorted(self, cells: QueryCells) -> bool:
-        """Whether the query holds much fewer types than the reference."""
+        """Whether the query holds much fewer types than the reference.
+
+        Balanced labels then are those that it lacks: every cell weighs the same, and those that
+        look like nothing in the reference do not count.
+        """
         predicted = diversity(cells.logits.argmax(axis=1), len(self.labels))
         expected = (self.reference_ or {}).get("diversity", predicted)
         return predicted < SELF_TRAINING.min_diversity * expected
