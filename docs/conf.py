@@ -2,6 +2,7 @@
 
 import os
 from importlib.metadata import metadata
+from pathlib import Path
 
 from sphinx.ext.napoleon.docstring import NumpyDocstring
 
@@ -46,6 +47,7 @@ napoleon_use_rtype = False
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 nb_execution_mode = "cache"
+nb_execution_cache_path = str(Path(__file__).parent / "_build" / ".jupyter_cache")
 nb_execution_raise_on_error = True
 nb_execution_timeout = 1800  # one cell; scANVI takes a minute on an idle machine
 copybutton_exclude = ".linenos, .gp, .go"

@@ -100,6 +100,18 @@ def test_annotations_also_tell_what_the_reference_would_say(reference_model, sti
     assert mapped.history["self_training_loss"].shape[0] > 0
 
 
+def test_the_latent_space_is_one_for_all_batches(reference_model, stimulated):
+    renamed = reference_model.adata.copy()
+    renamed.obs["sample"] = renamed.obs["sample"].to_numpy()[::-1]
+    assert (reference_model.predict(renamed, soft=True) != reference_model.predict(soft=True)).any(
+        axis=None
+    )
+    np.testing.assert_array_equal(
+        reference_model.get_latent_representation(renamed),
+        reference_model.get_latent_representation(),
+    )
+
+
 def test_the_reference_model_itself_is_left_alone(reference_model, stimulated):
     old = snapshot(reference_model)
     mapped = SCTAB.load_query_data(stimulated, reference_model, policy="all")

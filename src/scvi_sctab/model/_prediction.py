@@ -12,7 +12,7 @@ import torch
 from scvi import REGISTRY_KEYS
 from tqdm.auto import tqdm
 
-from scvi_sctab._constants import CONDITIONS_KEY, READ_BLOCK_CELLS
+from scvi_sctab._constants import CONDITIONS_KEY, READ_BLOCK_CELLS, UNKNOWN_CODE
 from scvi_sctab.data import (
     align_genes,
     check_indices,
@@ -148,7 +148,9 @@ class PredictionMixin:
         indices: Sequence[int] | None = None,
         batch_size: int | None = None,
     ) -> NDArray[np.float32]:
-        """Embed cells by the encoder.
+        """Embed cells by the encoder, without their batch, so that all are comparable.
+
+        A latent space that depends on the batch, that of an SCVI, is told it.
 
         Parameters
         ----------
@@ -318,6 +320,9 @@ class PredictionMixin:
         return torch.stack([column.float() for column in columns], dim=1).cpu().numpy()
 
     def _embed(self, tensors: dict[str, Tensor]) -> NDArray[np.float32]:
+        if not self.module.needs_batch:
+            unknown = torch.full_like(tensors[CONDITIONS_KEY], UNKNOWN_CODE)
+            tensors = {**tensors, CONDITIONS_KEY: unknown}
         outputs, _ = self.module(tensors, compute_loss=False)
         return outputs["z"].cpu().numpy()
 
