@@ -521,6 +521,11 @@ def test_new_labels_need_cells(reference_model, stimulated):
     )
 
 
+def test_unlabelled_cells_of_another_spelling_are_not_learnt(reference_model, stimulated):
+    stimulated.obs["cell_type"] = "Unknown"
+    refuse(stimulated, reference_model, ValueError, "holds 'Unknown'.*learnt as a type")
+
+
 def test_nothing_is_held_out_of_a_query(reference_model, stimulated):
     mapped = SCTAB.load_query_data(stimulated, reference_model)
     with pytest.raises(ValueError, match="none are held out"):

@@ -135,7 +135,8 @@ def query_labels(
     Raises
     ------
     ValueError
-        If a new label has fewer than ``MIN_CELLS_PER_LABEL`` cells.
+        If a new label has fewer than ``MIN_CELLS_PER_LABEL`` cells, or is the unlabelled category
+        in other letters.
 
     Warns
     -----
@@ -148,6 +149,12 @@ def query_labels(
     labels = values.where(values.notna(), unlabeled_category).astype(str)
     n_cells = labels.value_counts()
     new = sorted(set(n_cells.index) - set(known) - {str(unlabeled_category)})
+    for label in new:
+        if label.lower() == str(unlabeled_category).lower():
+            raise ValueError(
+                f"query.obs[{labels_key!r}] holds {label!r}; the reference calls cells without a "
+                f"label {unlabeled_category!r}. Rename it, or it would be learnt as a type."
+            )
     rare = [label for label in new if n_cells[label] < MIN_CELLS_PER_LABEL]
     if rare:
         raise ValueError(

@@ -91,7 +91,8 @@ class SurgeryMixin:
             If the reference is not trained.
         ValueError
             If the policy does not exist or leaves nothing to train, a column has missing values,
-            or ``X`` does not hold raw counts or too few of the reference's genes.
+            or ``X`` does not hold raw counts or too few of the reference's genes; if ``registry`` is
+            not that of a query of this reference, or cells without a label are called otherwise.
 
         Warns
         -----
