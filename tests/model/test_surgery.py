@@ -13,6 +13,7 @@ from scipy import sparse
 
 from scvi_sctab import SCTAB
 from scvi_sctab.data import GeneMismatchError
+from scvi_sctab.train import fit_query_path
 
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
 QUERY_DONORS = ["1488", "107"]
@@ -313,6 +314,26 @@ def test_old_logits_are_bit_identical_until_trained(without_b):
         torch.cat(list(m._map_cells(m._logits, query, everyone, None))) for m in (model, mapped)
     ]
     assert torch.equal(logits[0], logits[1][:, : len(model.labels)])
+
+
+def test_a_query_that_seems_sorted_is_adapted_with_care(reference_model, stimulated, monkeypatch):
+    asked = []
+
+    def spy(cells, weight, config, **kwargs):
+        asked.append(kwargs)
+        return fit_query_path(cells, weight, config, **kwargs)
+
+    monkeypatch.setattr("scvi_sctab.model._adaptation.fit_query_path", spy)
+    predicted = reference_model.predict(stimulated)
+    two = stimulated[np.isin(predicted, ["CD14 Mono", "CD4 Naive T"])].copy()
+    for query in (stimulated, two):
+        SCTAB.load_query_data(query, reference_model).train(**QUIET)
+    mixed, of_two_types = asked
+    assert mixed == {"energy_floor": -np.inf, "class_weight_power": 0.5}
+    assert of_two_types == {
+        "energy_floor": reference_model.reference_["energy_floor"],
+        "class_weight_power": 0.0,
+    }
 
 
 def test_what_is_known_of_the_reference_goes_with_it(reference_model, stimulated, tmp_path):
