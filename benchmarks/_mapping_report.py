@@ -107,6 +107,8 @@ def plot_integration(runs: pd.DataFrame, path: Path) -> None:
     ]
     for mark, method in zip(marks, methods, strict=True):
         mark.set_marker("D" if method.startswith("SCTAB") else "o")
-    fig.legend(handles=marks, loc="outside lower center", ncols=min(3, 2 * len(tasks)), frameon=False)
+    fig.legend(
+        handles=marks, loc="outside lower center", ncols=min(3, 2 * len(tasks)), frameon=False
+    )
     fig.savefig(path, dpi=150)
     plt.close(fig)
