@@ -109,9 +109,8 @@ class SelfTrainingConfig:
 class QueryConfig:
     """How a query model is trained, beside its own path to the logits.
 
-    Labels of the query, and where more than the query's own rows is trained the surest ``share``
-    of each predicted label, anew in each of ``rounds``, are learnt with the objective that needs
-    no labels.
+    Learnt are labels of the query, in each of ``rounds`` those of the surest ``share`` of the cells
+    predicted as each label, and the objective that needs no labels, if there is one.
     """
 
     max_steps: int = 400

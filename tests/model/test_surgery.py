@@ -326,8 +326,12 @@ def test_a_query_that_seems_sorted_is_adapted_with_care(reference_model, stimula
     monkeypatch.setattr("scvi_sctab.model._adaptation.fit_query_path", spy)
     predicted = reference_model.predict(stimulated)
     two = stimulated[np.isin(predicted, ["CD14 Mono", "CD4 Naive T"])].copy()
+    warned = []
     for query in (stimulated, two):
-        SCTAB.load_query_data(query, reference_model).train(**QUIET)
+        mapped = SCTAB.load_query_data(query, reference_model)
+        mapped.train(**QUIET)
+        warned.append("few of the reference's types" in str(mapped.surgery_report()))
+    assert warned == [False, True]
     mixed, of_two_types = asked
     assert mixed == {"energy_floor": -np.inf, "class_weight_power": 0.5}
     assert of_two_types == {

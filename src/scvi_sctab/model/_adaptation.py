@@ -109,15 +109,13 @@ class AdaptationMixin:
         }
         try:
             if self._has_objective():
-                self._fit_query(
-                    max_epochs, batch_size, datasplitter_kwargs, plan_kwargs, trainer_kwargs
-                )
+                self._fit_query(**arguments, trainer_kwargs=trainer_kwargs)
             else:
                 _warn_of_unused(arguments)
             self._fit_query_path()
         finally:
             moved = movement(before, self.module.state_dict(), self._new_entries())
-            self.surgery_["training"] = {"trained": True, "parameters": moved}
+            self.surgery_["training"] |= {"trained": True, "parameters": moved}
         changed = float((self.predict() != self.labels[unadapted]).mean())
         self.surgery_["training"]["changed_labels"] = changed
         logger.info(f"Adapted to {len(everyone):,} cells; {changed:.1%} of the labels changed.")
@@ -227,6 +225,7 @@ class AdaptationMixin:
         cells = self._read_cells(draw_cells(own, SELF_TRAINING.max_cells))
         skip = self.module.linear_skip
         careful = self._seems_sorted(cells)
+        self.surgery_["training"]["seems_sorted"] = careful
         fit = fit_query_path(
             cells,
             None if skip is None else skip.weight.detach().cpu().numpy(),

@@ -46,6 +46,8 @@ class SurgeryReport:
         Whether the model was trained on the query.
     changed_labels
         Share of the query's cells whose predicted label training changed.
+    seems_sorted
+        Whether the query holds so few types that training was careful with it.
     parameters
         A row per tensor that grew or moved: its number of entries (``size``), those of them that
         are new (``new``), and how far training moved the others at most (``old_moved``), and the
@@ -62,6 +64,7 @@ class SurgeryReport:
     new_labels: list[str]
     trained: bool = False
     changed_labels: float = 0.0
+    seems_sorted: bool = False
     parameters: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
@@ -97,6 +100,11 @@ class SurgeryReport:
             found.append(
                 f"Training changed {self.changed_labels:.0%} of the labels. Compare both with "
                 "markers before you trust either: `reference.predict(query)` has the others."
+            )
+        if self.seems_sorted:
+            found.append(
+                "The query holds few of the reference's types. Map sorted samples together with "
+                "others, or predict without adapting: `reference.predict(query)`."
             )
         if self.new_labels:
             found.append(
