@@ -30,6 +30,7 @@ READ_BLOCK_CELLS: Final = 4096
 WEIGHTS_FILE: Final = "model.safetensors"
 PICKLE_FILE: Final = "model.pt"
 ADATA_FILE: Final = "adata.h5ad"
+ENSEMBLE_FILE: Final = "ensemble.safetensors"
 
 QUERY_POLICIES: Final = {
     "batch": (),

@@ -1,5 +1,6 @@
 """Models with the interface of scvi-tools."""
 
+from scvi_sctab.model._ensemble import SCTABEnsemble
 from scvi_sctab.model._sctab import SCTAB
 
-__all__ = ["SCTAB"]
+__all__ = ["SCTAB", "SCTABEnsemble"]

@@ -116,6 +116,8 @@ class AdaptationMixin:
         finally:
             moved = movement(before, self.module.state_dict(), self._new_entries())
             self.surgery_["training"] |= {"trained": True, "parameters": moved}
+        if self._patterns():  # the reference that was calibrated is not this one
+            self.calibration_ = None
         changed = float((self.predict() != self.labels[unadapted]).mean())
         self.surgery_["training"]["changed_labels"] = changed
         logger.info(f"Adapted to {len(everyone):,} cells; {changed:.1%} of the labels changed.")

@@ -29,7 +29,9 @@ from scvi_sctab.data import (
     registered_conditions,
 )
 from scvi_sctab.model._adaptation import AdaptationMixin
+from scvi_sctab.model._annotation import AnnotationMixin
 from scvi_sctab.model._attribution import AttributionMixin
+from scvi_sctab.model._cells import CellsMixin
 from scvi_sctab.model._checkpoint import CheckpointMixin
 from scvi_sctab.model._prediction import PredictionMixin
 from scvi_sctab.model._pretrained import PretrainedMixin
@@ -37,6 +39,7 @@ from scvi_sctab.model._pretraining import PretrainingMixin
 from scvi_sctab.model._query_preparation import QueryPreparationMixin
 from scvi_sctab.model._surgery import SurgeryMixin
 from scvi_sctab.model._training import TrainingMixin
+from scvi_sctab.model._uncertainty import UncertaintyMixin
 from scvi_sctab.module import CellTypeClassifier, build_classifier
 from scvi_sctab.train import ClassifierTrainingPlan
 
@@ -54,10 +57,13 @@ class SCTAB(
     TrainingMixin,
     AdaptationMixin,
     PredictionMixin,
+    AnnotationMixin,
+    UncertaintyMixin,
     AttributionMixin,
     SurgeryMixin,
     QueryPreparationMixin,
     CheckpointMixin,
+    CellsMixin,
     BaseModelClass,
 ):
     """Cell types from raw counts with scTab :cite:p:`Fischer24`.

@@ -118,6 +118,7 @@ class SurgeryMixin:
         n_categories = [len(condition.categories) for condition in reference.conditions]
         new_entries = model.module.grow_from(reference.module.state_dict(), n_categories)
         model.reference_ = reference.reference_
+        model.calibration_ = reference.calibration_
         model.surgery_ = {
             "policy": policy if isinstance(policy, str) else list(policy),
             "new_entries": {name: new and new._asdict() for name, new in new_entries.items()},
@@ -199,6 +200,11 @@ class SurgeryMixin:
             return ()
         policy = self.surgery_["policy"]
         return QUERY_POLICIES[policy] if isinstance(policy, str) else tuple(policy)
+
+    @property
+    def _is_adapted(self) -> bool:
+        """Whether cells have logits of their own beside those of an untouched reference."""
+        return self.module.query_paths is not None and not self._patterns()
 
     def _new_entries(self) -> dict[str, NewEntries | None]:
         """Parameters that the query brought, and where in them."""

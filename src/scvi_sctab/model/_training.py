@@ -150,6 +150,7 @@ class TrainingMixin:
         self.module.train()
         self._fit(self._make_plan(splitter, plan_kwargs), splitter, max_epochs, trainer_kwargs)
         self._describe_reference()
+        self._calibrate_after_training()
 
     def _fit(
         self,

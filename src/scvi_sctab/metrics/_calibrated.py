@@ -1,0 +1,177 @@
+"""What cells that were held out say about a classifier."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import logsumexp, softmax
+
+from scvi_sctab.metrics._conformal import p_values, prediction_sets
+from scvi_sctab.metrics._novelty import LabelCenters, distance_to_centers, fit_centers
+from scvi_sctab.metrics._scaling import Scaling, ScalingMethod, fit_scaling
+from scvi_sctab.metrics._shift import shift_test
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class CellEvidence:
+    """What a classifier has to say about cells.
+
+    Parameters
+    ----------
+    logits
+        As they come, ``(n_cells, n_labels)``.
+    reference_logits
+        The same without what was adapted to a query, ``(n_cells, n_labels)``.
+    features
+        By which cells are compared with those of the reference, ``(n_cells, n_labels)``; logits
+        without adaptation that have not been normalised.
+    """
+
+    logits: Array
+    reference_logits: Array
+    features: Array
+
+    def __len__(self) -> int:
+        return len(self.logits)
+
+    @staticmethod
+    def concatenate(parts: list[CellEvidence]) -> CellEvidence:
+        """Join what was said about batches of cells."""
+        return CellEvidence(
+            np.concatenate([part.logits for part in parts]),
+            np.concatenate([part.reference_logits for part in parts]),
+            np.concatenate([part.features for part in parts]),
+        )
+
+    def take(self, cells: Array) -> CellEvidence:
+        """Take some cells, by position."""
+        return CellEvidence(self.logits[cells], self.reference_logits[cells], self.features[cells])
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Scaling of logits, and what held-out cells scored; made by :meth:`fit`.
+
+    Parameters
+    ----------
+    scaling
+        What makes logits calibrated.
+    centers
+        Where the known labels lie.
+    truth, probability
+        Code of the true label of each held-out cell, and its calibrated probability,
+        ``(n_held_out,)``.
+    distance
+        Distance of each held-out cell to the nearest label, ``(n_held_out,)``.
+    statistics
+        What :meth:`describe` says of the held-out cells.
+    """
+
+    scaling: Scaling
+    centers: LabelCenters
+    truth: Array
+    probability: Array
+    distance: Array
+    statistics: pd.DataFrame
+
+    @classmethod
+    def fit(
+        cls,
+        known: CellEvidence,
+        known_labels: Array,
+        held_out: CellEvidence,
+        held_out_labels: Array,
+        method: ScalingMethod = "temperature",
+    ) -> Calibration:
+        """Learn from cells with labels.
+
+        Parameters
+        ----------
+        known, known_labels
+            Cells that show where labels lie, such as those that were trained on, and their codes.
+        held_out, held_out_labels
+            Cells that were not trained on, and the codes of their labels.
+        method
+            As in :func:`fit_scaling`.
+        """
+        scaling = fit_scaling(held_out.logits, held_out_labels, method)
+        centers = fit_centers(known.features, known_labels)
+        probabilities = _scale(held_out.logits, scaling)
+        return cls(
+            scaling=scaling,
+            centers=centers,
+            truth=np.asarray(held_out_labels),
+            probability=probabilities[np.arange(len(held_out)), held_out_labels],
+            distance=distance_to_centers(held_out.features, centers),
+            statistics=_statistics(held_out, scaling),
+        )
+
+    def probabilities(self, evidence: CellEvidence) -> NDArray[np.float32]:
+        """Calibrated probabilities, ``(n_cells, n_labels)``."""
+        return _scale(evidence.logits, self.scaling)
+
+    def novelty(self, evidence: CellEvidence) -> NDArray[np.float64]:
+        """Chance that a cell of a known label is as far from all labels, ``(n_cells,)``."""
+        features = evidence.features[:, : len(self.centers.whitening)]
+        return p_values(distance_to_centers(features, self.centers), self.distance)
+
+    def sets(
+        self, probabilities: NDArray[np.float32], error_rate: float, by_label: bool = False
+    ) -> NDArray[np.bool_]:
+        """Labels that cannot be ruled out at an error rate; see :func:`prediction_sets`."""
+        return prediction_sets(probabilities, self.probability, self.truth, error_rate, by_label)
+
+    def describe(self, evidence: CellEvidence) -> pd.DataFrame:
+        """Code of the predicted label, and numbers that tell studies apart, a row per cell."""
+        n_labels = len(self.scaling.bias)
+        known = (a[:, :n_labels] for a in (evidence.reference_logits, evidence.features))
+        return _statistics(CellEvidence(evidence.logits, *known), self.scaling)
+
+    def shift(self, described: pd.DataFrame) -> pd.DataFrame:
+        """Compare what :meth:`describe` says of cells and of held-out cells: `shift_test`."""
+        return shift_test(described, self.statistics)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, arrays and frames, to save."""
+        return {
+            "temperature": self.scaling.temperature,
+            "bias": self.scaling.bias,
+            **self.centers._asdict(),
+            "truth": self.truth,
+            "probability": self.probability,
+            "distance": self.distance,
+            "statistics": self.statistics,
+        }
+
+    @classmethod
+    def from_dict(cls, saved: dict[str, Any]) -> Calibration:
+        """Undo :meth:`to_dict`."""
+        rest = dict(saved)
+        scaling = Scaling(rest.pop("temperature"), rest.pop("bias"))
+        centers = LabelCenters(rest.pop("whitening"), rest.pop("centers"))
+        return cls(scaling=scaling, centers=centers, **rest)
+
+
+def _scale(logits: Array, scaling: Scaling) -> NDArray[np.float32]:
+    """Probabilities; labels that came after calibration have no bias."""
+    bias = np.zeros(logits.shape[1])
+    bias[: len(scaling.bias)] = scaling.bias
+    return softmax(logits / scaling.temperature + bias, axis=1).astype(np.float32)
+
+
+def _statistics(evidence: CellEvidence, scaling: Scaling) -> pd.DataFrame:
+    """Describe cells; depth is not among it: it differs between donors, too."""
+    probabilities = _scale(evidence.reference_logits, scaling)
+    return pd.DataFrame(
+        {
+            "label": probabilities.argmax(axis=1),
+            "probability": probabilities.max(axis=1),
+            "log-sum-exp of logits": logsumexp(evidence.features, axis=1),
+        }
+    )

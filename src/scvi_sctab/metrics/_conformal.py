@@ -1,0 +1,105 @@
+"""Prediction sets and p-values with a stated error rate, from held-out cells."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def conformal_threshold(scores: ArrayLike, error_rate: float) -> float:
+    """Score that a new exchangeable cell exceeds in at most ``error_rate`` of the cases.
+
+    Parameters
+    ----------
+    scores
+        Nonconformity of held-out cells with their true label, ``(n_cells,)``.
+    error_rate
+        In (0, 1).
+
+    Returns
+    -------
+    The ``ceil((n + 1) (1 - error_rate))``-th smallest score; infinity where there are too few
+    cells to say :cite:p:`Angelopoulos23`.
+
+    Raises
+    ------
+    ValueError
+        If ``error_rate`` is not in (0, 1).
+
+    Examples
+    --------
+    >>> conformal_threshold([0.1, 0.2, 0.3, 0.4], 0.2)
+    0.4
+    >>> conformal_threshold([0.1, 0.2, 0.3, 0.4], 0.1)
+    inf
+    """
+    if not 0 < error_rate < 1:
+        raise ValueError(f"{error_rate=} is not between 0 and 1.")
+    values = np.sort(np.asarray(scores, dtype=float))
+    # Rounded, so that 0.9 * 10 is 9 in spite of floating point.
+    rank = int(np.ceil(round((len(values) + 1) * (1 - error_rate), 9)))
+    return float(values[rank - 1]) if rank <= len(values) else np.inf
+
+
+def prediction_sets(
+    probabilities: NDArray[np.floating],
+    held_out: NDArray[np.floating],
+    labels: ArrayLike,
+    error_rate: float,
+    by_label: bool = False,
+) -> NDArray[np.bool_]:
+    """List labels per cell such that the true one is missed in ``error_rate`` of the cells.
+
+    A label is in the set of a cell if its probability is not below what the true labels of
+    held-out cells reach in all but ``error_rate`` of the cases. That is the smallest set on
+    average :cite:p:`Sadinle19`; it is empty for cells of which no label is probable enough.
+
+    Parameters
+    ----------
+    probabilities
+        Of the cells in question, ``(n_cells, n_labels)``.
+    held_out
+        Probability of the true label of cells not trained on, ``(n_held_out,)``.
+    labels
+        Codes of these labels, ``(n_held_out,)``.
+    error_rate
+        In (0, 1).
+    by_label
+        Whether to keep the rate within each label, at the price of larger sets; labels with too few
+        held-out cells are in every set.
+
+    Returns
+    -------
+    ``(n_cells, n_labels)``, whether the label is in the set.
+    """
+    scores, codes = -np.asarray(held_out, dtype=float), np.asarray(labels)
+    if not by_label:
+        return -probabilities <= conformal_threshold(scores, error_rate)
+    thresholds = [
+        conformal_threshold(scores[codes == code], error_rate)
+        for code in range(probabilities.shape[1])
+    ]
+    return -probabilities <= np.array(thresholds)
+
+
+def p_values(scores: ArrayLike, held_out: ArrayLike) -> NDArray[np.float64]:
+    """Share of held-out cells that score as high, counting the cell itself.
+
+    Among exchangeable cells it is at most ``a`` in a share ``a`` of the cases
+    :cite:p:`Bates23`.
+
+    Parameters
+    ----------
+    scores
+        Scores of the cells in question, ``(n_cells,)``; high is strange.
+    held_out
+        Scores of cells not trained on, ``(n_held_out,)``.
+
+    Examples
+    --------
+    >>> p_values([0.0, 2.5, 9.0], [1.0, 2.0, 3.0])
+    array([1.  , 0.5 , 0.25])
+    """
+    reference = np.sort(np.asarray(held_out, dtype=float))
+    at_least = len(reference) - np.searchsorted(reference, np.asarray(scores, dtype=float))
+    return (1 + at_least) / (1 + len(reference))

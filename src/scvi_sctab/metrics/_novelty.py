@@ -1,0 +1,71 @@
+"""How far a cell is from every label that is known."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.distance import cdist
+from sklearn.covariance import ledoit_wolf
+
+
+class LabelCenters(NamedTuple):
+    """Where labels lie, in coordinates in which each spreads by one in every direction."""
+
+    whitening: NDArray[np.float64]  # (n_features, n_features)
+    centers: NDArray[np.float64]  # (n_present_labels, n_features)
+
+
+def fit_centers(features: NDArray[np.floating], labels: ArrayLike) -> LabelCenters:
+    """Fit a Gaussian per label with one covariance for all :cite:p:`Lee18`.
+
+    Parameters
+    ----------
+    features
+        Of cells with known labels, ``(n_cells, n_features)``; logits do well.
+    labels
+        Codes, ``(n_cells,)``.
+
+    Raises
+    ------
+    ValueError
+        If there is no cell.
+    """
+    values, codes = np.asarray(features, dtype=np.float64), np.asarray(labels)
+    if not len(values):
+        raise ValueError("There is no cell to fit the centers of labels to.")
+    present, codes = np.unique(codes, return_inverse=True)
+    centers = np.stack([values[codes == code].mean(axis=0) for code in range(len(present))])
+    covariance, _ = ledoit_wolf(values - centers[codes], assume_centered=True)
+    variance, axes = np.linalg.eigh(covariance)
+    floor = max(variance.max(), 1.0) * 1e-12
+    whitening = axes / np.sqrt(np.maximum(variance, floor))
+    return LabelCenters(whitening, centers @ whitening)
+
+
+def distance_to_centers(
+    features: NDArray[np.floating], centers: LabelCenters
+) -> NDArray[np.float64]:
+    """Mahalanobis distance to the nearest label.
+
+    Parameters
+    ----------
+    features
+        ``(n_cells, n_features)``.
+    centers
+        Result of :func:`fit_centers`.
+
+    Returns
+    -------
+    ``(n_cells,)``.
+
+    Examples
+    --------
+    >>> known = np.array([[0.0, 1.0], [0.0, -1.0], [1.0, 0.0], [-1.0, 0.0]])
+    >>> centers = fit_centers(known, [0, 0, 0, 0])
+    >>> distance_to_centers(np.array([[0.0, 0.0], [3.0, 0.0]]), centers).round(1).tolist()
+    [0.0, 4.2]
+    """
+    white = np.asarray(features, dtype=np.float64) @ centers.whitening
+    return cdist(white, centers.centers).min(axis=1)

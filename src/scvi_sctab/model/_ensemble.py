@@ -1,0 +1,312 @@
+"""SCTABEnsemble: several networks that answer as one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scvi import settings
+
+from scvi_sctab.metrics import CellEvidence
+from scvi_sctab.model._annotation import AnnotationMixin
+from scvi_sctab.model._ensemble_files import EnsembleFilesMixin
+from scvi_sctab.model._sctab import SCTAB
+from scvi_sctab.model._uncertainty import UncertaintyMixin
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+    from scvi_sctab.model._surgery_report import SurgeryReport
+
+logger = logging.getLogger("scvi.sctab")
+
+N_MEMBERS = 5
+_TINY = 1e-30
+
+
+class SCTABEnsemble(AnnotationMixin, UncertaintyMixin, EnsembleFilesMixin):
+    """Deep ensemble of :class:`~scvi_sctab.SCTAB` :cite:p:`Lakshminarayanan17`.
+
+    Members differ by their random start and by the order of cells; all hold out the same cells.
+    The ensemble's probabilities are the mean of the members' calibrated ones, calibrated once more
+    on the held-out cells. How far members disagree shows what the reference does not settle.
+
+    Parameters
+    ----------
+    adata
+        AnnData registered by :meth:`setup_anndata`.
+    n_members
+        How many networks.
+    preset, **overrides
+        As of :class:`~scvi_sctab.SCTAB`.
+
+    Raises
+    ------
+    ValueError
+        If there is no member, or as of :class:`~scvi_sctab.SCTAB`.
+
+    Examples
+    --------
+    >>> from scvi_sctab import SCTABEnsemble, datasets
+    >>> reference, query = datasets.pbmc_kang18(), datasets.pbmc3k()
+    >>> SCTABEnsemble.setup_anndata(reference, labels_key="cell_type", donor_key="donor_id")
+    >>> ensemble = SCTABEnsemble(reference)  # doctest: +SKIP
+    >>> ensemble.train()  # doctest: +SKIP
+    >>> query.obs = query.obs.join(ensemble.annotate(query))  # doctest: +SKIP
+    """
+
+    setup_anndata = SCTAB.setup_anndata
+
+    def __init__(
+        self,
+        adata: AnnData | None = None,
+        n_members: int = N_MEMBERS,
+        preset: str = "auto",
+        **overrides: Any,
+    ):
+        if n_members < 1:
+            raise ValueError(f"{n_members=}: an ensemble has at least one member.")
+        self.members: list[SCTAB] = []
+        for number in range(n_members):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(_seed(number))
+                self.members.append(SCTAB(adata, preset, **overrides))
+
+    @classmethod
+    def from_members(cls, members: Sequence[SCTAB]) -> SCTABEnsemble:
+        """Join models of the same genes and labels.
+
+        Parameters
+        ----------
+        members
+            Models, trained or not.
+
+        Raises
+        ------
+        ValueError
+            If there is none, or they differ in genes or labels.
+        """
+        if not members:
+            raise ValueError("An ensemble has at least one member.")
+        first = members[0]
+        for number, member in enumerate(members):
+            for name in ("gene_names", "labels"):
+                if list(getattr(member, name)) != list(getattr(first, name)):
+                    raise ValueError(
+                        f"Member {number} has other {name} than the first one: an ensemble joins "
+                        "models of the same reference."
+                    )
+        ensemble = cls.__new__(cls)
+        ensemble.members = list(members)
+        return ensemble
+
+    @classmethod
+    def from_sctab_checkpoints(cls, path: Any, var_names: Any, labels: Any) -> SCTABEnsemble:
+        """Import the runs of a published archive; see :meth:`SCTAB.from_sctab_checkpoint`.
+
+        Parameters
+        ----------
+        path
+            Directory with ``run1``, ``run2``, ...
+        var_names, labels
+            As in :meth:`SCTAB.from_sctab_checkpoint`.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no run.
+        ValueError
+            As in :meth:`SCTAB.from_sctab_checkpoint`.
+        """
+        return cls.from_members(SCTAB.from_sctab_checkpoints(path, var_names, labels))
+
+    def train(self, *args: Any, **kwargs: Any) -> None:
+        """Train one member after the other, then calibrate the ensemble.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            As of :meth:`SCTAB.train`.
+
+        Raises
+        ------
+        ValueError
+            As of :meth:`SCTAB.train`.
+        """
+        for number, member in enumerate(self.members):
+            logger.info(f"Training member {number + 1} of {len(self.members)}.")
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(_seed(number))
+                member.train(*args, **kwargs)
+        if self.members[0].surgery_ is None:
+            self._calibrate_after_training()
+        elif self.members[0].calibration_ is None:
+            self.calibration_ = None
+
+    def get_uncertainty(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+    ) -> pd.DataFrame:
+        """Split uncertainty into what cells and what the reference leave open.
+
+        Parameters
+        ----------
+        adata, indices, batch_size
+            As in :meth:`predict`.
+
+        Returns
+        -------
+        A row per cell, in units of the entropy of not knowing at all: ``total``, the entropy of the
+        mean probabilities; ``aleatoric``, the mean entropy of the members', which more training
+        would not lower; ``epistemic``, their difference, the mutual information between label
+        and member: it is high where members disagree.
+
+        Raises
+        ------
+        RuntimeError
+            If a member is not trained.
+        ValueError
+            As in :meth:`predict`.
+        """
+        self._require_trained()
+        adata, cells = self._query(adata, indices)
+        parts = [np.zeros((0, 2))]
+        for members in self._of_members(adata, cells, batch_size):
+            total, aleatoric = _entropy(members.mean(axis=0)), _entropy(members).mean(axis=0)
+            parts.append(np.column_stack([total, aleatoric]))
+        values = np.concatenate(parts) / np.log(len(self.labels))
+        frame = pd.DataFrame(values, adata.obs_names[cells], ["total", "aleatoric"])
+        # Rounding may leave the difference a hair below zero.
+        return frame.assign(epistemic=(frame["total"] - frame["aleatoric"]).clip(lower=0))
+
+    def get_latent_representation(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+    ) -> NDArray[np.float32]:
+        """Embed cells by all members, side by side.
+
+        Parameters
+        ----------
+        adata, indices, batch_size
+            As in :meth:`predict`.
+
+        Returns
+        -------
+        ``(n_cells, n_members * n_d)``.
+
+        Raises
+        ------
+        RuntimeError
+            If a member is not trained.
+        ValueError
+            As in :meth:`predict`.
+        """
+        latents = [
+            member.get_latent_representation(adata, indices, batch_size) for member in self.members
+        ]
+        return np.concatenate(latents, axis=1)
+
+    def surgery_report(self) -> list[SurgeryReport]:
+        """Report on each member; see :meth:`SCTAB.surgery_report`.
+
+        Raises
+        ------
+        RuntimeError
+            If this is not an ensemble of a query.
+        """
+        return [member.surgery_report() for member in self.members]
+
+    def _of_members(
+        self, adata: AnnData, cells: NDArray[np.intp], batch_size: int | None
+    ) -> Iterator[NDArray[np.float32]]:
+        """Yield calibrated probabilities of each member, ``(n_members, n_cells, n_labels)``."""
+        for parts in self._evidence_of_members(adata, cells, batch_size):
+            yield np.stack(
+                [m._calibrated(part) for m, part in zip(self.members, parts, strict=True)]
+            )
+
+    def _evidence_of_members(
+        self, adata: AnnData, cells: NDArray[np.intp], batch_size: int | None
+    ) -> Iterator[tuple[CellEvidence, ...]]:
+        return zip(*(m._evidence(adata, cells, batch_size) for m in self.members), strict=True)
+
+    def _evidence(
+        self, adata: AnnData, cells: NDArray[np.intp], batch_size: int | None
+    ) -> Iterator[CellEvidence]:
+        """Join the evidence of the members: mean probabilities, and mean features."""
+        for parts in self._evidence_of_members(adata, cells, batch_size):
+            pairs = list(zip(self.members, parts, strict=True))
+            logits = _log_mean([member._calibrated(part) for member, part in pairs])
+            before = logits
+            if self._is_adapted:
+                before = _log_mean([member._calibrated_reference(part) for member, part in pairs])
+            yield CellEvidence(logits, before, np.mean([part.features for part in parts], axis=0))
+
+    def _query(
+        self, adata: AnnData | None, indices: Sequence[int] | None
+    ) -> tuple[AnnData, NDArray[np.intp]]:
+        return self.members[0]._query(adata, indices)
+
+    def _require_trained(self) -> None:
+        for member in self.members:
+            member._require_trained()
+
+    @property
+    def _is_adapted(self) -> bool:
+        return self.members[0]._is_adapted
+
+    @property
+    def adata(self) -> AnnData | None:
+        """Cells that the ensemble was made for."""
+        return self.members[0].adata
+
+    @property
+    def registry(self) -> dict[str, Any]:
+        """Where counts and labels are, and what they hold."""
+        return self.members[0].registry
+
+    @property
+    def labels(self) -> NDArray[np.str_]:
+        """Cell types that the ensemble knows."""
+        return self.members[0].labels
+
+    @property
+    def gene_names(self) -> NDArray[np.str_]:
+        """Genes that the ensemble reads, in its order."""
+        return self.members[0].gene_names
+
+    @property
+    def train_indices(self) -> NDArray[np.intp] | None:
+        """Cells that the members were trained on."""
+        return self.members[0].train_indices
+
+    @property
+    def validation_indices(self) -> NDArray[np.intp] | None:
+        """Cells that all members held out."""
+        return self.members[0].validation_indices
+
+    def __repr__(self) -> str:
+        return f"SCTABEnsemble of {len(self.members)}: {self.members[0]._model_summary_string}"
+
+
+def _seed(number: int) -> int:
+    return (settings.seed or 0) + number
+
+
+def _log_mean(probabilities: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    return np.log(np.mean(probabilities, axis=0) + _TINY)
+
+
+def _entropy(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Entropy over the last axis, in nats."""
+    p = np.asarray(probabilities, dtype=np.float64)
+    return -(p * np.log(np.maximum(p, _TINY))).sum(axis=-1)

@@ -1,0 +1,262 @@
+"""Calibration, prediction sets, novelty: what held-out cells allow to state."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import softmax
+
+from scvi_sctab.data import get_column
+from scvi_sctab.metrics import Calibration, CellEvidence
+from scvi_sctab.model._arrays import draw_cells
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+    from scvi_sctab.metrics import ScalingMethod
+
+logger = logging.getLogger("scvi.sctab")
+
+# Fewer held-out cells say too little.
+_MIN_CELLS = 50
+_MAX_CELLS = 20_000
+
+
+class UncertaintyMixin:
+    """Statements about error rates, for one network or for several."""
+
+    calibration_: dict[str, Any] | None = None
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What held-out cells say about the model; ``None`` if none were held out."""
+        return None if self.calibration_ is None else Calibration.from_dict(self.calibration_)
+
+    def calibrate(
+        self,
+        adata: AnnData | None = None,
+        labels_key: str | None = None,
+        indices: Sequence[int] | None = None,
+        method: ScalingMethod = "temperature",
+        batch_size: int | None = None,
+    ) -> None:
+        """Calibrate on labelled cells that were not trained on; training does it by itself.
+
+        Fits a temperature :cite:p:`Guo17`, and keeps what prediction sets, novelty and the test
+        for shift need.
+
+        Parameters
+        ----------
+        adata
+            Labelled cells that the model was not trained on; the reference if not given, and then
+            those that were held out for validation.
+        labels_key
+            Column with their labels; the one of :meth:`setup_anndata` if not given. Labels that
+            the model does not know are left aside.
+        indices
+            Cells; all if not given.
+        method
+            ``"temperature"`` leaves the order of labels as it is; ``"vector"`` fits a bias per
+            label, too, which follows how frequent labels are among these cells.
+        batch_size
+            As in :meth:`predict`.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        ValueError
+            If fewer than 50 cells have a label that the model knows.
+        """
+        self._require_trained()
+        own = adata is None and indices is None
+        if own:
+            indices = self.validation_indices
+            if indices is None or not len(indices):
+                raise ValueError("No cells were held out: give labelled cells, `adata=`.")
+        held_out = self._labeled_evidence(adata, labels_key, indices, batch_size)
+        if len(held_out[1]) < _MIN_CELLS:
+            raise ValueError(
+                f"{len(held_out[1])} labelled cells are too few to calibrate on; it takes "
+                f"{_MIN_CELLS}."
+            )
+        if own:
+            known = self._labeled_evidence(None, labels_key, self.train_indices, batch_size)
+        else:
+            # Where labels lie must not be learnt from the cells that are to be compared with it.
+            half = np.random.default_rng(0).permutation(len(held_out[1])) % 2 == 0
+            known = held_out[0].take(half), held_out[1][half]
+            held_out = held_out[0].take(~half), held_out[1][~half]
+        calibration = Calibration.fit(*known, *held_out, method)
+        self.calibration_ = calibration.to_dict()
+        logger.info(
+            f"Calibrated on {len(held_out[1]):,} held-out cells: temperature "
+            f"{calibration.scaling.temperature:.2f}."
+        )
+
+    def get_prediction_sets(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        error_rate: float = 0.1,
+        by_label: bool = False,
+        batch_size: int | None = None,
+    ) -> pd.DataFrame:
+        """List the labels that cannot be ruled out, by split conformal prediction.
+
+        Sets miss the true label in ``error_rate`` of cells that are exchangeable with the held-out
+        ones :cite:p:`Angelopoulos23`; those of another study are not, see :meth:`get_shift`. They
+        are the smallest such sets on average :cite:p:`Sadinle19`; a set is empty if no label is
+        probable enough.
+
+        Parameters
+        ----------
+        adata, indices, batch_size
+            As in :meth:`predict`.
+        error_rate
+            In (0, 1).
+        by_label
+            Whether to keep the rate within each label, at the price of larger sets; labels with
+            too few held-out cells are in every set.
+
+        Returns
+        -------
+        Frame ``(n_cells, n_labels)`` of booleans, rows named by cell and columns by label.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained, or not calibrated.
+        ValueError
+            If the rate is not in (0, 1), or as in :meth:`predict`.
+
+        Warns
+        -----
+        UserWarning
+            If the cells differ from the held-out ones.
+        """
+        calibration = self._require_calibration()
+        adata, cells = self._query(adata, indices)
+        sets, described = [np.zeros((0, len(self.labels)), bool)], []
+        for evidence in self._evidence(adata, cells, batch_size):
+            probabilities = calibration.probabilities(evidence)
+            sets.append(calibration.sets(probabilities, error_rate, by_label))
+            described.append(calibration.describe(evidence))
+        if described:
+            self._warn_of_shift(pd.concat(described))
+        values = np.concatenate(sets)
+        return pd.DataFrame(values, index=adata.obs_names[cells], columns=self.labels)
+
+    def get_novelty(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+    ) -> NDArray[np.float64]:
+        """Test whether cells are of a label that the model does not know.
+
+        The score is the Mahalanobis distance of a cell's logits to those of the nearest label
+        :cite:p:`Lee18`, compared with cells that were held out :cite:p:`Bates23`: to call cells
+        with ``p <= 0.05`` novel is wrong for one in twenty cells of the known labels.
+
+        Parameters
+        ----------
+        adata, indices, batch_size
+            As in :meth:`predict`.
+
+        Returns
+        -------
+        p-values ``(n_cells,)``; small is novel.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained, or not calibrated.
+        ValueError
+            As in :meth:`predict`.
+        """
+        calibration = self._require_calibration()
+        adata, cells = self._query(adata, indices)
+        parts = map(calibration.novelty, self._evidence(adata, cells, batch_size))
+        return np.concatenate([np.zeros(0), *parts])
+
+    def get_shift(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+    ) -> pd.DataFrame:
+        """Compare cells with those that the model was calibrated on.
+
+        Stated error rates hold for cells like them. How frequent labels are may differ.
+
+        Parameters
+        ----------
+        adata, indices, batch_size
+            As in :meth:`predict`.
+
+        Returns
+        -------
+        A row per statistic: ``distance`` (of Kolmogorov and Smirnov), ``limit`` and ``shifted``.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained, or not calibrated.
+        ValueError
+            If there is no cell, or as in :meth:`predict`.
+        """
+        calibration = self._require_calibration()
+        adata, cells = self._query(adata, indices)
+        parts = [calibration.describe(e) for e in self._evidence(adata, cells, batch_size)]
+        parts = parts or [calibration.describe(self._no_evidence())]
+        return calibration.shift(pd.concat(parts))
+
+    def _calibrate_after_training(self) -> None:
+        """Calibrate if enough cells were held out."""
+        held_out = self.validation_indices
+        self.calibration_ = None
+        if held_out is not None and len(held_out) >= _MIN_CELLS:
+            self.calibrate()
+
+    def _require_calibration(self) -> Calibration:
+        self._require_trained()
+        if self.calibration is None:
+            raise RuntimeError(
+                "This model is not calibrated, since no cells were held out in training: "
+                "`model.calibrate(adata)` with labelled cells that it was not trained on."
+            )
+        return self.calibration
+
+    def _calibrated(self, evidence: CellEvidence) -> NDArray[np.float32]:
+        """Probabilities, calibrated if possible."""
+        if self.calibration is None:
+            return softmax(evidence.logits, axis=1)
+        return self.calibration.probabilities(evidence)
+
+    def _calibrated_reference(self, evidence: CellEvidence) -> NDArray[np.float32]:
+        """Probabilities without what was adapted to a query."""
+        return self._calibrated(replace(evidence, logits=evidence.reference_logits))
+
+    def _labeled_evidence(
+        self,
+        adata: AnnData | None,
+        labels_key: str | None,
+        indices: Sequence[int] | None,
+        batch_size: int | None,
+    ) -> tuple[CellEvidence, NDArray[np.int64]]:
+        """Evidence and codes of cells with a label that the model knows."""
+        adata, cells = self._query(adata, indices)
+        key = labels_key or self.registry["setup_args"]["labels_key"]
+        truth = get_column(adata.obs, key, "labels_key").to_numpy()[cells]
+        codes = pd.Index(self.labels).get_indexer(truth)
+        chosen = draw_cells(np.flatnonzero(codes >= 0), _MAX_CELLS)
+        parts = list(self._evidence(adata, cells[chosen], batch_size))
+        evidence = CellEvidence.concatenate(parts) if parts else self._no_evidence()
+        return evidence, codes[chosen]

@@ -1,0 +1,219 @@
+"""Scaling, conformal sets, p-values, distances and shift, against formulas and simulations."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.spatial.distance import mahalanobis
+from scipy.special import log_softmax, softmax
+from scipy.stats import ks_2samp, kstest
+from sklearn.covariance import LedoitWolf
+
+from scvi_sctab.metrics import (
+    Calibration,
+    CellEvidence,
+    conformal_threshold,
+    distance_to_centers,
+    fit_centers,
+    fit_scaling,
+    p_values,
+    prediction_sets,
+    shift_test,
+)
+
+N_LABELS = 4
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def draw_cells(rng, n_cells):
+    """Logits that are calibrated by construction: labels are drawn from them."""
+    logits = 2 * rng.normal(size=(n_cells, N_LABELS))
+    cumulative = softmax(logits, axis=1).cumsum(axis=1)
+    return logits, (rng.random((n_cells, 1)) > cumulative).sum(axis=1)
+
+
+def likelihood(logits, labels):
+    return log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean()
+
+
+def test_the_temperature_undoes_a_scaling_of_the_logits(rng):
+    logits, labels = draw_cells(rng, 20_000)
+    scaling = fit_scaling(3 * logits, labels)
+    assert scaling.temperature == pytest.approx(3, rel=0.03)
+    assert not scaling.bias.any()
+
+
+def test_no_other_temperature_is_likelier(rng):
+    logits, labels = draw_cells(rng, 500)
+    temperature = fit_scaling(2.5 * logits, labels).temperature
+    best = likelihood(2.5 * logits / temperature, labels)
+    grid = [likelihood(2.5 * logits / t, labels) for t in np.linspace(0.5, 6, 200)]
+    assert best >= max(grid) - 1e-9
+
+
+def test_vector_scaling_follows_how_frequent_labels_are(rng):
+    logits, labels = draw_cells(rng, 20_000)
+    bias = np.array([1.5, 0.0, -1.0, 0.0])
+    found = fit_scaling(logits - bias, labels, "vector").bias
+    np.testing.assert_allclose(found - found[1], bias, atol=0.15)
+    few = fit_scaling((logits - bias)[:10], labels[:10], "vector").bias
+    assert np.abs(few).max() < 0.5  # ridge: ten cells prove little
+
+
+def test_scaling_refuses_what_it_cannot_fit():
+    with pytest.raises(ValueError, match="no cell to fit the calibration"):
+        fit_scaling(np.zeros((0, 3)), [])
+    with pytest.raises(ValueError, match="method='isotonic' is neither"):
+        fit_scaling(np.zeros((2, 3)), [0, 1], "isotonic")
+
+
+@pytest.mark.parametrize("error_rate", [0.05, 0.1, 0.3])
+@pytest.mark.parametrize("by_label", [False, True])
+def test_sets_miss_the_truth_as_often_as_stated(rng, error_rate, by_label):
+    missed = []
+    for _ in range(40):
+        logits, labels = draw_cells(rng, 800)
+        probabilities = softmax(1.7 * logits, axis=1)  # not calibrated, which does not matter
+        true = probabilities[np.arange(800), labels]
+        sets = prediction_sets(probabilities[400:], true[:400], labels[:400], error_rate, by_label)
+        hit = sets[np.arange(400), labels[400:]]
+        missed.append([1 - hit[labels[400:] == k].mean() for k in range(N_LABELS)])
+    missed = np.mean(missed, axis=0)
+    spread = 4 * np.sqrt(error_rate / (40 * 100))
+    if by_label:
+        np.testing.assert_allclose(missed, error_rate, atol=spread + 0.01)
+    else:
+        assert missed.mean() == pytest.approx(error_rate, abs=spread / 2 + 0.005)
+
+
+def test_sets_grow_as_the_error_rate_falls(rng):
+    logits, labels = draw_cells(rng, 400)
+    probabilities = softmax(logits, axis=1)
+    true = probabilities[np.arange(400), labels]
+    sets = [prediction_sets(probabilities, true, labels, rate) for rate in (0.4, 0.2, 0.05)]
+    assert all((small <= large).all() for small, large in zip(sets, sets[1:], strict=False))
+    assert sets[0].sum() < sets[2].sum()
+
+
+def test_the_threshold_is_the_rank_of_the_definition():
+    scores = np.arange(1, 10) / 10  # nine cells: the tenth rank of ten is beyond them
+    assert conformal_threshold(scores, 0.1) == 0.9
+    assert conformal_threshold(scores, 0.5) == 0.5
+    assert conformal_threshold(scores, 0.09) == np.inf
+    for rate in (0, 1, -0.1):
+        with pytest.raises(ValueError, match="not between 0 and 1"):
+            conformal_threshold(scores, rate)
+
+
+def test_a_label_without_held_out_cells_is_in_every_set():
+    sets = prediction_sets(np.array([[0.9, 0.1, 0.0]]), [0.8] * 50, [0] * 50, 0.1, by_label=True)
+    assert sets.tolist() == [[True, True, True]]
+    assert prediction_sets(np.array([[0.9, 0.1, 0.0]]), [0.8] * 50, [0] * 50, 0.1).sum() == 1
+
+
+def test_p_values_of_exchangeable_cells_are_uniform_and_never_too_small(rng):
+    p = p_values(rng.normal(size=1000), rng.normal(size=100_000))
+    assert kstest(p, "uniform").pvalue > 0.01
+    ranks = p_values([0.0, 1.0, 1.0, 2.0], [1.0, 1.0, 3.0])
+    np.testing.assert_allclose(ranks, [1, 1, 1, 0.5])
+
+
+def test_distances_are_those_of_mahalanobis_to_the_nearest_center(rng):
+    features = rng.normal(size=(200, 3)) @ rng.normal(size=(3, 3))
+    labels = rng.choice([0, 2], 200)  # code 1 has no cell
+    features[labels == 2] += 3
+    centers = {k: features[labels == k].mean(axis=0) for k in (0, 2)}
+    within = features - np.stack([centers[k] for k in labels])
+    precision = LedoitWolf(assume_centered=True).fit(within).precision_
+    expected = [min(mahalanobis(x, c, precision) for c in centers.values()) for x in features]
+    found = distance_to_centers(features, fit_centers(features, labels))
+    np.testing.assert_allclose(found, expected, rtol=1e-8)
+
+
+def test_a_constant_feature_does_not_break_the_distance(rng):
+    features = np.column_stack([rng.normal(size=(50, 2)), np.ones(50)])
+    distance = distance_to_centers(features, fit_centers(features, np.zeros(50, int)))
+    assert np.isfinite(distance).all()
+    assert distance.max() < 10
+    with pytest.raises(ValueError, match="no cell to fit the centers"):
+        fit_centers(np.zeros((0, 2)), [])
+
+
+def frame(labels, values):
+    return pd.DataFrame({"label": labels, "statistic": values})
+
+
+def test_other_frequencies_of_labels_are_no_shift(rng):
+    def cells(n, share):
+        labels = (rng.random(n) < share).astype(int)
+        return frame(labels, rng.normal(size=n) + 3 * labels)
+
+    held_out = cells(3000, 0.2)
+    plain = ks_2samp(cells(3000, 0.8)["statistic"], held_out["statistic"]).statistic
+    table = shift_test(cells(3000, 0.8), held_out)
+    assert plain > 0.4
+    assert not table["shifted"].any()
+    assert table.loc["statistic", "distance"] < 0.1
+
+
+def test_other_values_are_a_shift_if_there_are_cells_enough_to_tell(rng):
+    held_out = frame(np.zeros(500, int), rng.normal(size=500))
+    moved = frame(np.zeros(500, int), rng.normal(size=500) + 1)
+    table = shift_test(moved, held_out)
+    assert table["shifted"].all()
+    expected = ks_2samp(moved["statistic"], held_out["statistic"]).statistic
+    assert table.loc["statistic", "distance"] == pytest.approx(expected)
+    assert not shift_test(moved[:4], held_out)["shifted"].any()
+    assert shift_test(moved.assign(label=1), held_out)["shifted"].all()  # no label in common
+    with pytest.raises(ValueError, match="no cell to compare"):
+        shift_test(moved[:0], held_out)
+
+
+def test_the_shift_test_rarely_cries_wolf(rng):
+    shifted = 0
+    for _ in range(300):
+        held_out, same = rng.normal(size=60), rng.normal(size=80)
+        table = shift_test(
+            frame(np.zeros(80, int), same), frame(np.zeros(60, int), held_out), tolerance=0
+        )
+        shifted += table["shifted"].any()
+    assert shifted <= 9  # one in a hundred is stated
+
+
+@pytest.fixture
+def calibration(rng):
+    logits, labels = draw_cells(rng, 600)
+    evidence = CellEvidence(*[2 * logits] * 3)
+    return Calibration.fit(
+        evidence.take(np.arange(300)),
+        labels[:300],
+        evidence.take(np.arange(300, 600)),
+        labels[300:],
+    )
+
+
+def test_a_calibration_is_the_same_after_saving(calibration, rng):
+    again = Calibration.from_dict(calibration.to_dict())
+    logits = rng.normal(size=(50, N_LABELS))
+    evidence = CellEvidence(logits, logits, logits)
+    probabilities = calibration.probabilities(evidence)
+    np.testing.assert_array_equal(again.probabilities(evidence), probabilities)
+    np.testing.assert_array_equal(again.novelty(evidence), calibration.novelty(evidence))
+    np.testing.assert_array_equal(
+        again.sets(probabilities, 0.2), calibration.sets(probabilities, 0.2)
+    )
+    described = calibration.describe(evidence)
+    pd.testing.assert_frame_equal(again.shift(described), calibration.shift(described))
+
+
+def test_labels_that_came_later_do_not_change_what_is_compared(calibration, rng):
+    logits = rng.normal(size=(50, N_LABELS))
+    later = np.column_stack([logits, rng.normal(size=50) + 20])
+    assert calibration.probabilities(CellEvidence(later, later, later)).shape == (50, N_LABELS + 1)
+    for method in (calibration.novelty, calibration.describe):
+        np.testing.assert_array_equal(
+            method(CellEvidence(later, later, later)), method(CellEvidence(logits, logits, logits))
+        )

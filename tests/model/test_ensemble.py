@@ -1,0 +1,182 @@
+"""An ensemble answers as the mean of its members."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import scvi
+from sklearn.metrics import roc_auc_score
+
+from scvi_sctab import SCTAB, SCTABEnsemble
+from scvi_sctab._constants import ENSEMBLE_FILE, PICKLE_FILE
+
+QUIET = {"max_epochs": 8, "enable_progress_bar": False, "accelerator": "cpu"}
+WITHOUT = "CD14 Mono"
+
+
+@pytest.fixture(scope="module")
+def _cells(_cuts):
+    cells = _cuts[0][(_cuts[0].obs["cell_type"] != WITHOUT).to_numpy()].copy()
+    cells.obs["sample"] = cells.obs["condition"].astype(str)
+    return cells
+
+
+@pytest.fixture(scope="module")
+def _trained_ensemble(_cells):
+    scvi.settings.seed = 0
+    reference = _cells.copy()
+    SCTABEnsemble.setup_anndata(
+        reference, labels_key="cell_type", donor_key="donor_id", batch_key="sample"
+    )
+    ensemble = SCTABEnsemble(reference, n_members=3)
+    ensemble.train(**QUIET)
+    return ensemble
+
+
+@pytest.fixture
+def query(_cells):
+    cells = _cells[::2].copy()
+    cells.obs["sample"] = "new " + cells.obs["sample"]
+    return cells
+
+
+@pytest.fixture
+def ensemble(_trained_ensemble):
+    """Shared: do not train it further."""
+    return _trained_ensemble
+
+
+@pytest.fixture
+def held_out(ensemble):
+    return ensemble.adata[ensemble.validation_indices].copy()
+
+
+def test_probabilities_are_the_calibrated_mean_of_the_members(ensemble, held_out):
+    each = np.stack([m.predict(held_out, soft=True) for m in ensemble.members])
+    assert np.abs(each[0] - each[1]).max() > 0.01  # members differ
+    scaled = each.mean(axis=0) ** (1 / ensemble.calibration.scaling.temperature)
+    expected = scaled / scaled.sum(axis=1, keepdims=True)
+    soft = ensemble.predict(held_out, soft=True)
+    np.testing.assert_allclose(soft, expected, atol=1e-5)
+    np.testing.assert_array_equal(
+        ensemble.predict(held_out), ensemble.labels[expected.argmax(axis=1)]
+    )
+
+
+def test_members_hold_out_the_same_cells_and_start_apart(ensemble):
+    first, second, _ = ensemble.members
+    np.testing.assert_array_equal(first.validation_indices, second.validation_indices)
+    again = SCTABEnsemble(ensemble.adata, n_members=2).members
+    start = [m.module.encoder.initial_splitter.specifics for m in again]
+    weights = [next(part.parameters()) for part in start]
+    assert not np.allclose(weights[0].detach(), weights[1].detach())
+
+
+def test_training_is_the_same_for_the_same_seed(ensemble):
+    scvi.settings.seed = 0
+    again = SCTABEnsemble(ensemble.adata, n_members=1)
+    again.train(**QUIET)
+    pd.testing.assert_frame_equal(
+        again.members[0].predict(soft=True), ensemble.members[0].predict(soft=True)
+    )
+
+
+def test_uncertainty_splits_into_two_parts_that_add_up(ensemble, held_out):
+    uncertainty = ensemble.get_uncertainty(held_out)
+    each = np.stack([m.predict(held_out, soft=True) for m in ensemble.members])
+    log_k = np.log(len(ensemble.labels))
+    mean = each.mean(axis=0)
+    np.testing.assert_allclose(uncertainty["total"], -(mean * np.log(mean)).sum(1) / log_k, 1e-4)
+    np.testing.assert_allclose(
+        uncertainty["aleatoric"], -(each * np.log(each)).sum(2).mean(0) / log_k, 1e-4
+    )
+    np.testing.assert_allclose(
+        uncertainty["total"], uncertainty["aleatoric"] + uncertainty["epistemic"], atol=1e-9
+    )
+    assert (uncertainty["epistemic"] >= 0).all()
+    assert uncertainty["total"].between(0, 1).all()
+    wrong = ensemble.predict(held_out) != held_out.obs["cell_type"].to_numpy()
+    assert roc_auc_score(wrong, uncertainty["total"]) > 0.6
+
+
+def test_an_ensemble_annotates_as_a_model_does(ensemble, held_out):
+    annotation = ensemble.annotate(held_out)
+    assert list(annotation) == list(ensemble.members[0].annotate(held_out))
+    sets = ensemble.get_prediction_sets(held_out)
+    assert sets.shape == (held_out.n_obs, len(ensemble.labels))
+    assert ((annotation["novelty_p_value"] <= 0.05) == annotation["novel"]).all()
+    assert 0 < ensemble.evaluate(held_out).loc["macro average", "f1"] <= 1
+    width = ensemble.members[0].get_latent_representation(held_out).shape[1]
+    assert ensemble.get_latent_representation(held_out).shape == (held_out.n_obs, 3 * width)
+    assert ensemble.get_uncertainty(held_out, []).shape == (0, 3)
+    assert "SCTABEnsemble of 3" in repr(ensemble)
+
+
+def test_a_saved_ensemble_states_the_same_without_any_pickle(ensemble, held_out, tmp_path):
+    path = tmp_path / "ensemble"
+    ensemble.save(path, save_anndata=True)
+    for file in path.rglob(PICKLE_FILE):
+        file.unlink()
+    again = SCTABEnsemble.load(path)
+    pd.testing.assert_frame_equal(again.annotate(held_out), ensemble.annotate(held_out))
+    assert all(member.adata is again.adata for member in again.members)
+    assert SCTABEnsemble.load(path, adata=False).adata is None
+    assert [p.name for p in tmp_path.iterdir()] == ["ensemble"]
+
+
+def test_saving_does_not_destroy_what_is_there(ensemble, tmp_path, monkeypatch):
+    path = tmp_path / "ensemble"
+    ensemble.save(path)
+    with pytest.raises(ValueError, match="already exists and was left as it is"):
+        ensemble.save(path)
+    before = (path / ENSEMBLE_FILE).read_bytes()
+    monkeypatch.setattr(SCTABEnsemble, "_save_own", lambda self, path: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        ensemble.save(path, overwrite=True)
+    monkeypatch.undo()
+    assert (path / ENSEMBLE_FILE).read_bytes() == before
+    SCTABEnsemble.from_members(ensemble.members[:2]).save(path, overwrite=True)
+    assert len(SCTABEnsemble.load(path, adata=False).members) == 2
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ValueError, match="holds no ensemble and was left as it is"):
+        ensemble.save(tmp_path / "mine", overwrite=True)
+
+
+def test_files_that_are_no_ensemble_are_refused(ensemble, tmp_path):
+    with pytest.raises(FileNotFoundError, match="There is no ensemble in"):
+        SCTABEnsemble.load(tmp_path)
+    (tmp_path / ENSEMBLE_FILE).write_bytes(b"something else")
+    with pytest.raises(ValueError, match="is not an ensemble or is damaged"):
+        SCTABEnsemble.load(tmp_path)
+
+
+def test_a_query_is_mapped_onto_every_member(ensemble, query):
+    before = ensemble.predict(soft=True)
+    mapped = SCTABEnsemble.load_query_data(query[:, ::-1].copy(), ensemble)
+    mapped.train(enable_progress_bar=False, accelerator="cpu")
+    assert len(mapped.surgery_report()) == 3
+    assert mapped.calibration_ is ensemble.calibration_
+    annotation = mapped.annotate()
+    np.testing.assert_allclose(
+        annotation["reference_probability"],
+        ensemble.annotate(query)["probability"],
+        atol=1e-5,
+    )
+    assert (annotation["probability"] != annotation["reference_probability"]).any()
+    pd.testing.assert_frame_equal(ensemble.predict(soft=True), before)
+    with pytest.raises(TypeError, match="The reference is a SCTAB, not a SCTABEnsemble"):
+        SCTABEnsemble.load_query_data(query, ensemble.members[0])
+
+
+def test_members_must_be_of_one_reference(ensemble, model):
+    with pytest.raises(ValueError, match="Member 1 has other labels than the first one"):
+        SCTABEnsemble.from_members([ensemble.members[0], model])
+    with pytest.raises(ValueError, match="at least one member"):
+        SCTABEnsemble.from_members([])
+    with pytest.raises(ValueError, match="n_members=0: an ensemble has at least one"):
+        SCTABEnsemble(ensemble.adata, n_members=0)
+
+
+def test_an_untrained_ensemble_says_so(reference):
+    SCTAB.setup_anndata(reference, labels_key="cell_type")
+    with pytest.raises(RuntimeError, match="not trained"):
+        SCTABEnsemble(reference, n_members=2).predict(reference)
