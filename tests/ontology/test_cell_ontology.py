@@ -217,6 +217,14 @@ def test_a_file_keeps_live_cell_terms_and_is_a_edges_only(tmp_path, compress):
     assert ontology.obsolete["CL:0000003"] == ("flat cell", ("CL:0000001",))
 
 
+def test_imports_of_a_file_are_not_followed(tmp_path):
+    (tmp_path / "more.obo").write_text(OBO)
+    path = tmp_path / "importing.obo"
+    header = f"format-version: 1.2\nimport: {tmp_path / 'more.obo'}\n"
+    path.write_text(f"{header}\n[Term]\nid: CL:0000000\nname: cell\n")
+    assert list(CellOntology.load(path).terms) == ["CL:0000000"]
+
+
 def test_owl_files_are_read(tmp_path):
     path = tmp_path / "cl.owl"
     path.write_text(OWL)

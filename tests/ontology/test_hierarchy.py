@@ -109,6 +109,12 @@ def test_labels_without_any_term_belong_to_cell_only(small):
     assert hierarchy.deepest([[0.5, 0.5]], 0.9).tolist() == [0]
 
 
+def test_what_is_no_cell_in_the_ontology_belongs_to_cell_all_the_same(small):
+    hierarchy = LabelHierarchy.build(["nucleus"], {"nucleus": "CL:0000008"}, small)
+    assert hierarchy.names.tolist() == ["cell", "round nucleus"]
+    assert hierarchy.members.all()
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_roll_up_sums_over_members_and_never_falls_towards_the_root(blood, bundled, dtype):
     hierarchy, _ = blood
@@ -121,6 +127,16 @@ def test_roll_up_sums_over_members_and_never_falls_towards_the_root(blood, bundl
     for term, i in position.items():
         for above in bundled.ancestors(term):
             assert (rolled[:, position[above]] >= rolled[:, i]).all()
+
+
+def test_the_order_of_labels_does_not_change_a_bit_of_the_sums(blood, bundled):
+    hierarchy, terms = blood
+    probabilities = random_probabilities(len(hierarchy.labels), dtype=np.float64)
+    order = np.random.default_rng(5).permutation(len(hierarchy.labels))
+    shuffled = LabelHierarchy.build(hierarchy.labels[order], terms, bundled)
+    np.testing.assert_array_equal(
+        hierarchy.roll_up(probabilities), shuffled.roll_up(probabilities[:, order])
+    )
 
 
 def test_terms_with_the_same_labels_get_the_same_bits(blood):

@@ -57,6 +57,7 @@ def test_a_name_goes_before_a_synonym_of_another_term(small):
 NEAR = {
     "thymic one": "T cell (CL:0000002); B cell (CL:0000005)",  # two terms have this synonym
     "CD8 T cells": "CD8 T cell (CL:0000004)",
+    "B cells": "B cell (CL:0000005)",  # by its name, before the term with this synonym
     "CL:0000020": "obsolete, replaced by T cell (CL:0000002)",
     "old t cell": "obsolete, replaced by T cell (CL:0000002)",
     "CL:0000021": "obsolete, replaced by nothing",
