@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -27,8 +27,8 @@ class CorrectedLabels(NamedTuple):
         The truth where the prediction is accepted, else the prediction, ``(n_cells,)``.
     """
 
-    truth: NDArray[np.str_]
-    predicted: NDArray[np.str_]
+    truth: NDArray[Any]
+    predicted: NDArray[Any]
 
 
 def ontology_corrected(

@@ -60,9 +60,10 @@ class LabelHierarchy:
     ['mature alpha-beta T cell', 'cell']
     """
 
-    labels: NDArray[np.str_]
-    terms: NDArray[np.str_]
-    names: NDArray[np.str_]
+    # Strings; as `np.str_` their names would end in an underscore, a link to the documentation.
+    labels: NDArray[Any]
+    terms: NDArray[Any]
+    names: NDArray[Any]
     members: NDArray[np.bool_]
     own: NDArray[np.int64]
     n_ancestors: NDArray[np.int64]
