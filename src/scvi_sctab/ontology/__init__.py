@@ -1,0 +1,8 @@
+"""The Cell Ontology: labels matched to its terms, and probabilities summed along it."""
+
+from scvi_sctab.ontology._cell_ontology import ROOT, CellOntology
+from scvi_sctab.ontology._hierarchy import LabelHierarchy
+from scvi_sctab.ontology._labels import match_labels
+from scvi_sctab.ontology._reading import ObsoleteTerm, Term
+
+__all__ = ["ROOT", "CellOntology", "LabelHierarchy", "ObsoleteTerm", "Term", "match_labels"]

@@ -1,0 +1,332 @@
+"""The graph of the Cell Ontology."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import cache, cached_property
+from graphlib import CycleError, TopologicalSorter
+from types import MappingProxyType
+
+from scvi_sctab.ontology._reading import ObsoleteTerm, Records, Term, read_bundled, read_file
+
+ROOT = "CL:0000000"
+"""Id of the term *cell*, of which every cell type is a kind."""
+
+_ID = re.compile(r"(?:http://purl\.obolibrary\.org/obo/)?CL[:_](\d+)", re.IGNORECASE)
+N_NEAR = 3
+"""How many near misses are listed."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CellOntology:
+    """The Cell Ontology :cite:p:`Diehl16`: its terms and what is a kind of what.
+
+    The edges are is_a edges between live CL terms; relations such as *develops from* and terms of
+    other ontologies are left out. It cannot be changed.
+
+    Parameters
+    ----------
+    version
+        Release, as the file states it.
+    terms
+        Live terms by id.
+    obsolete
+        Terms that were taken out, by id.
+
+    Raises
+    ------
+    ValueError
+        If *cell* is missing, or terms are in a circle a kind of each other.
+
+    Examples
+    --------
+    >>> ontology = CellOntology.load()
+    >>> ontology
+    CellOntology(cl/releases/2026-03-26 (derived), 3,324 terms)
+    >>> ontology.name("CL:0000084")
+    'T cell'
+    >>> ontology.lowest_common_ancestor(["CL:0000624", "CL:0000625"])
+    'CL:0000791'
+    >>> ontology.name("CL:0000791")
+    'mature alpha-beta T cell'
+    """
+
+    version: str
+    terms: Mapping[str, Term]
+    obsolete: Mapping[str, ObsoleteTerm] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "terms", MappingProxyType(dict(self.terms)))
+        object.__setattr__(self, "obsolete", MappingProxyType(dict(self.obsolete)))
+        if ROOT not in self.terms:
+            raise ValueError(f"{ROOT} ('cell') is missing, so this is not the Cell Ontology.")
+        try:
+            self._ancestors  # noqa: B018  # a circle is found here, not at the first question
+        except CycleError as error:
+            circle = " is a ".join(reversed(error.args[1]))
+            raise ValueError(f"The ontology has a circle: {circle}.") from error
+
+    def __repr__(self) -> str:
+        return f"CellOntology({self.version}, {len(self.terms):,} terms)"
+
+    @staticmethod
+    def load(path: str | os.PathLike[str] | None = None) -> CellOntology:
+        """Read the ontology that comes with the package, or another release.
+
+        Parameters
+        ----------
+        path
+            OBO or OWL (RDF/XML) file, compressed or not, such as ``cl-basic.obo`` or ``cl.owl``.
+            The bundled one if not given; it is read once. Nothing is downloaded, imports of a
+            file are not followed.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If it cannot be read, or is not the Cell Ontology.
+        """
+        return _bundled() if path is None else _from_records(read_file(path))
+
+    def name(self, term_id: str) -> str:
+        """Name of a term.
+
+        Parameters
+        ----------
+        term_id
+            Id, such as ``"CL:0000084"``.
+
+        Raises
+        ------
+        KeyError
+            If it is no live term; the message has near misses, or what replaced it.
+        """
+        return self._term(term_id).name
+
+    def ancestors(self, term_id: str) -> frozenset[str]:
+        """Ids of all terms that a term is a kind of, directly or not; itself is not among them.
+
+        Parameters
+        ----------
+        term_id
+            Id of a term; one that is unknown raises as in :meth:`name`.
+        """
+        self._term(term_id)
+        return self._ancestors[term_id]
+
+    def descendants(self, term_id: str) -> frozenset[str]:
+        """Ids of all terms that are a kind of a term, directly or not; itself is not among them.
+
+        Parameters
+        ----------
+        term_id
+            Id of a term; one that is unknown raises as in :meth:`name`.
+        """
+        self._term(term_id)
+        return self._descendants[term_id]
+
+    def distance(self, a: str, b: str) -> int:
+        """Fewest is_a edges from one term up to a common ancestor and down to the other.
+
+        Parameters
+        ----------
+        a, b
+            Ids of terms; those that are unknown raise as in :meth:`name`. Either may be the
+            common ancestor itself.
+
+        Raises
+        ------
+        ValueError
+            If they have no ancestor in common.
+        """
+        up_a, up_b = self._steps_up(a), self._steps_up(b)
+        lengths = [up_a[term_id] + up_b[term_id] for term_id in up_a.keys() & up_b.keys()]
+        if not lengths:
+            raise ValueError(f"{self.describe(a)} and {self.describe(b)} share no ancestor.")
+        return min(lengths)
+
+    def lowest_common_ancestor(self, term_ids: Iterable[str]) -> str:
+        """Id of the most specific term that covers all the terms given.
+
+        Parameters
+        ----------
+        term_ids
+            Ids of one or more terms; those that are unknown raise as in :meth:`name`.
+
+        Returns
+        -------
+        Of the terms that each of them is or is a kind of, the one with fewest descendants; of
+        equals the one with most ancestors, then the one with the smallest id. It is one of
+        ``term_ids`` if that covers the others.
+
+        Raises
+        ------
+        ValueError
+            If no term is given, or nothing covers all of them.
+        """
+        ids = list(term_ids)
+        if not ids:
+            raise ValueError("A common ancestor needs at least one term, none was given.")
+        common = frozenset.intersection(*(self.ancestors(t) | {t} for t in ids))
+        if not common:
+            raise ValueError(f"{', '.join(map(self.describe, ids))} share no ancestor.")
+        return min(common, key=lambda t: (len(self._descendants[t]), -len(self._ancestors[t]), t))
+
+    def with_id(self, text: str) -> str | None:
+        """Id, in the form ``CL:0000084``, if a text is the id of a live term.
+
+        Parameters
+        ----------
+        text
+            ``CL:0000084`` in upper or lower case, ``CL_0000084``, or the OBO address of a term.
+        """
+        term_id = _as_id(text)
+        return term_id if term_id in self.terms else None
+
+    def with_obsolete(self, text: str) -> str | None:
+        """Id of the obsolete term that a text is the id or the former name of.
+
+        Parameters
+        ----------
+        text
+            As in :meth:`with_id` or :meth:`with_name`.
+        """
+        term_id = _as_id(text)
+        return term_id if term_id in self.obsolete else self._obsolete_by_name.get(normalize(text))
+
+    def with_name(self, text: str) -> tuple[str, ...]:
+        """Ids of the terms with a name, upper or lower case and extra spaces ignored.
+
+        Parameters
+        ----------
+        text
+            Name; synonyms do not count.
+        """
+        return self._by_name.get(normalize(text), ())
+
+    def with_synonym(self, text: str) -> tuple[str, ...]:
+        """Ids of the terms with an exact synonym, upper or lower case and extra spaces ignored.
+
+        Parameters
+        ----------
+        text
+            Synonym; names do not count.
+        """
+        return self._by_synonym.get(normalize(text), ())
+
+    def near_misses(self, text: str) -> list[str]:
+        """Up to three terms that a text may mean, as ``name (id)``; none of them has to be right.
+
+        Parameters
+        ----------
+        text
+            Something like an id, a name, or an exact synonym. What replaced an obsolete term comes
+            instead of what looks like it.
+        """
+        gone = self.with_obsolete(text)
+        if gone is not None:
+            return [self.describe(term_id) for term_id in self.obsolete[gone].replaced_by]
+        term_id = _as_id(text)
+        if term_id is not None:
+            return [self.describe(t) for t in get_close_matches(term_id, self.terms, n=N_NEAR)]
+        # A term may be near by its name and by several synonyms.
+        texts = get_close_matches(normalize(text), self._texts, n=4 * N_NEAR)
+        found = dict.fromkeys(t for near in texts for t in self._texts[near])
+        return [self.describe(term_id) for term_id in list(found)[:N_NEAR]]
+
+    def describe(self, term_id: str) -> str:
+        """Name and id for messages, as in ``T cell (CL:0000084)``; the id alone if it is unknown.
+
+        Parameters
+        ----------
+        term_id
+            Id of any term.
+        """
+        return f"{self.terms[term_id].name} ({term_id})" if term_id in self.terms else term_id
+
+    def _term(self, term_id: str) -> Term:
+        if term_id in self.terms:
+            return self.terms[term_id]
+        near = "; ".join(self.near_misses(str(term_id))) or "none"
+        if term_id in self.obsolete:
+            was = self.obsolete[term_id].name
+            raise KeyError(f"{term_id!r} ({was}) is obsolete. Replaced by: {near}.")
+        raise KeyError(f"{term_id!r} is no term of {self!r}. Near misses: {near}.")
+
+    def _steps_up(self, term_id: str) -> dict[str, int]:
+        """Fewest edges from a term to each of its ancestors and itself."""
+        self._term(term_id)
+        steps, frontier, n = {term_id: 0}, [term_id], 0
+        while frontier:
+            n += 1
+            above = {parent for below in frontier for parent in self.terms[below].parents}
+            frontier = sorted(above - steps.keys())
+            steps.update(dict.fromkeys(frontier, n))
+        return steps
+
+    @cached_property
+    def _ancestors(self) -> dict[str, frozenset[str]]:
+        found: dict[str, frozenset[str]] = {}
+        for term_id in TopologicalSorter(
+            {t: self.terms[t].parents for t in self.terms}
+        ).static_order():
+            parents = self.terms[term_id].parents
+            found[term_id] = frozenset(parents).union(*(found[parent] for parent in parents))
+        return found
+
+    @cached_property
+    def _descendants(self) -> dict[str, frozenset[str]]:
+        found: dict[str, set[str]] = {term_id: set() for term_id in self.terms}
+        for term_id, ancestors in self._ancestors.items():
+            for ancestor in ancestors:
+                found[ancestor].add(term_id)
+        return {term_id: frozenset(below) for term_id, below in found.items()}
+
+    @cached_property
+    def _by_name(self) -> dict[str, tuple[str, ...]]:
+        return _index((normalize(term.name), t) for t, term in self.terms.items())
+
+    @cached_property
+    def _by_synonym(self) -> dict[str, tuple[str, ...]]:
+        pairs = ((s, t) for t, term in self.terms.items() for s in term.synonyms)
+        return _index((normalize(synonym), t) for synonym, t in pairs)
+
+    @cached_property
+    def _texts(self) -> dict[str, tuple[str, ...]]:
+        """Terms by name, and by synonym where that is nobody's name."""
+        return self._by_synonym | self._by_name
+
+    @cached_property
+    def _obsolete_by_name(self) -> dict[str, str]:
+        return {normalize(term.name): term_id for term_id, term in self.obsolete.items()}
+
+
+def normalize(text: str) -> str:
+    """Text to compare by: lower case, single spaces."""
+    return " ".join(text.casefold().split())
+
+
+def _as_id(text: str) -> str | None:
+    match = _ID.fullmatch(text.strip())
+    return f"CL:{match[1]}" if match else None
+
+
+def _index(pairs: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, set[str]] = {}
+    for text, term_id in pairs:
+        found.setdefault(text, set()).add(term_id)
+    return {text: tuple(sorted(ids)) for text, ids in found.items()}
+
+
+def _from_records(records: Records) -> CellOntology:
+    return CellOntology(records.version, records.terms, records.obsolete)
+
+
+@cache
+def _bundled() -> CellOntology:
+    return _from_records(read_bundled())

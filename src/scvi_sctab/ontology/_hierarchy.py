@@ -1,0 +1,311 @@
+"""The labels of a model in the Cell Ontology."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from scvi_sctab.ontology._cell_ontology import ROOT, CellOntology
+
+# Probabilities are rounded to multiples of 2^-40, so that float64 adds up to 2^12 of them without
+# an error, in whatever order: equal sets of labels get equal sums, and larger sets no smaller ones.
+_STEP = 2.0**-40
+_MAX_LABELS = 2**12
+_MOST = 1.01  # half precision adds up no better
+_BLOCK_CELLS = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class LabelHierarchy:
+    """Labels, their terms and all ancestors of these, as arrays that need no ontology file.
+
+    Terms stand in the order: most labels first, then fewest ancestors, then id. So a term comes
+    after everything that it is a kind of, and the first one is *cell*, to which every label
+    belongs, matched or not. A label without a term belongs to nothing else.
+
+    Parameters
+    ----------
+    labels
+        Distinct labels, ``(n_labels,)``.
+    terms
+        CL ids of their terms and of all ancestors of these, ``(n_terms,)``.
+    names
+        Names of the terms, ``(n_terms,)``.
+    members
+        Whether the term of a label is a term or a kind of it, ``(n_terms, n_labels)``. A column
+        holds a label's own term and its ancestors.
+    own
+        Row of the label's own term, -1 where it has none, ``(n_labels,)``.
+    n_ancestors
+        How many terms of the ontology a term is a kind of, ``(n_terms,)``.
+
+    Raises
+    ------
+    ValueError
+        If the arrays do not fit together.
+
+    Examples
+    --------
+    >>> hierarchy = LabelHierarchy.build(
+    ...     ["CD4 T", "CD8 T", "mystery"],
+    ...     {"CD4 T": "CL:0000624", "CD8 T": "CL:0000625"},
+    ...     CellOntology.load(),
+    ... )
+    >>> rows = hierarchy.deepest([[0.5, 0.4, 0.1], [0.3, 0.3, 0.4]], level=0.8)
+    >>> hierarchy.names[rows].tolist()
+    ['mature alpha-beta T cell', 'cell']
+    """
+
+    # Strings; as `np.str_` their names would end in an underscore, a link to the documentation.
+    labels: NDArray[Any]
+    terms: NDArray[Any]
+    names: NDArray[Any]
+    members: NDArray[np.bool_]
+    own: NDArray[np.int64]
+    n_ancestors: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        for key, dtype in _DTYPES.items():
+            array: NDArray[Any] = np.array(getattr(self, key), dtype=dtype)
+            array.flags.writeable = False
+            object.__setattr__(self, key, array)
+        self._check()
+
+    @staticmethod
+    def build(
+        labels: Sequence[str], terms: Mapping[str, str], ontology: CellOntology
+    ) -> LabelHierarchy:
+        """Place labels in an ontology.
+
+        Parameters
+        ----------
+        labels
+            Distinct labels, ``(n_labels,)``.
+        terms
+            CL id by label, such as ``match_labels(labels)["term_id"]``; a label that it lacks, or
+            has with an empty id, is unmatched. Labels that are not asked for are ignored.
+        ontology
+            Where the ids come from.
+
+        Raises
+        ------
+        KeyError
+            If an id is no live term of the ontology.
+        ValueError
+            If there is no label, a label stands twice, or there are more than 4,096.
+        """
+        by_label = {str(label): term_id for label, term_id in dict(terms).items()}
+        own_ids = [by_label.get(str(label)) or "" for label in labels]
+        above = [{t} | ontology.ancestors(t) if t else set() for t in own_ids]
+        n_members = {t: sum(t in ids for ids in above) for t in set().union(*above)}
+        n_members[ROOT] = len(own_ids)
+        rows = sorted(n_members, key=lambda t: (-n_members[t], len(ontology.ancestors(t)), t))
+        members = np.array([[t == ROOT or t in ids for ids in above] for t in rows], dtype=bool)
+        return LabelHierarchy(
+            labels=np.array(labels, dtype=str),
+            terms=np.array(rows, dtype=str),
+            names=np.array([ontology.name(t) for t in rows], dtype=str),
+            members=members.reshape(len(rows), len(own_ids)),
+            own=np.array([rows.index(t) if t else -1 for t in own_ids], dtype=np.int64),
+            n_ancestors=np.array([len(ontology.ancestors(t)) for t in rows], dtype=np.int64),
+        )
+
+    def child_matrix(self) -> NDArray[np.bool_]:
+        """Which predictions scTab's evaluation accepts for which truth :cite:p:`Fischer24`.
+
+        Returns
+        -------
+        ``(n_labels, n_labels)``, true at ``[y, p]`` where ``p`` is ``y`` or the term of ``p`` is
+        that of ``y`` or a kind of it. Two labels with the same term accept each other; a label
+        without a term accepts, and is accepted by, only itself.
+        """
+        matched = self.own >= 0
+        # Rows of labels without a term are taken from somewhere and masked.
+        accepted: NDArray[np.bool_] = self.members[self.own] & matched[:, None] & matched[None, :]
+        np.fill_diagonal(accepted, True)
+        return accepted
+
+    def finer(self) -> NDArray[np.bool_]:
+        """Which labels are strictly finer than which.
+
+        Returns
+        -------
+        ``(n_labels, n_labels)``, true at ``[y, p]`` where the term of ``p`` is a kind of the term
+        of ``y`` and not the same.
+        """
+        finer = self.child_matrix()
+        finer[self.own[:, None] == self.own[None, :]] = False
+        return finer
+
+    def coarse(self) -> NDArray[np.bool_]:
+        """Which labels have finer ones among the labels, ``(n_labels,)``."""
+        return np.asarray(self.finer().any(axis=1))
+
+    def roll_up(self, probabilities: ArrayLike) -> NDArray[np.float64]:
+        """Probability that a cell is of a term or of a kind of it.
+
+        Parameters
+        ----------
+        probabilities
+            Of the labels, ``(n_cells, n_labels)``.
+
+        Returns
+        -------
+        ``(n_cells, n_terms)``: sums over the labels of each term, exact to 1e-8, at most 1.
+        A term never gets less than what is a kind of it, and terms with the same labels get the
+        same, down to the last bit.
+
+        Raises
+        ------
+        ValueError
+            If there is not one column per label, a number is negative or not finite, or those of a
+            cell add up to more than 1.
+        """
+        exact = np.round(self._checked(probabilities).astype(np.float64) / _STEP) * _STEP
+        return np.minimum(exact @ self.members.T.astype(np.float64), 1.0)
+
+    def deepest(self, probabilities: ArrayLike, level: float) -> NDArray[np.int64]:
+        """Most specific term that the evidence suffices for, in bounded memory.
+
+        Parameters
+        ----------
+        probabilities
+            Of the labels, ``(n_cells, n_labels)``.
+        level
+            What the rolled-up probability has to reach, in (0, 1]. Above one half, terms without
+            a label in common cannot both reach it; below, they can, and the more specific wins.
+
+        Returns
+        -------
+        Rows of :attr:`terms`, ``(n_cells,)``: of the terms that reach the level the one with
+        fewest labels, of equals the one with most ancestors, then the most probable. The first
+        row, *cell*, counts as reached always.
+
+        Raises
+        ------
+        ValueError
+            If the level is not in (0, 1], or as in :meth:`roll_up`.
+        """
+        if not 0 < level <= 1:
+            raise ValueError(f"The level is {level}; it has to be in (0, 1].")
+        rows = np.zeros(len(checked := self._checked(probabilities)), dtype=np.int64)
+        for cells in _blocks(len(checked)):
+            rolled = self.roll_up(checked[cells])
+            rows[cells] = self._most_specific(rolled >= level, rolled)
+        return rows
+
+    def lowest_common_ancestor(self, sets: ArrayLike) -> NDArray[np.int64]:
+        """Most specific term that covers a set of labels, such as a prediction set.
+
+        Parameters
+        ----------
+        sets
+            Which labels are in the set of each cell, ``(n_cells, n_labels)``.
+
+        Returns
+        -------
+        Rows of :attr:`terms`, ``(n_cells,)``: of the terms that hold the whole set the one with
+        fewest labels, of equals the one with most ancestors, then the first. A set with a label
+        that has no term gets the first row, *cell*; an empty set gets -1.
+
+        Raises
+        ------
+        ValueError
+            If there is not one column per label, or an entry is not true or false.
+        """
+        chosen = np.asarray(sets)
+        if chosen.dtype != np.bool_:
+            raise ValueError(f"Sets are true or false for each label, not {chosen.dtype}.")
+        chosen = self._fitting(chosen)
+        rows = np.full(len(chosen), -1, dtype=np.int64)
+        outside = ~self.members.T
+        for cells in _blocks(len(chosen)):
+            left_out = chosen[cells].astype(np.float32) @ outside.astype(np.float32)
+            rows[cells] = self._most_specific(left_out == 0, np.zeros_like(left_out))
+        rows[~chosen.any(axis=1)] = -1
+        return rows
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as lists of strings and arrays of numbers, to be saved as data."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {k: v.tolist() if v.dtype.kind == "U" else v.copy() for k, v in values.items()}
+
+    @staticmethod
+    def from_dict(saved: Mapping[str, Any]) -> LabelHierarchy:
+        """Undo :meth:`to_dict`; lists in place of arrays are taken as well.
+
+        Parameters
+        ----------
+        saved
+            What :meth:`to_dict` gave, perhaps through JSON.
+
+        Raises
+        ------
+        ValueError
+            If a field is missing or unknown, or the arrays do not fit together.
+        """
+        if saved.keys() != _DTYPES.keys():
+            raise ValueError(f"A hierarchy has the fields {list(_DTYPES)}, not {list(saved)}.")
+        return LabelHierarchy(**saved)
+
+    def _check(self) -> None:
+        n_terms, n_labels = len(self.terms), len(self.labels)
+        if not 0 < n_labels <= _MAX_LABELS:
+            raise ValueError(f"A hierarchy has 1 to {_MAX_LABELS:,} labels, not {n_labels:,}.")
+        distinct, counts = np.unique(self.labels, return_counts=True)
+        if (counts > 1).any():
+            raise ValueError(f"Labels stand twice: {distinct[counts > 1].tolist()}.")
+        shapes = {"names": (n_terms,), "members": (n_terms, n_labels), "own": (n_labels,)}
+        for key, shape in (shapes | {"n_ancestors": (n_terms,)}).items():
+            if (found := getattr(self, key).shape) != shape:
+                raise ValueError(
+                    f"`{key}` has shape {found}, not {shape} as the terms and labels."
+                )
+        if self.terms[:1].tolist() != [ROOT] or not self.members[0].all():
+            raise ValueError(f"The first term has to be {ROOT}, with all labels.")
+        if not ((self.own >= -1) & (self.own < n_terms)).all():
+            raise ValueError("`own` points to rows that there are not.")
+
+    def _fitting(self, array: NDArray[Any]) -> NDArray[Any]:
+        if array.ndim != 2 or array.shape[1] != len(self.labels):
+            raise ValueError(
+                f"One column for each of the {len(self.labels)} labels is needed, the shape is "
+                f"{array.shape}."
+            )
+        return array
+
+    def _checked(self, probabilities: ArrayLike) -> NDArray[Any]:
+        array = self._fitting(np.asarray(probabilities))
+        if not (array >= 0).all() or np.isinf(array).any():
+            raise ValueError("Probabilities are negative, infinite or not numbers.")
+        if (excess := array.sum(axis=1, dtype=np.float64).max(initial=0)) > _MOST:
+            raise ValueError(f"Probabilities of a cell add up to {excess:.3g}, more than 1.")
+        return array
+
+    def _most_specific(self, holds: NDArray[np.bool_], score: NDArray[Any]) -> NDArray[np.int64]:
+        """Row that holds with fewest members, most ancestors and highest score."""
+        key = np.stack([self.members.sum(axis=1), -self.n_ancestors])
+        # Terms stand in the order of this key, so the last row that holds tells the best rank.
+        rank = np.cumsum(np.concatenate([[0], (np.diff(key) != 0).any(axis=0)]))
+        best = rank[holds.shape[1] - 1 - np.argmax(holds[:, ::-1], axis=1)]
+        candidates = holds & (rank[None, :] == best[:, None])
+        return np.where(candidates, score, -1).argmax(axis=1)
+
+
+_DTYPES: dict[str, type] = {
+    "labels": np.str_,
+    "terms": np.str_,
+    "names": np.str_,
+    "members": np.bool_,
+    "own": np.int64,
+    "n_ancestors": np.int64,
+}
+
+
+def _blocks(n_cells: int) -> Iterator[slice]:
+    for start in range(0, n_cells, _BLOCK_CELLS):
+        yield slice(start, start + _BLOCK_CELLS)
