@@ -1,9 +1,9 @@
 """Cell-type annotation with scTab, in the grammar of scvi-tools."""
 
-from scvi_sctab import data, datasets, metrics, nn
+from scvi_sctab import baselines, data, datasets, metrics, nn
 from scvi_sctab.model import SCTAB
 
-__all__ = ["SCTAB", "data", "datasets", "metrics", "nn", "plotting"]
+__all__ = ["SCTAB", "baselines", "data", "datasets", "metrics", "nn", "plotting"]
 
 
 def __getattr__(name: str) -> object:
