@@ -137,10 +137,10 @@ def test_components_are_as_many_as_there_can_be(split):
     assert len(predictor.predict_proba(query)) == query.n_obs
 
 
-def test_two_passes_of_celltypist_choose_genes(split):
+def test_an_error_of_celltypist_is_passed_on(split):
     reference, query = split
     with pytest.raises(RuntimeError, match=r"CellTypist failed"):
-        celltypist(two_pass=True).fit(reference, "cell_type")  # 300 genes are all there are
+        celltypist(two_pass=True).fit(reference, "cell_type")  # it wants more than 300
 
 
 @pytest.mark.parametrize(
