@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
     from torch import Tensor
 
     from scvi_sctab.nn import CSR, EncoderOutput
@@ -37,4 +39,24 @@ class HasEncoder(Protocol):
 
         They are those of a :class:`scvi.module.VAE`, as attributes ``adata``, ``registry``,
         ``arguments`` and ``weights``.
+        """
+
+
+class CellTypePredictor(Protocol):
+    """A method that learns cell types from a reference and gives them to a query.
+
+    Both hold raw counts in ``X``, genes named by ``var_names``. A method without probabilities
+    returns 1 for the label it chose and 0 for the others, and says so by an attribute
+    ``has_probabilities = False``.
+    """
+
+    name: str
+
+    def fit(self, reference: AnnData, labels_key: str, donor_key: str | None = None) -> Self:
+        """Learn from the labelled cells of a reference, ``(n_cells, n_genes)``."""
+
+    def predict_proba(self, query: AnnData) -> pd.DataFrame:
+        """Return ``(n_cells, n_labels)``, rows named by cell, columns by label.
+
+        The label of a cell is the column with the largest value.
         """

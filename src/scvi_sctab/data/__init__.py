@@ -15,6 +15,7 @@ from scvi_sctab.data._counts import (
 )
 from scvi_sctab.data._csr import slice_rows, to_tensor
 from scvi_sctab.data._data_splitter import LabeledDataSplitter
+from scvi_sctab.data._expression import normalized_expression
 from scvi_sctab.data._genes import (
     GeneAlignment,
     GeneMismatchError,
@@ -60,6 +61,7 @@ __all__ = [
     "get_matrix",
     "group_means",
     "list_names",
+    "normalized_expression",
     "prepare_query",
     "query_cells",
     "query_labels",

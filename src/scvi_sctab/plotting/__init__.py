@@ -1,7 +1,14 @@
 """Plots of frames, on axes."""
 
+from scvi_sctab.plotting._benchmark import plot_benchmark, plot_scaling
 from scvi_sctab.plotting._confusion import plot_confusion
 from scvi_sctab.plotting._embedding import plot_embedding
 from scvi_sctab.plotting._reliability import plot_reliability
 
-__all__ = ["plot_confusion", "plot_embedding", "plot_reliability"]
+__all__ = [
+    "plot_benchmark",
+    "plot_confusion",
+    "plot_embedding",
+    "plot_reliability",
+    "plot_scaling",
+]

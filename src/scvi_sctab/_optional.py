@@ -1,0 +1,39 @@
+"""Import an extra, or say which extra to install."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+
+def import_optional(module: str, extra: str, what: str) -> Any:
+    """Import a package that only some need.
+
+    Parameters
+    ----------
+    module
+        Its name in an ``import``.
+    extra
+        Extra of this package that installs it.
+    what
+        What needs it, for the message.
+
+    Raises
+    ------
+    ImportError
+        If it is not installed.
+
+    Examples
+    --------
+    >>> import_optional("no_such_package", "benchmark", "XGBoost()")
+    Traceback (most recent call last):
+    ImportError: XGBoost() needs 'no_such_package': `pip install 'scvi-sctab[benchmark]'`.
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module.partition(".")[0]:
+            raise
+        raise ImportError(
+            f"{what} needs {module!r}: `pip install 'scvi-sctab[{extra}]'`.", name=module
+        ) from None

@@ -1,0 +1,77 @@
+"""SCTAB behind the calls of the baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch.utilities.seed import isolate_rng
+from scvi import settings
+
+from scvi_sctab.baselines._template import Baseline
+from scvi_sctab.model import SCTAB
+
+if TYPE_CHECKING:
+    import numpy as np
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+    from scvi_sctab.data import GeneAlignment
+
+
+class SCTABPredictor(Baseline):
+    """:class:`~scvi_sctab.SCTAB` with its defaults :cite:p:`Fischer24`, without any surgery.
+
+    Parameters
+    ----------
+    seed
+        Seed of scvi-tools while it trains; the random states outside are left alone.
+    name
+        Name in tables.
+    train_kwargs
+        Arguments of :meth:`~scvi_sctab.SCTAB.train`.
+    **model_kwargs
+        Arguments of :class:`~scvi_sctab.SCTAB`, such as ``preset`` or hyperparameters.
+    """
+
+    name = "SCTAB"
+
+    def __init__(
+        self,
+        seed: int = 0,
+        *,
+        name: str | None = None,
+        train_kwargs: Mapping[str, Any] | None = None,
+        **model_kwargs: Any,
+    ):
+        super().__init__(seed)
+        self.name = type(self).name if name is None else name
+        self.train_kwargs = {"enable_progress_bar": False, **(train_kwargs or {})}
+        self.model_kwargs = model_kwargs
+
+    def _fit(self, reference: AnnData, labels: NDArray[np.str_]) -> None:
+        keys = {"labels_key": self._labels_key, "donor_key": self._donor_key}
+        with seeded(self.seed):
+            SCTAB.setup_anndata(reference, **keys)
+            self._model = SCTAB(reference, **self.model_kwargs)
+            self._model.train(**self._training(reference.n_obs))
+
+    def _training(self, n_cells: int) -> dict[str, Any]:
+        """Arguments of training on so many cells."""
+        return self.train_kwargs
+
+    def _predict(self, query: AnnData, alignment: GeneAlignment) -> NDArray[np.floating]:
+        return self._model.predict(query, soft=True).to_numpy()
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed scvi-tools for a while."""
+    before = settings.seed
+    with isolate_rng():
+        settings.seed = seed
+        try:
+            yield
+        finally:
+            settings.seed = before

@@ -1,0 +1,51 @@
+"""Log-normalised expression as a sparse matrix, for methods that are no networks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from scipy import sparse
+
+from scvi_sctab.data._csr import assemble, to_tensor
+from scvi_sctab.data._reader import read_counts
+from scvi_sctab.nn._transforms import normalize_counts
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from scvi_sctab.data._genes import GeneAlignment
+
+
+def normalized_expression(
+    adata: AnnData, layer: str | None = None, alignment: GeneAlignment | None = None
+) -> sparse.csr_matrix:
+    """Divide each cell by its total, multiply by 10,000, take ``log(1 + x)``, all of it sparse.
+
+    The numbers are those that a network gets, see :func:`scvi_sctab.nn.normalize_counts`.
+
+    Parameters
+    ----------
+    adata
+        Raw counts, in memory or backed; dense, CSR or CSC. It is left as it is.
+    layer
+        Layer with the counts; ``None`` is ``X``.
+    alignment
+        Maps genes to those of a model, over which a cell is then normalised; as they are if not
+        given.
+
+    Returns
+    -------
+    ``(n_cells, n_genes)``, CSR, float32, columns increasing in every row.
+
+    Raises
+    ------
+    NotCountsError
+        If a value is not a raw count.
+    """
+    n_genes = adata.n_vars if alignment is None else alignment.n_genes
+    blocks = [sparse.csr_matrix((0, n_genes), dtype="float32")]
+    for counts in read_counts(adata, layer, alignment=alignment):
+        rows = normalize_counts(to_tensor(counts))
+        indptr, columns, values = rows.numpy()
+        blocks.append(assemble(values, columns, indptr, n_genes))
+    return sparse.vstack(blocks, format="csr")

@@ -1,0 +1,82 @@
+"""Plots of a benchmark show its table."""
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+from scvi_sctab.plotting import plot_benchmark, plot_scaling
+
+matplotlib.use("Agg")
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    matplotlib.pyplot.close("all")
+
+
+def rows(method, split, values, metric="f1_macro", **more):
+    return [
+        {"method": method, "split": split, "seed": i, "metric": metric, "value": v, **more}
+        for i, v in enumerate(values)
+    ]
+
+
+@pytest.fixture
+def results():
+    return pd.DataFrame(
+        rows("low", "one", [0.2, 0.4])
+        + rows("low", "two", [0.3, 0.3])
+        + rows("high", "one", [0.9, 0.7])
+        + rows("high", "two", [0.5, np.nan])
+        + rows("none", "one", [np.nan])
+        + rows("low", "one", [2.0], "fit_seconds")
+        + rows("high", "one", [9.0], "fit_seconds")
+    )
+
+
+def tick_labels(ax):
+    return [text.get_text() for text in ax.get_yticklabels()]
+
+
+def test_methods_are_ordered_by_their_mean_and_failures_are_told(results):
+    ax = plot_benchmark(results)
+    assert tick_labels(ax) == ["none\n(all failed)", "low", "high\n(1 failed)"]
+    assert tick_labels(plot_benchmark(results, "fit_seconds")) == ["high", "low"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["one", "two"]
+
+
+def test_points_are_means_over_seeds_and_lines_reach_the_extremes(results):
+    ax = plot_benchmark(results)
+    lines, points = ax.collections[0], ax.collections[1]
+    x, y = points.get_offsets().T
+    np.testing.assert_allclose(x[1:], [0.3, 0.8])
+    assert (np.abs(y - [0, 1, 2]) < 0.5).all()
+    np.testing.assert_allclose(
+        [s[:, 0] for s in lines.get_segments()[-2:]], [[0.2, 0.4], [0.7, 0.9]]
+    )
+    bars = [segment[0, 0] for segment in ax.collections[-1].get_segments()[-2:]]
+    np.testing.assert_allclose(bars[-2:], [0.3, (0.8 + 0.5) / 2])
+
+
+def test_scaling_draws_a_curve_per_method_over_shares():
+    table = pd.DataFrame(
+        rows("a", "1", [0.2, 0.4], by="cells", fraction=0.3)
+        + rows("a", "2", [0.8], by="cells", fraction=1.0)
+        + rows("b", "2", [0.5], by="cells", fraction=1.0)
+        + rows("a", "3", [0.9], by="donors", fraction=1.0)
+    )
+    ax = plot_scaling(table, by="cells")
+    line = ax.lines[0]
+    np.testing.assert_allclose(line.get_xdata().astype(float), [0.3, 1.0])
+    np.testing.assert_allclose(line.get_ydata().astype(float), [0.3, 0.8])
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["30%", "100%"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b"]
+    with pytest.raises(ValueError, match=r"no shares of 'genes'; it has \['cells', 'donors'\]"):
+        plot_scaling(table, by="genes")
+
+
+def test_a_metric_that_is_not_there_is_named(results):
+    with pytest.raises(ValueError, match=r"no 'ece'; it has \['f1_macro', 'fit_seconds'\]"):
+        plot_benchmark(results, "ece")
