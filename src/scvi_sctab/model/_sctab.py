@@ -30,11 +30,14 @@ from scvi_sctab.data import (
 )
 from scvi_sctab.model._adaptation import AdaptationMixin
 from scvi_sctab.model._attribution import AttributionMixin
+from scvi_sctab.model._captum import CaptumMixin
 from scvi_sctab.model._checkpoint import CheckpointMixin
+from scvi_sctab.model._deletion import DeletionMixin
 from scvi_sctab.model._prediction import PredictionMixin
 from scvi_sctab.model._pretrained import PretrainedMixin
 from scvi_sctab.model._pretraining import PretrainingMixin
 from scvi_sctab.model._query_preparation import QueryPreparationMixin
+from scvi_sctab.model._refinement import RefinementMixin
 from scvi_sctab.model._surgery import SurgeryMixin
 from scvi_sctab.model._training import TrainingMixin
 from scvi_sctab.module import CellTypeClassifier, build_classifier
@@ -55,6 +58,9 @@ class SCTAB(
     AdaptationMixin,
     PredictionMixin,
     AttributionMixin,
+    CaptumMixin,
+    DeletionMixin,
+    RefinementMixin,
     SurgeryMixin,
     QueryPreparationMixin,
     CheckpointMixin,

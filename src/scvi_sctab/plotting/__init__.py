@@ -1,7 +1,15 @@
 """Plots of frames, on axes."""
 
 from scvi_sctab.plotting._confusion import plot_confusion
+from scvi_sctab.plotting._deletion import plot_deletion
 from scvi_sctab.plotting._embedding import plot_embedding
+from scvi_sctab.plotting._markers import plot_markers
 from scvi_sctab.plotting._reliability import plot_reliability
 
-__all__ = ["plot_confusion", "plot_embedding", "plot_reliability"]
+__all__ = [
+    "plot_confusion",
+    "plot_deletion",
+    "plot_embedding",
+    "plot_markers",
+    "plot_reliability",
+]
