@@ -1,9 +1,19 @@
 """Cell-type annotation with scTab, in the grammar of scvi-tools."""
 
-from scvi_sctab import data, datasets, metrics, nn
+from scvi_sctab import baselines, data, datasets, metrics, nn, ontology
 from scvi_sctab.model import SCTAB, SCTABEnsemble
 
-__all__ = ["SCTAB", "SCTABEnsemble", "data", "datasets", "metrics", "nn", "plotting"]
+__all__ = [
+    "SCTAB",
+    "SCTABEnsemble",
+    "baselines",
+    "data",
+    "datasets",
+    "metrics",
+    "nn",
+    "ontology",
+    "plotting",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -1,5 +1,7 @@
 """SCTAB on the latent space of SCVI and SCANVI, with surgery through their own covariates."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -160,7 +162,8 @@ def test_no_policy_moves_a_frozen_encoder(scvi_model, unlabelled):
 def test_genes_cannot_be_asked_of_a_latent_space(scvi_model):
     model = SCTAB.from_pretrained(scvi_model, "cell_type", freeze_encoder=True)
     model.train(max_epochs=1, **QUIET)
-    for ask in (model.get_attention, model.get_markers):
+    delete = partial(model.deletion_test, {})
+    for ask in (model.get_attention, model.get_markers, model.get_attributions, delete):
         with pytest.raises(ValueError, match="attends to no genes"):
             ask()
 

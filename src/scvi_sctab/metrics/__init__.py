@@ -1,5 +1,6 @@
 """Scores of predictions and of their probabilities; arrays in, frames out."""
 
+from scvi_sctab.metrics._benchmark import benchmark
 from scvi_sctab.metrics._calibrated import Calibration, CellEvidence
 from scvi_sctab.metrics._calibration import (
     expected_calibration_error,
@@ -8,27 +9,54 @@ from scvi_sctab.metrics._calibration import (
 )
 from scvi_sctab.metrics._classification import classification_report, confusion, f1_macro
 from scvi_sctab.metrics._conformal import conformal_threshold, p_values, prediction_sets
+from scvi_sctab.metrics._hierarchical import (
+    CorrectedLabels,
+    hierarchical_scores,
+    ontology_corrected,
+    ontology_cross_entropy,
+    ontology_report,
+)
 from scvi_sctab.metrics._novelty import LabelCenters, distance_to_centers, fit_centers
+from scvi_sctab.metrics._protocol import paper_protocol
 from scvi_sctab.metrics._scaling import Scaling, ScalingMethod, fit_scaling
 from scvi_sctab.metrics._shift import shift_test
+from scvi_sctab.metrics._splits import (
+    Split,
+    assign_donors,
+    donor_splits,
+    subsample_cells,
+    subsample_donors,
+)
 
 __all__ = [
     "Calibration",
     "CellEvidence",
+    "CorrectedLabels",
     "LabelCenters",
     "Scaling",
     "ScalingMethod",
+    "Split",
+    "assign_donors",
+    "benchmark",
     "classification_report",
     "conformal_threshold",
     "confusion",
     "distance_to_centers",
+    "donor_splits",
     "expected_calibration_error",
     "f1_macro",
     "fit_centers",
     "fit_scaling",
+    "hierarchical_scores",
     "normalized_entropy",
+    "ontology_corrected",
+    "ontology_cross_entropy",
+    "ontology_report",
     "p_values",
+    "paper_protocol",
     "prediction_sets",
     "reliability",
     "shift_test",
+    "subsample_cells",
+    "subsample_donors",
 ]

@@ -31,12 +31,15 @@ from scvi_sctab.data import (
 from scvi_sctab.model._adaptation import AdaptationMixin
 from scvi_sctab.model._annotation import AnnotationMixin
 from scvi_sctab.model._attribution import AttributionMixin
+from scvi_sctab.model._captum import CaptumMixin
 from scvi_sctab.model._cells import CellsMixin
 from scvi_sctab.model._checkpoint import CheckpointMixin
+from scvi_sctab.model._deletion import DeletionMixin
 from scvi_sctab.model._prediction import PredictionMixin
 from scvi_sctab.model._pretrained import PretrainedMixin
 from scvi_sctab.model._pretraining import PretrainingMixin
 from scvi_sctab.model._query_preparation import QueryPreparationMixin
+from scvi_sctab.model._refinement import RefinementMixin
 from scvi_sctab.model._surgery import SurgeryMixin
 from scvi_sctab.model._training import TrainingMixin
 from scvi_sctab.model._uncertainty import UncertaintyMixin
@@ -60,6 +63,9 @@ class SCTAB(
     AnnotationMixin,
     UncertaintyMixin,
     AttributionMixin,
+    CaptumMixin,
+    DeletionMixin,
+    RefinementMixin,
     SurgeryMixin,
     QueryPreparationMixin,
     CheckpointMixin,

@@ -2,13 +2,17 @@
 
 from scvi_sctab.plotting._benchmark import plot_benchmark, plot_scaling
 from scvi_sctab.plotting._confusion import plot_confusion
+from scvi_sctab.plotting._deletion import plot_deletion
 from scvi_sctab.plotting._embedding import plot_embedding
+from scvi_sctab.plotting._markers import plot_markers
 from scvi_sctab.plotting._reliability import plot_reliability
 
 __all__ = [
     "plot_benchmark",
     "plot_confusion",
+    "plot_deletion",
     "plot_embedding",
+    "plot_markers",
     "plot_reliability",
     "plot_scaling",
 ]
