@@ -91,7 +91,7 @@ class Task:
         return AnnData(adata.X.copy(), obs=obs, var=pd.DataFrame(index=adata.var_names.copy()))
 
 
-def _read(folder: Path, name: str, labels: str, merge: dict[str, str] | None = None) -> AnnData:
+def read(folder: Path, name: str, labels: str, merge: dict[str, str] | None = None) -> AnnData:
     """Read one file and write its labels, with `merge` applied, to ``LABEL_KEY``."""
     path = folder / name
     if not path.exists():
@@ -114,20 +114,20 @@ def _hold_out(adata: AnnData, donors: tuple[str, ...]) -> tuple[AnnData, AnnData
 
 
 def _kang_donors(folder: Path) -> Iterator[Task]:
-    adata = _read(folder, KANG, "cell_type")
+    adata = read(folder, KANG, "cell_type")
     for pair in KANG_DONOR_PAIRS:
         name = f"kang donors {'+'.join(pair)}"
         yield Task(name, "kang donors", *_hold_out(adata, pair))
 
 
 def _kang_to_pbmc3k(folder: Path) -> Iterator[Task]:
-    reference = _read(folder, KANG, TERM_KEY)
-    query = _read(folder, PBMC3K, TERM_KEY, CD4_SUBSETS_TO_CD4 | PLATELET_IS_MEGAKARYOCYTE)
+    reference = read(folder, KANG, TERM_KEY)
+    query = read(folder, PBMC3K, TERM_KEY, CD4_SUBSETS_TO_CD4 | PLATELET_IS_MEGAKARYOCYTE)
     yield Task("kang -> pbmc3k", "kang -> pbmc3k", reference, query)
 
 
 def _bundled_donors(folder: Path) -> Iterator[Task]:
-    adata = _read(folder, BUNDLED, "cell_type")
+    adata = read(folder, BUNDLED, "cell_type")
     yield Task("bundled donors", "bundled donors", *_hold_out(adata, BUNDLED_DONORS))
 
 
@@ -139,13 +139,13 @@ def _bundled_to_pbmc3k(folder: Path) -> Iterator[Task]:
     an error. Query cells of a type that the reference lacks are left out of the score
     (`Task.scored`); with platelets read as megakaryocytes there are none.
     """
-    reference = _read(folder, BUNDLED, TERM_KEY)
-    query = _read(folder, PBMC3K, TERM_KEY, PLATELET_IS_MEGAKARYOCYTE)
+    reference = read(folder, BUNDLED, TERM_KEY)
+    query = read(folder, PBMC3K, TERM_KEY, PLATELET_IS_MEGAKARYOCYTE)
     yield Task("bundled -> pbmc3k", "bundled -> pbmc3k", reference, query)
 
 
 def _onek1k_donors(folder: Path) -> Iterator[Task]:
-    adata = _read(folder, ONEK1K, "cell_type")
+    adata = read(folder, ONEK1K, "cell_type")
     yield Task("onek1k donors", "onek1k donors", *_hold_out(adata, ONEK1K_DONORS))
 
 

@@ -16,6 +16,7 @@ def code_blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
+@pytest.mark.filterwarnings("ignore:These cells differ")  # another study
 def test_the_lines_run(tmp_path, monkeypatch):
     """Runs them as they stand, but for one epoch."""
     ten_lines, query_lines = code_blocks("python")

@@ -1,0 +1,105 @@
+"""Ensembles of SCTAB and their peers on tasks of unseen donors and other studies."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scvi
+from sklearn.metrics import f1_score, roc_auc_score
+
+from scvi_sctab import SCTABEnsemble
+from scvi_sctab.metrics import expected_calibration_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pandas as pd
+    from _tasks import Task
+
+    from scvi_sctab._types import CellTypePredictor
+
+FALSE_ALARM_RATE = 0.05
+ERROR_RATE = 0.1
+N_MEMBERS = 5
+ENSEMBLE = f"SCTABEnsemble ({N_MEMBERS})"
+
+
+def train_ensemble(task: Task, seed: int, n_members: int = N_MEMBERS) -> SCTABEnsemble:
+    """Train on the reference of a task."""
+    scvi.settings.seed = seed
+    reference = task.labelled_reference()
+    SCTABEnsemble.setup_anndata(reference, labels_key=task.label_key, donor_key=task.donor_key)
+    ensemble = SCTABEnsemble(reference, n_members)
+    ensemble.train(enable_progress_bar=False)
+    return ensemble
+
+
+def score(task: Task, probabilities: pd.DataFrame) -> dict[str, float]:
+    """Macro F1, accuracy, expected calibration error, AUROC of right against wrong."""
+    rows = probabilities.to_numpy()[task.scored]
+    truth = task.truth[task.scored]
+    labels = probabilities.columns.to_numpy(dtype=str)[rows.argmax(axis=1)]
+    stated, correct = rows.max(axis=1), labels == truth
+    classes = sorted(set(truth))
+    return {
+        "macro_f1": f1_score(truth, labels, labels=classes, average="macro", zero_division=0),
+        "accuracy": correct.mean(),
+        "ece": expected_calibration_error(np.clip(stated, 0, 1), correct),
+        "auroc_of_errors": roc_auc_score(correct, stated),
+    }
+
+
+def run_ensemble(task: Task, seed: int) -> list[dict[str, Any]]:
+    """Rows of one, two, ... members, and what is stated about novelty, sets and shift."""
+    start = time.perf_counter()
+    ensemble = train_ensemble(task, seed)
+    seconds = time.perf_counter() - start
+    query = task.unlabelled_query()
+    keys = {"task": task.name, "family": task.family, "seed": seed}
+    rows = []
+    for n_members in range(1, N_MEMBERS + 1):
+        part = SCTABEnsemble.from_members(ensemble.members[:n_members])
+        part.calibrate()
+        row = score(task, part.predict(query, soft=True))
+        row |= _statements(task, part, query)
+        share = seconds * n_members / N_MEMBERS
+        method = ENSEMBLE if n_members == N_MEMBERS else f"SCTABEnsemble ({n_members})"
+        rows.append({"method": method, "n_members": n_members, **keys, **row, "seconds": share})
+    single = ensemble.members[0]
+    row = score(task, single.predict(query, soft=True)) | _statements(task, single, query)
+    rows.append({"method": "SCTAB", "n_members": 1, **keys, **row, "seconds": seconds / N_MEMBERS})
+    return rows
+
+
+def _statements(task: Task, model: Any, query: Any) -> dict[str, float]:
+    """Measured rates beside those that are stated."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sets = model.get_prediction_sets(query, error_rate=ERROR_RATE)
+        novel = model.get_novelty(query) <= FALSE_ALARM_RATE
+    known = task.scored
+    position = sets.columns.get_indexer(task.truth[known])
+    hit = sets.to_numpy()[known][np.arange(known.sum()), position]
+    shift = model.get_shift(query)
+    return {
+        "coverage": hit.mean(),
+        "set_size": sets.to_numpy().sum(axis=1).mean(),
+        "false_alarms": novel[known].mean(),
+        "shifted": float(shift["shifted"].any()),
+        "largest_shift": shift["distance"].max(),
+    }
+
+
+def run_peer(
+    task: Task, seed: int, build: Callable[[int], CellTypePredictor]
+) -> list[dict[str, Any]]:
+    """Row of one peer."""
+    start = time.perf_counter()
+    peer = build(seed).fit(task.labelled_reference(), task.label_key, task.donor_key)
+    probabilities = peer.predict_proba(task.unlabelled_query())
+    seconds = time.perf_counter() - start
+    keys = {"task": task.name, "family": task.family, "seed": seed}
+    return [{"method": peer.name, **keys, **score(task, probabilities), "seconds": seconds}]

@@ -1,0 +1,178 @@
+"""Whether annotations can be trusted: calibration, sets, novelty, ensembles beside their peers.
+
+    .venv/bin/python benchmarks/trust.py --data ../shared/data
+
+Prints a table per part and writes ``results/trust_*.csv``, a row per run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from _tasks import FAMILIES, iter_tasks
+from _trust_ensemble import run_ensemble
+from _trust_ensemble import run_peer as run_accuracy_peer
+from _trust_novelty import run_peer, run_sctab, without_each_type
+from _trust_sets import cover
+
+from scvi_sctab import baselines
+
+HERE = Path(__file__).resolve().parent
+CELLTYPIST_PYTHON = str(HERE.parent / ".venv-celltypist" / "bin" / "python")
+PARTS = ("accuracy", "sets", "novelty")
+KEYS = {
+    "accuracy": ["method", "task", "seed"],
+    "sets": ["data", "seed", "by_label", "error_rate"],
+    "novelty": ["method", "task", "type", "seed"],
+}
+
+
+def parse_args() -> argparse.Namespace:
+    """Command line of the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=os.environ.get("SCVI_SCTAB_DATA", HERE.parent.parent / "shared" / "data"),
+        help="folder of the .h5ad files (default: $SCVI_SCTAB_DATA, else ../shared/data)",
+    )
+    parser.add_argument("--out", type=Path, default=HERE / "results", help="folder to write to")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--tasks", nargs="+", choices=list(FAMILIES), help="of the part accuracy")
+    parser.add_argument("--only", nargs="+", metavar="METHOD", help="run these methods only")
+    parser.add_argument(
+        "--celltypist-python",
+        default=os.environ.get("CELLTYPIST_PYTHON", CELLTYPIST_PYTHON),
+        help="interpreter with CellTypist (see celltypist_env.sh)",
+    )
+    parser.add_argument(
+        "--merge", action="store_true", help="keep rows that this run does not replace"
+    )
+    return parser.parse_args()
+
+
+class Table:
+    """Rows of a part, written after each run, so that a killed one loses nothing."""
+
+    def __init__(self, part: str, args: argparse.Namespace):
+        self.path = args.out / f"trust_{part}.csv"
+        self.keys = KEYS[part]
+        there = args.merge and self.path.exists()
+        self.rows = pd.read_csv(self.path) if there else pd.DataFrame(columns=self.keys)
+
+    def add(self, rows: list[dict[str, Any]]) -> None:
+        """Add rows; the last of equal keys counts."""
+        parts = [part for part in (self.rows, pd.DataFrame(rows)) if len(part)]
+        self.rows = pd.concat(parts, ignore_index=True).drop_duplicates(self.keys, keep="last")
+        beside = self.path.with_suffix(".csv.part")
+        self.rows.to_csv(beside, index=False, float_format="%.6f")
+        beside.replace(self.path)
+
+
+def peers(args: argparse.Namespace) -> dict[str, Any]:
+    """Factories of the peers by key."""
+    known = {
+        "logreg": baselines.LogisticRegression,
+        "celltypist": partial(baselines.CellTypist, python=args.celltypist_python),
+        "xgboost": baselines.XGBoost,
+        "linear": baselines.Linear,
+        "mlp": baselines.MLP,
+        "scanvi": baselines.ScANVI,
+    }
+    return {key: build for key, build in known.items() if not args.only or key in args.only}
+
+
+def run_accuracy(args: argparse.Namespace) -> pd.DataFrame:
+    """Ensembles and peers on every task."""
+    table = Table("accuracy", args)
+    for task in iter_tasks(Path(args.data), args.tasks):
+        runs = {key: partial(run_accuracy_peer, build=b) for key, b in peers(args).items()}
+        if not args.only or "sctab" in args.only:
+            runs = {"sctab": run_ensemble, **runs}
+        for key, run in runs.items():
+            seeded = key == "sctab" or getattr(peers(args)[key], "is_seeded", key != "celltypist")
+            for seed in args.seeds if seeded else args.seeds[:1]:
+                rows = run(task, seed)
+                table.add(rows)
+                row = rows[-2] if len(rows) > 1 else rows[0]
+                print(
+                    f"{task.name:<24} {row['method']:<22} seed {seed}  macro F1 "
+                    f"{row['macro_f1']:.3f}  ECE {row['ece']:.3f}  {row['seconds']:.0f} s",
+                    flush=True,
+                )
+    return table.rows
+
+
+def run_novelty(args: argparse.Namespace) -> pd.DataFrame:
+    """Each type left out in turn."""
+    table = Table("novelty", args)
+    wanted = {"logreg", "celltypist"} & peers(args).keys()
+    for seed in args.seeds:
+        for new, task in without_each_type(Path(args.data)):
+            if not args.only or "sctab" in args.only:
+                table.add(run_sctab(task, new, seed))
+            for key in sorted(wanted) if seed == args.seeds[0] else ():
+                table.add(run_peer(task, new, seed, peers(args)[key]))
+            print(f"{task.name} without {new}, seed {seed}", flush=True)
+    return table.rows
+
+
+def report(part: str, rows: pd.DataFrame) -> None:
+    """Print mean ± sd over seeds."""
+    if part == "accuracy":
+        for metric in ("macro_f1", "ece", "auroc_of_errors", "coverage", "false_alarms"):
+            known = rows.dropna(subset=[metric])
+            if len(known):
+                print(f"\n{metric}\n{_by_seed(known, 'method', 'task', metric)}")
+    elif part == "sets":
+        for metric in ("coverage", "set_size", "false_alarms"):
+            flat = rows.assign(
+                row=rows["data"] + rows["by_label"].map({True: ", by label", False: ""}),
+                column=(1 - rows["error_rate"]).map("{:.0%}".format),
+            )
+            print(f"\n{metric}\n{_by_seed(flat, 'row', 'column', metric)}")
+    else:
+        means = rows.groupby(["method", "task", "seed"], as_index=False)[
+            ["auroc", "false_alarms", "found"]
+        ].mean()
+        for metric in ("auroc", "false_alarms", "found"):
+            known = means.dropna(subset=[metric])
+            print(f"\n{metric}\n{_by_seed(known, 'method', 'task', metric)}")
+
+
+def _by_seed(rows: pd.DataFrame, index: str, column: str, metric: str) -> str:
+    """Table of mean ± sd over seeds."""
+    grouped = rows.groupby([index, column], sort=False)[metric]
+    mean, sd, n = grouped.mean(), grouped.std(ddof=0), grouped.size()
+    text = [
+        f"{m:.3f} ± {s:.3f}" if k > 1 else f"{m:.3f}" for m, s, k in zip(mean, sd, n, strict=True)
+    ]
+    return pd.Series(text, mean.index).unstack(column, fill_value="").to_string()
+
+
+def main() -> None:
+    """Run the benchmark."""
+    args = parse_args()
+    warnings.filterwarnings("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    args.out.mkdir(parents=True, exist_ok=True)
+    for part in args.parts:
+        if part == "sets":
+            table = Table(part, args)
+            table.add(cover(Path(args.data), args.seeds))
+            rows = table.rows
+        else:
+            rows = {"accuracy": run_accuracy, "novelty": run_novelty}[part](args)
+        report(part, rows)
+
+
+if __name__ == "__main__":
+    main()
