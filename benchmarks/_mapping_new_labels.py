@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 from _mapping_tasks import BATCH_KEY, _with_batch
-from _tasks import BUNDLED, DONOR_KEY, LABEL_KEY, _read
+from _tasks import BUNDLED, DONOR_KEY, LABEL_KEY, read
 
 QUERY_DONORS = ("1015", "1256")
 LEFT_OUT = ("NK", "CD16 Mono", "B", "DC")
@@ -37,7 +37,7 @@ COLUMNS = {
 
 def load_cells(folder: Path) -> anndata.AnnData:
     """The bundled cells with label, donor and batch."""
-    adata = _with_batch(_read(folder, BUNDLED, "cell_type"), DONOR_KEY, "condition")
+    adata = _with_batch(read(folder, BUNDLED, "cell_type"), DONOR_KEY, "condition")
     obs = adata.obs[[LABEL_KEY, DONOR_KEY, BATCH_KEY]].astype(str)
     return anndata.AnnData(adata.X.copy(), obs=obs, var=pd.DataFrame(index=adata.var_names))
 

@@ -24,7 +24,7 @@ from _tasks import (
     PLATELET_IS_MEGAKARYOCYTE,
     TERM_KEY,
     Task,
-    _read,
+    read,
 )
 from anndata import AnnData
 
@@ -103,7 +103,7 @@ def _drop_absent_genes(reference: AnnData, query: AnnData) -> Pair:
 
 def _ctrl_stim(folder: Path) -> Pair:
     """The bundled cells, 13 labels: control, stimulated. The 8 donors are on both sides."""
-    adata = _with_batch(_read(folder, BUNDLED, "cell_type"), DONOR_KEY, "condition")
+    adata = _with_batch(read(folder, BUNDLED, "cell_type"), DONOR_KEY, "condition")
     control = adata.obs["condition"].eq("ctrl").to_numpy()
     return _select(adata, control), _select(adata, ~control)
 
@@ -111,7 +111,7 @@ def _ctrl_stim(folder: Path) -> Pair:
 def _kang_pbmc3k(folder: Path) -> Pair:
     """All control cells of Kang et al. and pbmc3k; 8 terms, naive and memory CD4 T as one."""
     merge = CD4_SUBSETS_TO_CD4 | PLATELET_IS_MEGAKARYOCYTE
-    kang, pbmc3k = _read(folder, KANG, TERM_KEY), _read(folder, PBMC3K, TERM_KEY, merge)
+    kang, pbmc3k = read(folder, KANG, TERM_KEY), read(folder, PBMC3K, TERM_KEY, merge)
     return _with_batch(kang, DONOR_KEY), _with_batch(pbmc3k, DONOR_KEY)
 
 
@@ -121,14 +121,14 @@ def _bundled_pbmc3k(folder: Path) -> Pair:
     Types that the query alone holds (the other way round: activated T, pDC, erythroid) stay in
     the query and are left out of the score (`Task.scored`).
     """
-    bundled = _read(folder, BUNDLED, TERM_KEY)
-    pbmc3k = _read(folder, PBMC3K, TERM_KEY, PLATELET_IS_MEGAKARYOCYTE)
+    bundled = read(folder, BUNDLED, TERM_KEY)
+    pbmc3k = read(folder, PBMC3K, TERM_KEY, PLATELET_IS_MEGAKARYOCYTE)
     return _with_batch(bundled, DONOR_KEY, "condition"), _with_batch(pbmc3k, DONOR_KEY)
 
 
 def _chemistries(folder: Path) -> Pair:
     """10x 3' v2, and 10x 3' v3 with 5' v1: one donor each; 3 labels."""
-    adata = _with_batch(_read(folder, CHEMISTRIES, "cell_type"), "batch")
+    adata = _with_batch(read(folder, CHEMISTRIES, "cell_type"), "batch")
     v2 = adata.obs["batch"].eq("V2").to_numpy()
     return _select(adata, v2), _select(adata, ~v2)
 
@@ -139,7 +139,7 @@ def _cell_lines(folder: Path) -> Pair:
     In the file a donor is a line, that is, a label. The plate stands for the donor here, so that
     no method that holds out donors holds out labels.
     """
-    adata = _with_batch(_read(folder, CELL_LINES, "cell_type"), "batch")
+    adata = _with_batch(read(folder, CELL_LINES, "cell_type"), "batch")
     adata.obs[DONOR_KEY] = adata.obs[BATCH_KEY]
     single = adata.obs["demuxlet_cls"].eq("SNG").to_numpy()
     celseq2 = adata.obs["assay"].eq("CEL-seq2").to_numpy()
@@ -148,7 +148,7 @@ def _cell_lines(folder: Path) -> Pair:
 
 def _pancreas(folder: Path) -> Pair:
     """CEL-seq, CEL-seq2 and inDrop (UMI), and Smart-seq2 and Fluidigm C1 (reads)."""
-    adata = _with_batch(_read(folder, PANCREAS, "cell_type"), "batch")
+    adata = _with_batch(read(folder, PANCREAS, "cell_type"), "batch")
     umi = adata.obs["dataset_id"].isin(UMI_PROTOCOLS).to_numpy()
     return _select(adata, umi), _select(adata, ~umi)
 

@@ -81,6 +81,7 @@ class AnnotationMixin:
         *,
         error_rate: float = 0.1,
         false_alarm_rate: float = 0.05,
+        term_level: float = 0.9,
     ) -> pd.DataFrame:
         """Annotate cells: label, probability, what else they may be, whether they are novel.
 
@@ -92,6 +93,8 @@ class AnnotationMixin:
             Share of cells whose ``prediction_set`` may miss the true label.
         false_alarm_rate
             Share of cells of known labels that may be called ``novel``.
+        term_level
+            Probability that ``term`` has to reach.
 
         Returns
         -------
@@ -109,6 +112,12 @@ class AnnotationMixin:
           first; empty where no label is probable enough. See :meth:`get_prediction_sets`.
         - ``novelty_p_value``: see :meth:`get_novelty`; ``novel``: whether it is at most
           ``false_alarm_rate``.
+
+        From a model whose labels are placed in the Cell Ontology by :meth:`set_ontology`:
+
+        - ``term``, ``term_id``: the most specific term that reaches ``term_level``: *T cell* where
+          it is one of several kinds; ``term_probability``: its probability.
+        - ``set_term``: the most specific term that covers the prediction set.
 
         A model of a query whose policy is ``"batch"`` adds what it would say without the query's
         own path, ``reference_label`` and ``reference_probability``. A cell of a type that the
@@ -128,7 +137,12 @@ class AnnotationMixin:
             may not hold.
         """
         self._require_trained()
-        for name, rate in (("error_rate", error_rate), ("false_alarm_rate", false_alarm_rate)):
+        rates = {
+            "error_rate": error_rate,
+            "false_alarm_rate": false_alarm_rate,
+            "term_level": term_level,
+        }
+        for name, rate in rates.items():
             if not 0 < rate < 1:
                 raise ValueError(f"{name}={rate!r} is not between 0 and 1.")
         adata, cells = self._query(adata, indices)
@@ -138,10 +152,10 @@ class AnnotationMixin:
                 "`adata.obs_names_make_unique()`."
             )
         parts = [
-            self._describe(evidence, error_rate)
+            self._describe(evidence, error_rate, term_level)
             for evidence in self._evidence(adata, cells, batch_size)
         ]
-        parts = parts or [self._describe(self._no_evidence(), error_rate)]
+        parts = parts or [self._describe(self._no_evidence(), error_rate, term_level)]
         columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         if self.calibration is not None:
             self._warn_of_shift(_pop_statistics(columns))
@@ -149,6 +163,7 @@ class AnnotationMixin:
                 columns.pop("set"), columns["label"], self.labels
             )
             columns["novel"] = columns["novelty_p_value"] <= false_alarm_rate
+        self._name_terms(columns)
         for name in {"label", "runner_up", "reference_label"} & columns.keys():
             columns[name] = pd.Categorical.from_codes(columns[name], categories=self.labels)
         return pd.DataFrame(columns, index=adata.obs_names[cells])
@@ -175,7 +190,9 @@ class AnnotationMixin:
         Returns
         -------
         Precision, recall, F1 and number of cells: a row per label that occurs in the truth, then
-        ``macro average``, ``weighted average`` and ``accuracy``.
+        ``macro average``, ``weighted average`` and ``accuracy``. After :meth:`set_ontology` also
+        ``macro average, ontology-corrected`` and ``accuracy, ontology-corrected``, which count a
+        label that is finer than the truth as right, as scTab does.
 
         Raises
         ------
@@ -195,11 +212,13 @@ class AnnotationMixin:
         labeled = cells[truth[cells] != str(setup["unlabeled_category"])]
         if not len(labeled):
             raise ValueError("There is no labelled cell to evaluate on.")
-        return classification_report(
-            truth[labeled], self.predict(query, labeled, batch_size=batch_size)
-        )
+        predicted = self.predict(query, labeled, batch_size=batch_size)
+        report = classification_report(truth[labeled], predicted)
+        return pd.concat([report, self._corrected_scores(truth[labeled], predicted)])
 
-    def _describe(self, evidence: CellEvidence, error_rate: float) -> dict[str, NDArray[Any]]:
+    def _describe(
+        self, evidence: CellEvidence, error_rate: float, term_level: float
+    ) -> dict[str, NDArray[Any]]:
         """Columns of :meth:`annotate` for a batch of cells; labels as codes."""
         probabilities = self._calibrated(evidence)
         value, code = torch.from_numpy(probabilities).topk(2, dim=1)
@@ -209,12 +228,14 @@ class AnnotationMixin:
             "uncertainty": normalized_entropy(torch.from_numpy(probabilities)).numpy(),
             "runner_up": code[:, 1].numpy(),
         }
+        sets = None
         if self.calibration is not None:
             sets = self.calibration.sets(probabilities, error_rate)
             columns["set"] = np.packbits(sets, axis=1)
             columns["novelty_p_value"] = self.calibration.novelty(evidence)
             described = self.calibration.describe(evidence)
             columns |= {_STATISTIC + name: described[name].to_numpy() for name in described}
+        self._add_terms(columns, probabilities, sets, term_level)
         if self._is_adapted:
             before = self._calibrated_reference(evidence)
             columns |= {

@@ -14,6 +14,7 @@ from scvi import settings
 from scvi_sctab.metrics import CellEvidence
 from scvi_sctab.model._annotation import AnnotationMixin
 from scvi_sctab.model._ensemble_files import EnsembleFilesMixin
+from scvi_sctab.model._ontology import OntologyMixin
 from scvi_sctab.model._sctab import SCTAB
 from scvi_sctab.model._uncertainty import UncertaintyMixin
 
@@ -29,7 +30,7 @@ N_MEMBERS = 5
 _TINY = 1e-30
 
 
-class SCTABEnsemble(AnnotationMixin, UncertaintyMixin, EnsembleFilesMixin):
+class SCTABEnsemble(AnnotationMixin, UncertaintyMixin, OntologyMixin, EnsembleFilesMixin):
     """Deep ensemble of :class:`~scvi_sctab.SCTAB` :cite:p:`Lakshminarayanan17`.
 
     Members differ by their random start and by the order of cells; all hold out the same cells.
@@ -263,6 +264,20 @@ class SCTABEnsemble(AnnotationMixin, UncertaintyMixin, EnsembleFilesMixin):
     @property
     def _is_adapted(self) -> bool:
         return self.members[0]._is_adapted
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether all members are trained."""
+        return all(member.is_trained for member in self.members)
+
+    def _set_coarse_labels(self, coarse_labels: dict[str, list[str]]) -> None:
+        for member in self.members:
+            member._set_coarse_labels(coarse_labels)
+
+    @property
+    def coarse_labels(self) -> dict[str, list[str]]:
+        """Labels that stand for finer ones, and are not predicted."""
+        return self.members[0].coarse_labels
 
     @property
     def adata(self) -> AnnData | None:

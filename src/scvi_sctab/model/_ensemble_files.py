@@ -70,6 +70,7 @@ class EnsembleFilesMixin:
             members.append(SCTAB.load_query_data(query, member, policy=policy, **kwargs))
         ensemble = cls.from_members(members)
         ensemble.calibration_ = reference_model.calibration_
+        ensemble._adopt_ontology(reference_model)
         return ensemble
 
     def save(
@@ -122,6 +123,7 @@ class EnsembleFilesMixin:
             "version": version("scvi-sctab"),
             "n_members": str(len(self.members)),
             "calibration": json.dumps(encode(self.calibration_, arrays)),
+            "hierarchy": json.dumps(encode(self.hierarchy_, arrays)),
         }
         tensors = {name: from_numpy(array) for name, array in arrays.items()}
         save_file(tensors, str(path), metadata=metadata)
@@ -172,6 +174,7 @@ class EnsembleFilesMixin:
             members.append(SCTAB.load(directory / _folder(number), cells, **kwargs))
         ensemble = cls.from_members(members)
         ensemble.calibration_ = decode(json.loads(metadata["calibration"]), arrays)
+        ensemble.hierarchy_ = decode(json.loads(metadata["hierarchy"]), arrays)
         return ensemble
 
 

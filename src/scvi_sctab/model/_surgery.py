@@ -119,6 +119,7 @@ class SurgeryMixin:
         new_entries = model.module.grow_from(reference.module.state_dict(), n_categories)
         model.reference_ = reference.reference_
         model.calibration_ = reference.calibration_
+        model._adopt_ontology(reference)
         model.surgery_ = {
             "policy": policy if isinstance(policy, str) else list(policy),
             "new_entries": {name: new and new._asdict() for name, new in new_entries.items()},

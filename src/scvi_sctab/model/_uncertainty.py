@@ -256,6 +256,8 @@ class UncertaintyMixin:
         key = labels_key or self.registry["setup_args"]["labels_key"]
         truth = get_column(adata.obs, key, "labels_key").to_numpy()[cells]
         codes = pd.Index(self.labels).get_indexer(truth)
+        # Whether a label that stands for others is right cannot be told.
+        codes[np.isin(truth, list(self.coarse_labels))] = -1
         chosen = draw_cells(np.flatnonzero(codes >= 0), _MAX_CELLS)
         parts = list(self._evidence(adata, cells[chosen], batch_size))
         evidence = CellEvidence.concatenate(parts) if parts else self._no_evidence()

@@ -19,6 +19,7 @@ from scvi_sctab.nn import (
     NewEntries,
     append_entries,
     label_head,
+    marginal_cross_entropy,
     normalize_counts,
     weighted_cross_entropy,
 )
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from scvi_sctab.nn import CSR, Reduction
 
     Cells = Tensor | CSR
+
+# Finite, so that it can be scaled and averaged; the exponential of it is 0.
+_CLOSED = -1e4
 
 
 class CellTypeClassifier(BaseModuleClass):
@@ -71,6 +75,9 @@ class CellTypeClassifier(BaseModuleClass):
         What hides genes and reconstructs them, if anything.
     reconstruction_weight
         Weight of the loss that needs no labels.
+    accepted
+        Which labels a cell of each label may be of, ``(n_labels, n_labels)``; only its own if not
+        given. A label that does not accept itself is never predicted.
 
     Notes
     -----
@@ -93,8 +100,10 @@ class CellTypeClassifier(BaseModuleClass):
         lambda_sparse: float = 0.0,
         reconstruction: MaskedReconstruction | None = None,
         reconstruction_weight: float = 0.0,
+        accepted: Tensor | None = None,
     ):
         super().__init__()
+        self.register_buffer("accepted", accepted, persistent=False)
         self.n_labels = n_labels
         self.encoder_weight = encoder_weight
         self.lambda_sparse = lambda_sparse
@@ -200,8 +209,8 @@ class CellTypeClassifier(BaseModuleClass):
         ``paths`` are the logits that have a loss each, the linear path first;
         ``reference_logits`` are those without what a query adds.
         """
-        deep = self.final_mapping(z)
-        linear = None if self.linear_skip is None else self.linear_skip(x)
+        deep = self._close(self.final_mapping(z))
+        linear = None if self.linear_skip is None else self._close(self.linear_skip(x))
         paths = [deep] if linear is None else [linear, deep]
         logits = deep if linear is None else linear + self.encoder_weight * deep
         if self.query_paths is None or conditions is None:
@@ -209,6 +218,12 @@ class CellTypeClassifier(BaseModuleClass):
         shift = self.query_paths(x, conditions)
         paths[0] = paths[0] + shift
         return {"logits": logits + shift, "paths": paths, "reference_logits": logits}
+
+    def _close(self, logits: Tensor) -> Tensor:
+        """Take labels that only stand for others out of the choice."""
+        if self.accepted is None:
+            return logits
+        return logits.masked_fill(~self.accepted.diagonal(), _CLOSED)
 
     def loss(
         self,
@@ -226,13 +241,28 @@ class CellTypeClassifier(BaseModuleClass):
         if "unsupervised_loss" in inference_outputs:
             loss = loss + self.reconstruction_weight * inference_outputs["unsupervised_loss"]
         for logits in generative_outputs["paths"]:
-            loss = loss + weighted_cross_entropy(logits, labels, class_weights, reduction)
+            loss = loss + self._cross_entropy(logits, labels, class_weights, reduction)
+        logits = generative_outputs["logits"]
         return LossOutput(
             loss=loss,
             n_obs_minibatch=len(labels),
-            logits=generative_outputs["logits"],
-            true_labels=labels,
+            logits=logits,
+            true_labels=self._forgive(labels, logits.argmax(dim=1)),
         )
+
+    def _cross_entropy(
+        self, logits: Tensor, labels: Tensor, weights: Tensor | None, reduction: Reduction
+    ) -> Tensor:
+        if self.accepted is None:
+            return weighted_cross_entropy(logits, labels, weights, reduction)
+        return marginal_cross_entropy(logits, labels, self.accepted, weights, reduction)
+
+    def _forgive(self, labels: Tensor, predicted: Tensor) -> Tensor:
+        """Take the prediction as the truth where it is one of what the label stands for."""
+        if self.accepted is None:
+            return labels
+        right = self.accepted[labels.clamp(min=0), predicted] & (labels != UNLABELED_CODE)
+        return torch.where(right, predicted, labels)
 
     def sample(self, *args: object, **kwargs: object) -> None:
         """Not defined for a classifier."""

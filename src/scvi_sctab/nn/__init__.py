@@ -6,7 +6,12 @@ from scvi_sctab.nn._decoder import TabNetDecoder
 from scvi_sctab.nn._encoders import EncoderOutput, LinearEncoder, MLPEncoder
 from scvi_sctab.nn._entmax import entmax15, sparsemax
 from scvi_sctab.nn._growth import NewEntries, append_entries, frozen_but, matches, n_trained
-from scvi_sctab.nn._losses import UNLABELED_CODE, Reduction, weighted_cross_entropy
+from scvi_sctab.nn._losses import (
+    UNLABELED_CODE,
+    Reduction,
+    marginal_cross_entropy,
+    weighted_cross_entropy,
+)
 from scvi_sctab.nn._masking import HiddenGenes, hide_genes, masked_reconstruction_loss
 from scvi_sctab.nn._sparse_layers import GeneLinear
 from scvi_sctab.nn._tabnet import TabNet, TabNetEncoder, label_head
@@ -36,6 +41,7 @@ __all__ = [
     "frozen_but",
     "hide_genes",
     "label_head",
+    "marginal_cross_entropy",
     "masked_reconstruction_loss",
     "matches",
     "n_trained",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, log_softmax
 
 UNLABELED_CODE = -100
 """Code of cells without a label."""
@@ -50,8 +50,52 @@ def weighted_cross_entropy(
     loss = cross_entropy(
         logits, labels, class_weights, ignore_index=UNLABELED_CODE, reduction="sum"
     )
+    return loss / _total_weight(labels, class_weights, reduction)
+
+
+def marginal_cross_entropy(
+    logits: Tensor,
+    labels: Tensor,
+    accepted: Tensor,
+    class_weights: Tensor | None = None,
+    reduction: Reduction = "weighted_mean",
+) -> Tensor:
+    r"""Cross-entropy where some labels stand for any of several.
+
+    .. math:: L = \frac{1}{Z} \sum_i w_{y_i} \Big(-\log \sum_{k \in A(y_i)} p_{ik}\Big)
+
+    Parameters
+    ----------
+    logits, labels, class_weights, reduction
+        As of :func:`weighted_cross_entropy`.
+    accepted
+        Whether a cell with the label of the row may be of the label of the column,
+        ``(n_labels, n_labels)``; the identity gives :func:`weighted_cross_entropy`.
+
+    Returns
+    -------
+    The loss, ``()``; 0 without any labelled cell.
+
+    Examples
+    --------
+    >>> import torch
+    >>> either = torch.tensor([[True, False, False], [False, True, False], [True, True, False]])
+    >>> marginal_cross_entropy(torch.zeros(1, 3), torch.tensor([2]), either)
+    tensor(0.4055)
+    """
+    codes = labels.clamp(min=0)
+    log_p = log_softmax(logits, dim=1).masked_fill(~accepted[codes], float("-inf"))
+    weights = labels != UNLABELED_CODE
+    loss = -log_p.logsumexp(dim=1).where(weights, 0.0)
+    if class_weights is not None:
+        loss = loss * class_weights[codes]
+    return loss.sum() / _total_weight(labels, class_weights, reduction)
+
+
+def _total_weight(labels: Tensor, class_weights: Tensor | None, reduction: Reduction) -> Tensor:
+    """Return what the sum over cells is divided by."""
     labelled = labels != UNLABELED_CODE
     if class_weights is None or reduction == "mean":
-        return loss / labelled.sum().clamp(min=1)
+        return labelled.sum().clamp(min=1)
     total = (class_weights[labels.clamp(min=0)] * labelled).sum()
-    return loss / total.masked_fill(total == 0, 1)
+    return total.masked_fill(total == 0, 1)

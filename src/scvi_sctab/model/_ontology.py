@@ -1,0 +1,149 @@
+"""A model's labels in the Cell Ontology."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from scvi_sctab.data import list_names
+from scvi_sctab.metrics import classification_report, ontology_corrected
+from scvi_sctab.ontology import CellOntology, LabelHierarchy, match_labels
+
+logger = logging.getLogger("scvi.sctab")
+
+_CORRECTED = ", ontology-corrected"
+
+
+class OntologyMixin:
+    """Labels as terms, and what follows for training, annotation and scores."""
+
+    hierarchy_: dict[str, Any] | None = None
+
+    @property
+    def hierarchy(self) -> LabelHierarchy | None:
+        """Labels of the model in the Cell Ontology; ``None`` before :meth:`set_ontology`."""
+        return None if self.hierarchy_ is None else LabelHierarchy.from_dict(self.hierarchy_)
+
+    def set_ontology(
+        self,
+        terms: Mapping[str, str] | None = None,
+        ontology: CellOntology | str | Path | None = None,
+    ) -> pd.DataFrame:
+        """Place the labels in the Cell Ontology :cite:p:`Diehl16`.
+
+        :meth:`annotate` then tells the most specific term that the evidence suffices for, and
+        :meth:`evaluate` adds scores that count a finer label as right, as scTab does. Set before
+        training, labels that others are a kind of are learnt from as *one of these*: a cell known
+        only as a T cell teaches that it is some T cell. They are not predicted themselves.
+
+        Parameters
+        ----------
+        terms
+            Label -> CL id or name. Labels that it lacks are matched by id, name or synonym.
+        ontology
+            An ontology, or the path of an ``.obo`` or ``.owl`` file; the bundled one if not given.
+
+        Returns
+        -------
+        A row per label: ``term_id``, ``term``, ``matched_by`` and ``near_misses``. Nothing is
+        guessed: what did not match is a kind of *cell* and nothing else.
+
+        Raises
+        ------
+        ValueError
+            If no label matched, or ``terms`` names a term that there is not.
+        FileNotFoundError
+            If there is no such file.
+
+        Examples
+        --------
+        >>> model.set_ontology({"CD14 Mono": "CL:0001054"})  # doctest: +SKIP
+        """
+        if not isinstance(ontology, CellOntology):
+            ontology = CellOntology.load(ontology)
+        table = {k: v for k, v in (terms or {}).items() if k in set(self.labels)}
+        matches = match_labels(self.labels, ontology, table)
+        found = matches["term_id"] != ""
+        if not found.any():
+            raise ValueError(
+                f"None of the labels is a term of the Cell Ontology: {list_names(self.labels)}. "
+                "Say which they are: `model.set_ontology({label: CL id})`."
+            )
+        if not found.all():
+            logger.info(
+                f"Not found in the Cell Ontology: {list_names(matches.index[~found])}; see "
+                "`near_misses`."
+            )
+        hierarchy = LabelHierarchy.build(self.labels, matches["term_id"].to_dict(), ontology)
+        self.hierarchy_ = hierarchy.to_dict()
+        if not self.is_trained:
+            finer = hierarchy.finer()
+            self._set_coarse_labels(
+                {
+                    str(self.labels[code]): [str(label) for label in self.labels[finer[code]]]
+                    for code in np.flatnonzero(finer.any(axis=1))
+                }
+            )
+        return matches
+
+    def _set_coarse_labels(self, coarse_labels: dict[str, list[str]]) -> None:
+        raise NotImplementedError
+
+    def _adopt_ontology(self, reference: Any) -> None:
+        """Take over the ontology of a reference; labels that it lacks are cells, no more."""
+        known = reference.hierarchy
+        if known is None:
+            return
+        n_new = len(self.labels) - len(known.labels)
+        of_root = np.zeros((len(known.terms), n_new), dtype=bool)
+        of_root[0] = True
+        self.hierarchy_ = known.to_dict() | {
+            "labels": [str(label) for label in self.labels],
+            "members": np.concatenate([known.members, of_root], axis=1),
+            "own": np.append(known.own, np.full(n_new, -1)),
+        }
+
+    def _add_terms(
+        self,
+        columns: dict[str, NDArray[Any]],
+        probabilities: NDArray[np.float32],
+        sets: NDArray[np.bool_] | None,
+        level: float,
+    ) -> None:
+        """Add rows of the hierarchy to the columns of :meth:`annotate`."""
+        hierarchy = self.hierarchy
+        if hierarchy is None:
+            return
+        rows = hierarchy.deepest(probabilities, level)
+        rolled = hierarchy.roll_up(probabilities)
+        columns["term"] = rows
+        columns["term_probability"] = rolled[np.arange(len(rows)), rows]
+        if sets is not None:
+            columns["set_term"] = hierarchy.lowest_common_ancestor(sets)
+
+    def _name_terms(self, columns: dict[str, NDArray[Any]]) -> None:
+        """Turn rows of the hierarchy into names and ids."""
+        hierarchy = self.hierarchy
+        if hierarchy is None:
+            return
+        rows = columns.pop("term")
+        columns["term"] = pd.Categorical.from_codes(rows, hierarchy.names)
+        columns["term_id"] = pd.Categorical.from_codes(rows, hierarchy.terms)
+        columns["term_probability"] = columns.pop("term_probability")
+        if "set_term" in columns:
+            columns["set_term"] = pd.Categorical.from_codes(columns["set_term"], hierarchy.names)
+
+    def _corrected_scores(self, truth: NDArray[Any], predicted: NDArray[Any]) -> pd.DataFrame:
+        """Rows that :meth:`evaluate` adds; none without an ontology that holds the labels."""
+        hierarchy = self.hierarchy
+        if hierarchy is None or not np.isin(truth, hierarchy.labels).all():
+            return pd.DataFrame()
+        corrected = ontology_corrected(truth, predicted, hierarchy)
+        report = classification_report(truth, corrected.predicted)
+        return report.loc[["macro average", "accuracy"]].rename(lambda name: name + _CORRECTED)

@@ -1,0 +1,219 @@
+"""A model whose labels are placed in the Cell Ontology."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import f1_score
+
+from scvi_sctab import SCTAB, SCTABEnsemble
+from scvi_sctab.nn import UNLABELED_CODE, marginal_cross_entropy, weighted_cross_entropy
+
+QUIET = {"max_epochs": 20, "enable_progress_bar": False, "accelerator": "cpu"}
+TERMS = {
+    "B": "CL:0000236",
+    "B Activated": "CL:0000236",
+    "CD14 Mono": "CL:0001054",
+    "CD16 Mono": "CL:0002396",
+    "CD4 Memory T": "CL:0000897",
+    "CD4 Naive T": "CL:0000895",
+    "CD8 T": "CL:0000625",
+    "DC": "CL:0000451",
+    "NK": "natural killer cell",
+}
+T_CELLS = ["CD4 Memory T", "CD4 Naive T", "CD8 T"]
+COARSE = "T cell"
+
+
+@pytest.fixture
+def placed(model):
+    """A trained model with an ontology; the shared model gets it taken away again."""
+    model.set_ontology(TERMS)
+    yield model
+    model.hierarchy_ = None
+
+
+@pytest.fixture
+def held_out(reference, model):
+    return reference[model.validation_indices].copy()
+
+
+def test_labels_are_matched_or_reported(model):
+    try:
+        matches = model.set_ontology(TERMS)
+        assert matches.loc["NK", "term_id"] == "CL:0000623"
+        assert matches.loc["Mk", "term_id"] == ""
+        assert list(model.hierarchy.labels) == list(model.labels)
+        with pytest.raises(ValueError, match="None of the labels is a term"):
+            model.set_ontology()
+        assert not model.coarse_labels  # it is trained: too late to learn otherwise
+    finally:
+        model.hierarchy_ = None
+
+
+def test_the_term_is_the_most_specific_one_that_suffices(placed, held_out):
+    annotation = placed.annotate(held_out, term_level=0.8)
+    soft, hierarchy = placed.predict(held_out, soft=True), placed.hierarchy
+    for cell, row in annotation.iterrows():
+        position = list(hierarchy.terms).index(row["term_id"])
+        under = hierarchy.members[position]
+        assert row["term_probability"] == pytest.approx(soft.loc[cell][under].sum(), abs=1e-4)
+        assert row["term_probability"] >= 0.8 or row["term"] == "cell"
+        finer = [
+            other
+            for other in range(len(hierarchy.terms))
+            if hierarchy.members[other].sum() < under.sum()
+            and soft.loc[cell][hierarchy.members[other]].sum() >= 0.8 + 1e-5
+        ]
+        assert finer == []
+    sure = placed.annotate(held_out, term_level=0.99)
+    depth = dict(zip(hierarchy.terms, hierarchy.members.sum(axis=1), strict=True))
+    assert (
+        sure["term_id"].map(depth).astype(int) >= annotation["term_id"].map(depth).astype(int)
+    ).all()
+    # Some cells are between labels: their term is that of none of these.
+    assert (~sure["term_id"].isin(hierarchy.terms[hierarchy.own[hierarchy.own >= 0]])).any()
+
+
+def test_the_term_of_a_set_covers_it(placed, held_out):
+    annotation = placed.annotate(held_out, error_rate=0.03)
+    hierarchy = placed.hierarchy
+    for _, row in annotation.iterrows():
+        if not row["prediction_set"]:
+            assert pd.isna(row["set_term"])
+            continue
+        inside = np.isin(hierarchy.labels, row["prediction_set"].split(" | "))
+        position = list(hierarchy.names).index(row["set_term"])
+        assert hierarchy.members[position][inside].all()
+
+
+def test_corrected_scores_accept_finer_labels(placed, held_out):
+    report = placed.evaluate(held_out)
+    truth, predicted = held_out.obs["cell_type"].to_numpy(), placed.predict(held_out)
+    accepted = placed.hierarchy.child_matrix()
+    code = {label: i for i, label in enumerate(placed.hierarchy.labels)}
+    corrected = [
+        t if accepted[code[t], code[p]] else p for t, p in zip(truth, predicted, strict=True)
+    ]
+    expected = f1_score(
+        truth, corrected, labels=np.unique(truth), average="macro", zero_division=0
+    )
+    row = report.loc["macro average, ontology-corrected"]
+    assert row["f1"] == pytest.approx(expected)
+    assert row["f1"] >= report.loc["macro average", "f1"]
+
+
+def test_a_saved_model_needs_no_ontology_file(placed, held_out, tmp_path):
+    placed.save(tmp_path / "model")
+    again = SCTAB.load(tmp_path / "model", adata=False)
+    pd.testing.assert_frame_equal(again.annotate(held_out), placed.annotate(held_out))
+
+
+@pytest.fixture
+def mixed(reference):
+    """Half of the T cells are known as T cells only."""
+    cells = reference[reference.obs["cell_type"].isin([*T_CELLS, "CD14 Mono", "NK"])].copy()
+    labels = cells.obs["cell_type"].astype(str)
+    coarse = labels.isin(T_CELLS) & (np.random.default_rng(0).random(cells.n_obs) < 0.5)
+    cells.obs["truth"] = labels
+    cells.obs["cell_type"] = labels.mask(coarse, COARSE).astype("category")
+    return cells
+
+
+def test_cells_of_a_coarse_label_teach_that_they_are_one_of_several(mixed):
+    SCTAB.setup_anndata(mixed, labels_key="cell_type")
+    model = SCTAB(mixed)
+    model.set_ontology(TERMS)
+    assert model.coarse_labels == {COARSE: T_CELLS}
+    model.train(**QUIET)
+    soft, labels = model.predict(soft=True), model.predict()
+    assert soft[COARSE].max() < 1e-6
+    assert COARSE not in set(labels)
+    known = (mixed.obs["cell_type"] != COARSE).to_numpy()
+    truth = mixed.obs["truth"].to_numpy()
+    assert np.isin(labels[~known], T_CELLS).mean() > 0.9
+    assert (labels[known] == truth[known]).mean() > 0.8
+    undecided = model.annotate(term_level=0.95)["term"].isin(
+        ["T cell", "mature alpha-beta T cell"]
+    )
+    assert np.isin(truth[undecided], T_CELLS).mean() > 0.9
+    assert undecided.any()
+
+
+def test_what_coarse_labels_stand_for_is_saved(mixed, tmp_path):
+    SCTAB.setup_anndata(mixed, labels_key="cell_type")
+    model = SCTAB(mixed, coarse_labels={COARSE: T_CELLS})
+    model.train(**QUIET | {"max_epochs": 2})
+    model.save(tmp_path / "model")
+    for allow_pickle in (False, True):
+        again = SCTAB.load(tmp_path / "model", adata=False, allow_pickle=allow_pickle)
+        assert again.coarse_labels == model.coarse_labels
+        pd.testing.assert_frame_equal(again.predict(mixed, soft=True), model.predict(soft=True))
+        (tmp_path / "model" / "model.safetensors").unlink(missing_ok=True)
+
+
+def test_coarse_labels_that_make_no_sense_are_refused(mixed):
+    SCTAB.setup_anndata(mixed, labels_key="cell_type")
+    with pytest.raises(ValueError, match="'T cell' stands for .* does not know 'CD5 T'"):
+        SCTAB(mixed, coarse_labels={COARSE: ["CD5 T"]})
+    with pytest.raises(ValueError, match="'T cell' stands for no label"):
+        SCTAB(mixed, coarse_labels={COARSE: []})
+
+
+def test_an_ensemble_has_an_ontology_too(mixed, tmp_path):
+    SCTABEnsemble.setup_anndata(mixed, labels_key="cell_type")
+    ensemble = SCTABEnsemble(mixed, n_members=2)
+    ensemble.set_ontology(TERMS)
+    ensemble.train(**QUIET | {"max_epochs": 3})
+    annotation = ensemble.annotate()
+    assert {"term", "term_id", "term_probability", "set_term"} <= {*annotation}
+    assert COARSE not in set(annotation["label"])
+    ensemble.save(tmp_path / "ensemble")
+    again = SCTABEnsemble.load(tmp_path / "ensemble", adata=False)
+    pd.testing.assert_frame_equal(again.annotate(mixed), annotation)
+
+
+def test_a_query_keeps_the_ontology_and_new_labels_are_cells(reference):
+    reference.obs["sample"] = reference.obs["condition"].astype(str)
+    old = reference[(reference.obs["cell_type"] != "NK").to_numpy()].copy()
+    query = reference[::2].copy()
+    query.obs["sample"] = "new"
+    SCTAB.setup_anndata(old, labels_key="cell_type", batch_key="sample")
+    model = SCTAB(old)
+    model.set_ontology(TERMS)
+    model.train(**QUIET | {"max_epochs": 3})
+    with pytest.warns(UserWarning, match="NK"):
+        mapped = SCTAB.load_query_data(query, model)
+    hierarchy = mapped.hierarchy
+    assert list(hierarchy.labels) == list(mapped.labels)
+    assert hierarchy.members[:, -1].sum() == 1
+    assert hierarchy.members[0, -1]
+
+
+def test_the_marginal_loss_is_that_of_a_sum_of_probabilities():
+    torch.manual_seed(0)
+    logits = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor([0, 1, 3, 3, UNLABELED_CODE, 2])
+    accepted = torch.eye(4, dtype=torch.bool)
+    accepted[3] = torch.tensor([True, True, False, False])
+    weights = torch.tensor([1.0, 2.0, 0.5, 3.0], dtype=torch.float64)
+    p = logits.softmax(dim=1)
+    likelihood = [p[0, 0], p[1, 1], p[2, :2].sum(), p[3, :2].sum(), None, p[5, 2]]
+    terms = [
+        -weights[y] * q.log() for y, q in zip(labels, likelihood, strict=True) if q is not None
+    ]
+    total = weights[labels[labels >= 0]].sum()
+    loss = marginal_cross_entropy(logits, labels, accepted, weights)
+    torch.testing.assert_close(loss, sum(terms) / total)
+    mean = marginal_cross_entropy(logits, labels, accepted, weights, "mean")
+    torch.testing.assert_close(mean, sum(terms) / 5)
+    assert torch.autograd.gradcheck(
+        lambda x: marginal_cross_entropy(x, labels, accepted, weights), logits
+    )
+    identity = torch.eye(4, dtype=torch.bool)
+    torch.testing.assert_close(
+        marginal_cross_entropy(logits, labels, identity, weights),
+        weighted_cross_entropy(logits, labels, weights),
+    )
+    none = torch.full((6,), UNLABELED_CODE)
+    assert marginal_cross_entropy(logits, none, accepted, weights) == 0
