@@ -17,6 +17,7 @@ from typing import Any
 
 import pandas as pd
 from _tasks import FAMILIES, iter_tasks
+from _trust_coarse import compare
 from _trust_ensemble import run_ensemble
 from _trust_ensemble import run_peer as run_accuracy_peer
 from _trust_novelty import run_peer, run_sctab, without_each_type
@@ -26,11 +27,12 @@ from scvi_sctab import baselines
 
 HERE = Path(__file__).resolve().parent
 CELLTYPIST_PYTHON = str(HERE.parent / ".venv-celltypist" / "bin" / "python")
-PARTS = ("accuracy", "sets", "novelty")
+PARTS = ("accuracy", "sets", "novelty", "coarse")
 KEYS = {
     "accuracy": ["method", "task", "seed"],
     "sets": ["data", "seed", "by_label", "error_rate"],
     "novelty": ["method", "task", "type", "seed"],
+    "coarse": ["arm", "coarse_share", "task", "seed"],
 }
 
 
@@ -125,6 +127,29 @@ def run_novelty(args: argparse.Namespace) -> pd.DataFrame:
     return table.rows
 
 
+def run_sets(args: argparse.Namespace) -> pd.DataFrame:
+    """Prediction sets of the same donors."""
+    table = Table("sets", args)
+    table.add(cover(Path(args.data), args.seeds))
+    return table.rows
+
+
+def run_coarse(args: argparse.Namespace) -> pd.DataFrame:
+    """Labels of mixed depth."""
+    table = Table("coarse", args)
+    for row in compare(Path(args.data), args.seeds):
+        table.add([row])
+    return table.rows
+
+
+RUN = {
+    "accuracy": run_accuracy,
+    "sets": run_sets,
+    "novelty": run_novelty,
+    "coarse": run_coarse,
+}
+
+
 def report(part: str, rows: pd.DataFrame) -> None:
     """Print mean ± sd over seeds."""
     if part == "accuracy":
@@ -139,6 +164,13 @@ def report(part: str, rows: pd.DataFrame) -> None:
                 column=(1 - rows["error_rate"]).map("{:.0%}".format),
             )
             print(f"\n{metric}\n{_by_seed(flat, 'row', 'column', metric)}")
+    elif part == "coarse":
+        for metric in ("f1_t_cells", "macro_f1"):
+            flat = rows.groupby(["arm", "coarse_share", "family", "seed"], as_index=False)[
+                metric
+            ].mean()
+            flat["column"] = flat["family"] + ", " + flat["coarse_share"].map("{:.0%}".format)
+            print(f"\n{metric}\n{_by_seed(flat, 'arm', 'column', metric)}")
     else:
         means = rows.groupby(["method", "task", "seed"], as_index=False)[
             ["auroc", "false_alarms", "found"]
@@ -165,12 +197,7 @@ def main() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     args.out.mkdir(parents=True, exist_ok=True)
     for part in args.parts:
-        if part == "sets":
-            table = Table(part, args)
-            table.add(cover(Path(args.data), args.seeds))
-            rows = table.rows
-        else:
-            rows = {"accuracy": run_accuracy, "novelty": run_novelty}[part](args)
+        rows = RUN[part](args)
         report(part, rows)
 
 
