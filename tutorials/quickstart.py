@@ -43,7 +43,16 @@ def annotate(model: SCTAB, adata: AnnData, name: str) -> AnnData:
     report = metrics.classification_report(adata.obs["label"], annotation["label"].astype(str))
     print(f"\n=== {name}: {adata.n_obs:,} cells ===")
     print(report.round(2).to_string())
-    print(f"\nmacro F1 {report.loc['macro average', 'f1']:.3f}; the first cells of annotate():")
+    covered = [
+        t in s.split(" | ")
+        for t, s in zip(adata.obs["label"], annotation["prediction_set"], strict=False)
+    ]
+    print(
+        f"\nmacro F1 {report.loc['macro average', 'f1']:.3f}; "
+        f"sets that were to hold the truth in 90% of the cells do in {np.mean(covered):.0%}; "
+        f"{annotation['novel'].mean():.0%} called novel, stated 5% if none is"
+    )
+    print("the first cells of annotate():")
     print(annotation.head().round(3).to_string())
     annotated = adata.copy()
     annotated.obs = annotated.obs.drop(columns="label").join(
@@ -99,6 +108,7 @@ def main() -> None:
     SCTAB.setup_anndata(reference, labels_key="label", donor_key="donor_id")
     model = SCTAB(reference)
     print(f"Training on {reference.n_obs:,} cells of {reference.obs['donor_id'].nunique()} donors")
+    model.set_ontology(dict(zip(reference.obs["label"], reference.obs[TERM], strict=True)))
     model.train()
     model.save(OUTPUT / "model", overwrite=True)
 

@@ -109,6 +109,9 @@ def test_an_ensemble_annotates_as_a_model_does(ensemble, held_out):
     assert ensemble.get_latent_representation(held_out).shape == (held_out.n_obs, 3 * width)
     assert ensemble.get_uncertainty(held_out, []).shape == (0, 3)
     assert "SCTABEnsemble of 3" in repr(ensemble)
+    refined = ensemble.refine(held_out)
+    np.testing.assert_array_equal(refined["raw_label"], ensemble.predict(held_out))
+    assert refined["probability"].between(0, 1).all()
 
 
 def test_a_saved_ensemble_states_the_same_without_any_pickle(ensemble, held_out, tmp_path):

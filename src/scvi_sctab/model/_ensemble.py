@@ -15,6 +15,7 @@ from scvi_sctab.metrics import CellEvidence
 from scvi_sctab.model._annotation import AnnotationMixin
 from scvi_sctab.model._ensemble_files import EnsembleFilesMixin
 from scvi_sctab.model._ontology import OntologyMixin
+from scvi_sctab.model._refinement import RefinementMixin
 from scvi_sctab.model._sctab import SCTAB
 from scvi_sctab.model._uncertainty import UncertaintyMixin
 
@@ -30,7 +31,9 @@ N_MEMBERS = 5
 _TINY = 1e-30
 
 
-class SCTABEnsemble(AnnotationMixin, UncertaintyMixin, OntologyMixin, EnsembleFilesMixin):
+class SCTABEnsemble(
+    AnnotationMixin, UncertaintyMixin, OntologyMixin, RefinementMixin, EnsembleFilesMixin
+):
     """Deep ensemble of :class:`~scvi_sctab.SCTAB` :cite:p:`Lakshminarayanan17`.
 
     Members differ by their random start and by the order of cells; all hold out the same cells.
