@@ -156,3 +156,20 @@ def test_scores_that_do_not_fit_are_refused(model, query):
     markers = model.get_markers(query)
     with pytest.raises(ValueError, match=r"no markers of \['B'\]"):
         model.deletion_test({"a": markers[markers["group"] != "B"]}, query)
+
+
+def test_markers_without_a_linear_path_are_those_of_the_gradient(reference):
+    pytest.importorskip("captum")
+    SCTAB.setup_anndata(reference, labels_key="cell_type")
+    for encoder in ("tabnet", "mlp"):
+        model = SCTAB(reference, encoder=encoder, linear_skip=False)
+        model.train(max_epochs=4, enable_progress_bar=False, accelerator="cpu")
+        cells = np.arange(0, reference.n_obs, 20)
+        markers = model.get_markers(indices=cells, n_genes=len(model.gene_names))
+        scores = model.get_attributions(indices=cells, method="input_x_gradient").toarray()
+        predicted = model.predict(indices=cells)
+        for label, found in markers.groupby("group"):
+            expected = scores[predicted == label].mean(axis=0)
+            found = found.set_index("gene").loc[model.gene_names, "score"]
+            np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-6)
+        assert markers["attention"].notna().all() == (encoder == "tabnet")

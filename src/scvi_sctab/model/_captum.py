@@ -10,16 +10,14 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from scvi_sctab._constants import CONDITIONS_KEY
 from scvi_sctab._optional import import_optional
-from scvi_sctab.nn import CSR
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from torch import Tensor
 
 METHODS = ("integrated_gradients", "input_x_gradient")
-# Gradients need dense cells, several times over: so few at a time go through the network.
+# Each cell goes through the network once per step.
 _BATCH_SIZE = 64
 _MAX_ROWS = 256
 
@@ -114,18 +112,3 @@ class CaptumMixin:
             f"{label=} is no label of the model"
             + (f"; did you mean {near[0]!r}?" if near else f", which has {self.labels.tolist()}.")
         )
-
-    def _dense_input(self, tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Log-normalised expression with its zeros, and codes of batch and covariates."""
-        x, _ = self._encoder_input(tensors)
-        return x.to_dense() if isinstance(x, CSR) else x, tensors[CONDITIONS_KEY]
-
-    def _expression_logits(self, x: Tensor, conditions: Tensor) -> Tensor:
-        """Logits of log-normalised expression, by the network that trains on it."""
-        # Not `inference`, which hides genes at random where the model reconstructs them.
-        z, _ = self.module.encoder(x, self.module.condition(conditions))
-        return self.module.generative(x, z, conditions)["logits"]
-
-    def _centred_logits(self, x: Tensor, conditions: Tensor) -> Tensor:
-        logits = self._expression_logits(x, conditions)
-        return logits - logits.mean(dim=1, keepdim=True)
