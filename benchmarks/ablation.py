@@ -31,6 +31,8 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "weight decay of scTab": ({}, {"weight_decay": 0.05}, {}),
     "learning rate by epochs, as scTab": ({}, {"schedule": "step"}, {}),
     "no donors held out": ({}, {}, {"train_size": 1.0}),
+    "with augmentation": ({}, {}, {"augment": True}),
+    "TabNet alone, with augmentation": ({"linear_skip": False}, {}, {"augment": True}),
 }
 
 
@@ -55,17 +57,21 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--tasks", nargs="+", choices=list(FAMILIES))
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "ablation.csv")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     rows = []
     for task in iter_tasks(arguments.data, arguments.tasks):
-        for variant in VARIANTS:
+        for variant in arguments.variants:
             scores = [run(task, variant, seed) for seed in arguments.seeds]
             rows.append((variant, task.name, np.mean(scores), np.std(scores, ddof=1)))
-            print(f"{task.name:<28} {variant:<38} {rows[-1][2]:.3f} ± {rows[-1][3]:.3f}")
+            print(
+                f"{task.name:<28} {variant:<38} {rows[-1][2]:.3f} ± {rows[-1][3]:.3f}", flush=True
+            )
     table = pd.DataFrame(rows, columns=["variant", "task", "f1_macro", "sd"])
-    table.to_csv(HERE / "results" / "ablation.csv", index=False, float_format="%.4f")
-    wide = table.pivot(index="variant", columns="task", values="f1_macro").loc[list(VARIANTS)]
+    table.to_csv(arguments.out, index=False, float_format="%.4f")
+    wide = table.pivot(index="variant", columns="task", values="f1_macro").loc[arguments.variants]
     print(wide.assign(mean=wide.mean(axis=1)).round(3).to_string())
 
 

@@ -322,6 +322,24 @@ def test_augmentation_vectors_come_from_training_donors_only(reference, monkeypa
     assert seen["cells"] == len(model.train_indices)
 
 
+def test_augmentation_can_be_asked_for_and_left_out(reference, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "scvi_sctab.model._training.donor_difference_vectors",
+        lambda blocks, *rest: asked.append(1) or np.zeros((0, reference.n_vars), np.float32),
+    )
+    brief = {"max_epochs": 1, "enable_progress_bar": False, "batch_size": 128}
+    SCTAB.setup_anndata(reference, labels_key="cell_type", donor_key="donor_id")
+    SCTAB(reference).train(**brief)
+    SCTAB(reference, preset="paper", n_d=8, n_a=4).train(augment=False, **brief)
+    assert not asked
+    SCTAB(reference).train(augment=True, **brief)
+    assert asked
+    SCTAB.setup_anndata(reference, labels_key="cell_type")
+    with pytest.raises(ValueError, match="augment=True takes differences between donors"):
+        SCTAB(reference).train(augment=True, **brief)
+
+
 def test_the_auto_preset_says_what_it_took(reference, capsys, monkeypatch):
     said = []
     monkeypatch.setattr(logging.getLogger("scvi.sctab"), "info", said.append)

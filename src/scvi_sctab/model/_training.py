@@ -40,6 +40,7 @@ class TrainingMixin:
         shuffle_set_split: bool = True,
         batch_size: int | None = None,
         early_stopping: bool | None = None,
+        augment: bool | None = None,
         accelerator: str = "auto",
         devices: int | list[int] | str = "auto",
         datasplitter_kwargs: dict[str, Any] | None = None,
@@ -70,6 +71,9 @@ class TrainingMixin:
         early_stopping
             Whether to stop when the macro F1 no longer gets better; by default the paper preset
             does, the small one, whose learning rate follows a cycle, does not.
+        augment
+            Whether to add differences between donors to training cells, as scTab does; by default
+            the paper preset does. It takes a ``donor_key``.
         accelerator, devices
             Where to train; a GPU if there is one.
         datasplitter_kwargs
@@ -98,11 +102,11 @@ class TrainingMixin:
             **trainer_kwargs,
         }
         if self.surgery_ is not None:
-            asked = (train_size, validation_size, early_stopping)
+            asked = (train_size, validation_size, early_stopping, augment)
             if any(value is not None for value in asked):
                 raise ValueError(
                     "A query model trains on all cells of the query; none are held out for "
-                    "`train_size`, `validation_size` or `early_stopping`."
+                    "`train_size`, `validation_size` or `early_stopping`, nor is any augmented."
                 )
             self._train_on_query(
                 max_epochs, batch_size, datasplitter_kwargs, plan_kwargs, trainer_kwargs
@@ -116,13 +120,14 @@ class TrainingMixin:
             **datasplitter_kwargs,
         }
         self._train_on_reference(
-            max_epochs, early_stopping, splitting, plan_kwargs, trainer_kwargs
+            max_epochs, early_stopping, augment, splitting, plan_kwargs, trainer_kwargs
         )
 
     def _train_on_reference(
         self,
         max_epochs: int | None,
         early_stopping: bool | None,
+        augment: bool | None,
         splitting: dict[str, Any],
         plan_kwargs: dict[str, Any],
         trainer_kwargs: dict[str, Any],
@@ -148,7 +153,8 @@ class TrainingMixin:
             self._center_reconstruction()
         # Loading and predicting leave the module in eval mode, in which Lightning would train it.
         self.module.train()
-        self._fit(self._make_plan(splitter, plan_kwargs), splitter, max_epochs, trainer_kwargs)
+        plan = self._make_plan(splitter, augment, plan_kwargs)
+        self._fit(plan, splitter, max_epochs, trainer_kwargs)
         self._describe_reference()
         self._calibrate_after_training()
 
@@ -172,7 +178,7 @@ class TrainingMixin:
             )()
 
     def _make_plan(
-        self, splitter: LabeledDataSplitter, plan_kwargs: dict[str, Any]
+        self, splitter: LabeledDataSplitter, augment: bool | None, plan_kwargs: dict[str, Any]
     ) -> ClassifierTrainingPlan:
         preset = PRESETS[self.preset_]
         weights = class_weights(
@@ -183,13 +189,19 @@ class TrainingMixin:
         return self._training_plan_cls(
             self.module,
             class_weights=torch.from_numpy(weights),
-            augmentation_vectors=self._augmentation_vectors(splitter),
+            augmentation_vectors=self._augmentation_vectors(splitter, augment),
             **{**preset.plan.to_kwargs(), **plan_kwargs},
         )
 
-    def _augmentation_vectors(self, splitter: LabeledDataSplitter) -> CSR | None:
-        """Differences between the donors of the training cells, if the preset augments."""
-        if not PRESETS[self.preset_].train.augment or splitter.donors is None:
+    def _augmentation_vectors(
+        self, splitter: LabeledDataSplitter, augment: bool | None
+    ) -> CSR | None:
+        """Differences between the donors of the training cells, if wanted."""
+        if augment and splitter.donors is None:
+            raise ValueError("augment=True takes differences between donors: set up `donor_key=`.")
+        if augment is None:
+            augment = PRESETS[self.preset_].train.augment
+        if not augment or splitter.donors is None:
             return None
         cells = np.sort(splitter.train_idx)
         cells = cells[splitter.labels[cells] < len(self.labels)]
