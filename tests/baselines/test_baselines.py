@@ -38,6 +38,10 @@ METHODS = [
     pytest.param(lambda: baselines.Linear(train_kwargs=FEW), id="Linear"),
     pytest.param(lambda: baselines.MLP(train_kwargs=FEW), id="MLP"),
     pytest.param(lambda: baselines.SCTABPredictor(train_kwargs=FEW), id="SCTABPredictor"),
+    pytest.param(
+        lambda: baselines.SCTABEnsemblePredictor(train_kwargs=FEW, n_members=2),
+        id="SCTABEnsemblePredictor",
+    ),
     pytest.param(xgboost, id="XGBoost"),
     pytest.param(celltypist, id="CellTypist"),
     pytest.param(

@@ -9,7 +9,7 @@ from scvi_sctab.baselines._linear import Linear
 from scvi_sctab.baselines._logistic_regression import LogisticRegression
 from scvi_sctab.baselines._mlp import MLP
 from scvi_sctab.baselines._scanvi import ScANVI
-from scvi_sctab.baselines._sctab import SCTABPredictor
+from scvi_sctab.baselines._sctab import SCTABEnsemblePredictor, SCTABPredictor
 from scvi_sctab.baselines._template import Baseline
 from scvi_sctab.baselines._xgboost import XGBoost
 
@@ -19,6 +19,7 @@ __all__ = [
     "CellTypist",
     "Linear",
     "LogisticRegression",
+    "SCTABEnsemblePredictor",
     "SCTABPredictor",
     "ScANVI",
     "XGBoost",

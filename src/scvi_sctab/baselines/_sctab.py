@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from scvi import settings
 
 from scvi_sctab.baselines._template import Baseline
-from scvi_sctab.model import SCTAB
+from scvi_sctab.model import SCTAB, SCTABEnsemble
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +36,7 @@ class SCTABPredictor(Baseline):
     """
 
     name = "SCTAB"
+    _model_cls: type[SCTAB | SCTABEnsemble] = SCTAB
 
     def __init__(
         self,
@@ -53,8 +54,8 @@ class SCTABPredictor(Baseline):
     def _fit(self, reference: AnnData, labels: NDArray[np.str_]) -> None:
         keys = {"labels_key": self._labels_key, "donor_key": self._donor_key}
         with seeded(self.seed):
-            SCTAB.setup_anndata(reference, **keys)
-            self._model = SCTAB(reference, **self.model_kwargs)
+            self._model_cls.setup_anndata(reference, **keys)
+            self._model = self._model_cls(reference, **self.model_kwargs)
             self._model.train(**self._training(reference.n_obs))
 
     def _training(self, n_cells: int) -> dict[str, Any]:
@@ -63,6 +64,21 @@ class SCTABPredictor(Baseline):
 
     def _predict(self, query: AnnData, alignment: GeneAlignment) -> NDArray[np.floating]:
         return self._model.predict(query, soft=True).to_numpy()
+
+
+class SCTABEnsemblePredictor(SCTABPredictor):
+    """:class:`~scvi_sctab.SCTABEnsemble` with its defaults, without any surgery.
+
+    Parameters
+    ----------
+    seed, name, train_kwargs
+        As of :class:`SCTABPredictor`.
+    **model_kwargs
+        Arguments of :class:`~scvi_sctab.SCTABEnsemble`, such as ``n_members``.
+    """
+
+    name = "SCTABEnsemble"
+    _model_cls = SCTABEnsemble
 
 
 @contextmanager
