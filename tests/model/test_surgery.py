@@ -305,6 +305,27 @@ def test_a_new_label_is_learnt_and_the_old_ones_kept(without_b):
     assert kept.mean() > 0.98
 
 
+def test_cells_teach_no_labels_before_the_new_ones_are_learnt(without_b, monkeypatch):
+    model, query = without_b
+    query = query.copy()
+    is_b = (query.obs["cell_type"] == "B").to_numpy()
+    query.obs["cell_type"] = np.where(is_b & (np.arange(len(is_b)) % 2 == 0), "B", "unknown")
+    with pytest.warns(UserWarning, match="does not know: 'B'"):
+        mapped = SCTAB.load_query_data(query, model)
+    rounds = []
+
+    def spy(probabilities, share):
+        rounds.append(probabilities[is_b, -1].mean())
+        return np.full(len(probabilities), len(mapped.labels))
+
+    monkeypatch.setattr("scvi_sctab.model._adaptation.select_confident", spy)
+    probabilities = mapped.predict(soft=True)["B"].to_numpy()[is_b].mean()
+    # Of two rounds only the second labels cells, when the model has seen what B cells are.
+    mapped.train(max_epochs=6, **QUIET)
+    assert len(rounds) == 1
+    assert rounds[0] > probabilities
+
+
 def test_old_logits_are_bit_identical_until_trained(without_b):
     model, query = without_b
     with pytest.warns(UserWarning, match="does not know: 'B'"):
