@@ -21,6 +21,7 @@ from _trust_coarse import compare
 from _trust_ensemble import run_ensemble
 from _trust_ensemble import run_peer as run_accuracy_peer
 from _trust_novelty import run_peer, run_sctab, without_each_type
+from _trust_report import draw_accuracy, draw_novelty
 from _trust_sets import cover
 
 from scvi_sctab import baselines
@@ -57,6 +58,9 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         "--merge", action="store_true", help="keep rows that this run does not replace"
+    )
+    parser.add_argument(
+        "--report-only", action="store_true", help="print and draw the rows of earlier runs"
     )
     return parser.parse_args()
 
@@ -149,6 +153,8 @@ RUN = {
     "coarse": run_coarse,
 }
 
+DRAW = {"accuracy": draw_accuracy, "novelty": draw_novelty}
+
 
 def report(part: str, rows: pd.DataFrame) -> None:
     """Print mean ± sd over seeds."""
@@ -197,8 +203,13 @@ def main() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     args.out.mkdir(parents=True, exist_ok=True)
     for part in args.parts:
-        rows = RUN[part](args)
+        if args.report_only:
+            rows = pd.read_csv(args.out / f"trust_{part}.csv")
+        else:
+            rows = RUN[part](args)
         report(part, rows)
+        if part in DRAW:
+            DRAW[part](rows, args.out / f"trust_{part}.png")
 
 
 if __name__ == "__main__":
