@@ -54,7 +54,7 @@ def _scores(
     SCTAB.setup_anndata(reference, labels_key=LABEL_KEY, donor_key=task.donor_key)
     model = SCTAB(reference)
     if arm == "coarse labels":
-        model.set_ontology(terms)
+        model.set_ontology(terms, coarse_labels=[COARSE])
     model.train(enable_progress_bar=False)
     truth, predicted = task.truth[task.scored], model.predict(task.unlabelled_query())
     options = {"average": "macro", "zero_division": 0}

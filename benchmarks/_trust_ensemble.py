@@ -32,7 +32,7 @@ def train_ensemble(task: Task, seed: int, n_members: int = N_MEMBERS) -> SCTABEn
     scvi.settings.seed = seed
     reference = task.labelled_reference()
     SCTABEnsemble.setup_anndata(reference, labels_key=task.label_key, donor_key=task.donor_key)
-    ensemble = SCTABEnsemble(reference, n_members)
+    ensemble = SCTABEnsemble(reference, n_members=n_members)
     ensemble.train(enable_progress_bar=False)
     return ensemble
 

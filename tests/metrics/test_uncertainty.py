@@ -187,12 +187,8 @@ def test_the_shift_test_rarely_cries_wolf(rng):
 def calibration(rng):
     logits, labels = draw_cells(rng, 600)
     evidence = CellEvidence(*[2 * logits] * 3)
-    return Calibration.fit(
-        evidence.take(np.arange(300)),
-        labels[:300],
-        evidence.take(np.arange(300, 600)),
-        labels[300:],
-    )
+    centers = fit_centers(evidence.features[:300], labels[:300])
+    return Calibration.fit(centers, evidence.take(np.arange(300, 600)), labels[300:])
 
 
 def test_a_calibration_is_the_same_after_saving(calibration, rng):
@@ -209,11 +205,20 @@ def test_a_calibration_is_the_same_after_saving(calibration, rng):
     pd.testing.assert_frame_equal(again.shift(described), calibration.shift(described))
 
 
-def test_labels_that_came_later_do_not_change_what_is_compared(calibration, rng):
+def test_labels_that_came_later_are_not_called_novel(calibration, rng):
     logits = rng.normal(size=(50, N_LABELS))
-    later = np.column_stack([logits, rng.normal(size=50) + 20])
-    assert calibration.probabilities(CellEvidence(later, later, later)).shape == (50, N_LABELS + 1)
-    for method in (calibration.novelty, calibration.describe):
-        np.testing.assert_array_equal(
-            method(CellEvidence(later, later, later)), method(CellEvidence(logits, logits, logits))
-        )
+    later = np.column_stack([logits, np.where(np.arange(50) < 20, 20, -20)])
+    before = CellEvidence(logits, logits, logits)
+    after = CellEvidence(later, later, later)
+    assert calibration.probabilities(after).shape == (50, N_LABELS + 1)
+    pd.testing.assert_frame_equal(calibration.describe(after), calibration.describe(before))
+    p = calibration.novelty(after)
+    assert np.isnan(p[:20]).all()
+    np.testing.assert_array_equal(p[20:], calibration.novelty(before)[20:])
+
+
+def test_a_label_that_was_rare_does_not_outweigh_the_others(rng):
+    held_out = frame(np.repeat([0, 1], [990, 10]), np.repeat([0.0, 5.0], [990, 10]))
+    cells = frame(np.repeat([0, 1], [500, 500]), np.repeat([0.0, 5.0], [500, 500]))
+    # Ten cells with the weight of 500 would match exactly; they count ten times each at most.
+    assert shift_test(cells, held_out, tolerance=0).loc["statistic", "distance"] > 0.2

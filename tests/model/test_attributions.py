@@ -79,7 +79,7 @@ def test_attributions_do_not_depend_on_batches_or_order_of_cells(model, query):
 
 def test_a_wrong_label_or_method_is_named(model, query):
     pytest.importorskip("captum")
-    with pytest.raises(ValueError, match="label='CD14 Mon' is no label.*did you mean 'CD14 Mono'"):
+    with pytest.raises(ValueError, match="'CD14 Mon' is no label.*did you mean 'CD14 Mono'"):
         model.get_attributions(query, label="CD14 Mon")
     with pytest.raises(ValueError, match="method='lime' is none of integrated_gradients"):
         model.get_attributions(query, method="lime")

@@ -1,5 +1,7 @@
 """An ensemble answers as the mean of its members."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -136,7 +138,20 @@ def test_saving_does_not_destroy_what_is_there(ensemble, tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         ensemble.save(path, overwrite=True)
     monkeypatch.undo()
+    rename = Path.rename
+
+    def fail(self, target):
+        if self.name == "new":
+            raise OSError("disk full")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OSError, match="disk full"):
+        ensemble.save(path, overwrite=True)
+    monkeypatch.undo()
     assert (path / ENSEMBLE_FILE).read_bytes() == before
+    weights = path / "member0" / "model.safetensors"
+    assert (path / ENSEMBLE_FILE).stat().st_mode == weights.stat().st_mode
     SCTABEnsemble.from_members(ensemble.members[:2]).save(path, overwrite=True)
     assert len(SCTABEnsemble.load(path, adata=False).members) == 2
     (tmp_path / "mine").mkdir()
@@ -154,6 +169,9 @@ def test_files_that_are_no_ensemble_are_refused(ensemble, tmp_path):
 
 def test_a_query_is_mapped_onto_every_member(ensemble, query):
     before = ensemble.predict(soft=True)
+    fewer = query[:, ::-1][:, 10:].copy()
+    reports = SCTABEnsemble.load_query_data(fewer, ensemble).surgery_report()
+    assert [len(report.missing_genes) for report in reports] == [10] * 3
     mapped = SCTABEnsemble.load_query_data(query[:, ::-1].copy(), ensemble)
     mapped.train(enable_progress_bar=False, accelerator="cpu")
     assert len(mapped.surgery_report()) == 3
@@ -177,6 +195,33 @@ def test_members_must_be_of_one_reference(ensemble, model):
         SCTABEnsemble.from_members([])
     with pytest.raises(ValueError, match="n_members=0: an ensemble has at least one"):
         SCTABEnsemble(ensemble.adata, n_members=0)
+
+
+@pytest.fixture
+def cells(_cells):
+    cells = _cells.copy()
+    SCTABEnsemble.setup_anndata(cells, labels_key="cell_type", batch_key="sample")
+    return cells
+
+
+def test_ensembles_of_other_seeds_share_no_member(cells):
+    starts = []
+    for scvi.settings.seed in (0, 1):
+        members = SCTABEnsemble(cells, n_members=2).members
+        starts += [m.module.final_mapping.weight.detach().numpy() for m in members]
+    assert len({start.tobytes() for start in starts}) == 4
+
+
+def test_joined_models_are_calibrated_on_what_all_held_out(cells, ensemble):
+    members = [SCTAB(cells), SCTAB(cells)]
+    for seed, member in enumerate(members):
+        member.train(datasplitter_kwargs={"seed": seed}, **QUIET | {"max_epochs": 1})
+    held_out = [set(member.validation_indices) for member in members]
+    joined = SCTABEnsemble.from_members(members)
+    assert set(joined.validation_indices) == held_out[0] & held_out[1]
+    assert len(joined.validation_indices) < len(held_out[0])
+    elsewhere = SCTABEnsemble.from_members([members[0], ensemble.members[0]])
+    assert elsewhere.validation_indices is None
 
 
 def test_an_untrained_ensemble_says_so(reference):

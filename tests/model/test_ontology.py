@@ -23,6 +23,7 @@ TERMS = {
 }
 T_CELLS = ["CD4 Memory T", "CD4 Naive T", "CD8 T"]
 COARSE = "T cell"
+KNOWN = {label: TERMS[label] for label in (*T_CELLS, "CD14 Mono", "NK")}
 
 
 @pytest.fixture
@@ -46,7 +47,10 @@ def test_labels_are_matched_or_reported(model):
         assert list(model.hierarchy.labels) == list(model.labels)
         with pytest.raises(ValueError, match="None of the labels is a term"):
             model.set_ontology()
-        assert not model.coarse_labels  # it is trained: too late to learn otherwise
+        with pytest.raises(ValueError, match="'NKK' is no label of the model; did you mean 'NK'"):
+            model.set_ontology({"NKK": "CL:0000623"})
+        with pytest.raises(ValueError, match="name them before training"):
+            model.set_ontology(TERMS, coarse_labels=["CD14 Mono"])
     finally:
         model.hierarchy_ = None
 
@@ -123,7 +127,7 @@ def mixed(reference):
 def test_cells_of_a_coarse_label_teach_that_they_are_one_of_several(mixed):
     SCTAB.setup_anndata(mixed, labels_key="cell_type")
     model = SCTAB(mixed)
-    model.set_ontology(TERMS)
+    model.set_ontology({**KNOWN}, coarse_labels=[COARSE])
     assert model.coarse_labels == {COARSE: T_CELLS}
     model.train(**QUIET)
     soft, labels = model.predict(soft=True), model.predict()
@@ -152,18 +156,106 @@ def test_what_coarse_labels_stand_for_is_saved(mixed, tmp_path):
         (tmp_path / "model" / "model.safetensors").unlink(missing_ok=True)
 
 
+def test_labels_with_finer_ones_stay_labels_unless_they_are_called_coarse(reference):
+    """To the ontology CD16 monocytes are CD14 monocytes, which have cells of their own."""
+    SCTAB.setup_anndata(reference, labels_key="cell_type")
+    model = SCTAB(reference)
+    model.set_ontology(TERMS)
+    assert model.hierarchy.coarse().any()
+    assert not model.coarse_labels
+    model.train(**QUIET)
+    assert (model.predict() == "CD14 Mono").sum() > 100
+
+
 def test_coarse_labels_that_make_no_sense_are_refused(mixed):
     SCTAB.setup_anndata(mixed, labels_key="cell_type")
-    with pytest.raises(ValueError, match="'T cell' stands for .* does not know 'CD5 T'"):
+    with pytest.raises(ValueError, match="'CD5 T' is no label of the model"):
         SCTAB(mixed, coarse_labels={COARSE: ["CD5 T"]})
-    with pytest.raises(ValueError, match="'T cell' stands for no label"):
-        SCTAB(mixed, coarse_labels={COARSE: []})
+    for nonsense in ({COARSE: []}, {COARSE: ["CD8 T"], "CD8 T": [COARSE]}):
+        with pytest.raises(ValueError, match="stands for .*, none of which can be predicted"):
+            SCTAB(mixed, coarse_labels=nonsense)
+    with pytest.raises(ValueError, match="No label is a kind of 'NK'"):
+        SCTAB(mixed).set_ontology(KNOWN, coarse_labels=["NK"])
+
+
+def test_coarse_labels_may_stand_for_others(mixed):
+    SCTAB.setup_anndata(mixed, labels_key="cell_type")
+    model = SCTAB(mixed, coarse_labels={"NK": [COARSE], COARSE: T_CELLS})
+    accepted = model.module.accepted.numpy()
+    np.testing.assert_array_equal(
+        accepted[list(model.labels).index("NK")], np.isin(model.labels, T_CELLS)
+    )
+
+
+@pytest.fixture(scope="module")
+def _taught(_cuts):
+    """A model that learnt from coarse labels, with cells held out."""
+    cells = _cuts[0][_cuts[0].obs["cell_type"].isin([*T_CELLS, "CD14 Mono", "NK"])].copy()
+    labels = cells.obs["cell_type"].astype(str)
+    coarse = labels.isin(T_CELLS) & (np.arange(cells.n_obs) % 2 == 0)
+    cells.obs["cell_type"] = labels.mask(coarse, COARSE).astype("category")
+    cells.obs["sample"] = cells.obs["condition"].astype(str)
+    SCTAB.setup_anndata(cells, labels_key="cell_type", batch_key="sample")
+    model = SCTAB(cells, coarse_labels={COARSE: T_CELLS})
+    model.train(train_size=0.7, **QUIET)
+    return model
+
+
+@pytest.fixture
+def taught(_taught):
+    """Shared: do not train it further."""
+    return _taught
+
+
+def test_a_coarse_label_is_in_no_set_and_no_attribution(taught):
+    assert taught.calibration is not None
+    for options in ({"error_rate": 1e-4}, {"by_label": True}):
+        assert not taught.get_prediction_sets(**options)[COARSE].any()
+    assert COARSE not in set(taught.get_markers()["group"])
+    pytest.importorskip("captum")
+    with pytest.raises(ValueError, match="'T cell' only stands for"):
+        taught.get_attributions(label=COARSE)
+    contributions = taught.get_attributions(indices=[0, 1], label="NK")
+    assert abs(contributions.sum(axis=1)).max() < 100
+
+
+def test_scores_take_what_a_coarse_label_stands_for_as_right(taught):
+    truth = taught.adata.obs["cell_type"].to_numpy()
+    predicted = taught.predict()
+    right = (truth == predicted) | ((truth == COARSE) & np.isin(predicted, T_CELLS))
+    assert taught.evaluate(taught.adata).loc["accuracy", "f1"] == pytest.approx(right.mean())
+    held_out = taught.validation_indices
+    logged = taught.history["validation_accuracy"].to_numpy().ravel()
+    assert np.abs(logged.astype(float) - right[held_out].mean()).min() < 1e-6
+
+
+def test_coarse_cells_of_a_query_do_not_open_their_label(taught):
+    query = taught.adata.copy()
+    query.obs["sample"] = "new " + query.obs["sample"].astype(str)
+    mapped = SCTAB.load_query_data(query, taught)
+    mapped.train(enable_progress_bar=False, accelerator="cpu")
+    assert mapped.coarse_labels == taught.coarse_labels
+    code = list(mapped.labels).index(COARSE)
+    bias = mapped.module.query_paths.paths[-1].bias.detach()
+    assert bias[code] <= bias.max()
+    assert (mapped.predict() != COARSE).all()
+    known = (query.obs["cell_type"] != COARSE).to_numpy()
+    assert (mapped.predict() == query.obs["cell_type"].to_numpy())[known].mean() > 0.8
+
+
+def test_few_cells_to_calibrate_on_do_not_stop_training(mixed):
+    SCTAB.setup_anndata(mixed, labels_key="cell_type")
+    model = SCTAB(mixed, coarse_labels={COARSE: T_CELLS})
+    model.train(train_size=0.91, **QUIET | {"max_epochs": 1})
+    held_out = mixed.obs["cell_type"].iloc[model.validation_indices]
+    assert (held_out != COARSE).sum() < 50 < len(held_out)
+    assert model.calibration is None
 
 
 def test_an_ensemble_has_an_ontology_too(mixed, tmp_path):
     SCTABEnsemble.setup_anndata(mixed, labels_key="cell_type")
     ensemble = SCTABEnsemble(mixed, n_members=2)
-    ensemble.set_ontology(TERMS)
+    ensemble.set_ontology(KNOWN, coarse_labels=[COARSE])
     ensemble.train(**QUIET | {"max_epochs": 3})
     annotation = ensemble.annotate()
     assert {"term", "term_id", "term_probability", "set_term"} <= {*annotation}
@@ -180,7 +272,7 @@ def test_a_query_keeps_the_ontology_and_new_labels_are_cells(reference):
     query.obs["sample"] = "new"
     SCTAB.setup_anndata(old, labels_key="cell_type", batch_key="sample")
     model = SCTAB(old)
-    model.set_ontology(TERMS)
+    model.set_ontology({label: term for label, term in TERMS.items() if label != "NK"})
     model.train(**QUIET | {"max_epochs": 3})
     with pytest.warns(UserWarning, match="NK"):
         mapped = SCTAB.load_query_data(query, model)

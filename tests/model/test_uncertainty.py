@@ -68,7 +68,7 @@ def test_cells_of_an_unknown_type_are_novel(reference):
     SCTAB.setup_anndata(known, labels_key="cell_type", donor_key="donor_id")
     model = SCTAB(known)
     model.train(**QUIET)
-    p = model.get_novelty(reference)
+    p = model.get_novelty(reference)  # mostly cells that were trained on
     unseen = np.isin(reference.obs_names, known.obs_names[model.validation_indices])
     assert (p[new] <= 0.05).mean() > 3 * (p[unseen] <= 0.05).mean()
 
@@ -76,7 +76,7 @@ def test_cells_of_an_unknown_type_are_novel(reference):
 def test_another_study_is_called_shifted_and_the_same_one_is_not(model, held_out, query):
     assert not model.get_shift(held_out)["shifted"].any()
     assert model.get_shift(query)["shifted"].any()
-    for verb in (model.annotate, model.get_prediction_sets):
+    for verb in (model.annotate, model.get_prediction_sets, model.get_novelty):
         verb(held_out)  # a warning would be an error
         with pytest.warns(UserWarning, match=SHIFT):
             verb(query)
@@ -86,18 +86,33 @@ def test_another_study_is_called_shifted_and_the_same_one_is_not(model, held_out
 def test_labelled_cells_of_another_study_calibrate_the_model_for_it(model, reference, query):
     own = model.calibration_
     names = {"B cells": "B", "CD14+ Monocytes": "CD14 Mono", "NK cells": "NK"}
-    query.obs["truth"] = query.obs["cell_type"].astype(str).replace(names)
+    query.obs["truth"] = (
+        query.obs["cell_type"]
+        .astype(str)
+        .replace(names)
+        .where(
+            query.obs["cell_type"] != "DC"  # missing, which is no label
+        )
+    )
+    known = query.obs["truth"].isin(model.labels).sum()
     try:
         model.calibrate(query, "truth")
-        assert len(model.calibration.truth) < query.n_obs
-        assert not model.get_shift(query)["shifted"].any()
+        assert len(model.calibration.truth) == known
+        compared = query.obs["truth"].isin(model.labels).to_numpy()
+        assert not model.get_shift(query, compared)["shifted"].any()
+        # Labels that these cells lack are known as before.
+        is_cd8 = (reference.obs["cell_type"] == "CD8 T").to_numpy()
+        assert (model.get_novelty(reference, is_cd8) <= 0.05).mean() < 0.2
         model.calibrate(query, "truth", method="vector")
         assert model.calibration.scaling.bias.any()
-        model.calibrate(reference)  # the reference itself, as any other cells
-        with pytest.raises(ValueError, match="labelled cells are too few to calibrate on"):
+        with pytest.raises(ValueError, match="are too few to calibrate on"):
             model.calibrate(query, "truth", indices=range(20))
         with pytest.raises(KeyError, match="labels_key"):
             model.calibrate(query, "no such column")
+        # Without any calibration half of the cells show where labels lie.
+        model.calibration_ = None
+        model.calibrate(query, "truth")
+        assert len(model.calibration.truth) == known // 2
     finally:
         model.calibration_ = own
 
@@ -115,7 +130,7 @@ def test_without_held_out_cells_nothing_is_stated(reference):
     assert model.calibration is None
     assert not {"prediction_set", "novel"} & {*model.annotate(reference)}
     for verb in (model.get_prediction_sets, model.get_novelty, model.get_shift):
-        with pytest.raises(RuntimeError, match="not calibrated, since no cells were held out"):
+        with pytest.raises(RuntimeError, match="not calibrated: too few cells were held out"):
             verb(reference)
     with pytest.raises(ValueError, match="No cells were held out"):
         model.calibrate()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp, softmax
 
 from scvi_sctab.metrics._conformal import p_values, prediction_sets
-from scvi_sctab.metrics._novelty import LabelCenters, distance_to_centers, fit_centers
+from scvi_sctab.metrics._novelty import LabelCenters, distance_to_centers
 from scvi_sctab.metrics._scaling import Scaling, ScalingMethod, fit_scaling
 from scvi_sctab.metrics._shift import shift_test
 
@@ -83,31 +83,29 @@ class Calibration:
     @classmethod
     def fit(
         cls,
-        known: CellEvidence,
-        known_labels: Array,
+        centers: LabelCenters,
         held_out: CellEvidence,
-        held_out_labels: Array,
+        labels: Array,
         method: ScalingMethod = "temperature",
     ) -> Calibration:
         """Learn from cells with labels.
 
         Parameters
         ----------
-        known, known_labels
-            Cells that show where labels lie, such as those that were trained on, and their codes.
-        held_out, held_out_labels
+        centers
+            Where labels lie, by :func:`fit_centers` of other cells, such as those trained on.
+        held_out, labels
             Cells that were not trained on, and the codes of their labels.
         method
             As in :func:`fit_scaling`.
         """
-        scaling = fit_scaling(held_out.logits, held_out_labels, method)
-        centers = fit_centers(known.features, known_labels)
+        scaling = fit_scaling(held_out.logits, labels, method)
         probabilities = _scale(held_out.logits, scaling)
         return cls(
             scaling=scaling,
             centers=centers,
-            truth=np.asarray(held_out_labels),
-            probability=probabilities[np.arange(len(held_out)), held_out_labels],
+            truth=np.asarray(labels),
+            probability=probabilities[np.arange(len(held_out)), labels],
             distance=distance_to_centers(held_out.features, centers),
             statistics=_statistics(held_out, scaling),
         )
@@ -117,9 +115,13 @@ class Calibration:
         return _scale(evidence.logits, self.scaling)
 
     def novelty(self, evidence: CellEvidence) -> NDArray[np.float64]:
-        """Chance that a cell of a known label is as far from all labels, ``(n_cells,)``."""
+        """Chance that a cell of a known label is as far from all labels, ``(n_cells,)``.
+
+        NaN where the predicted label came later.
+        """
         features = evidence.features[:, : len(self.centers.whitening)]
-        return p_values(distance_to_centers(features, self.centers), self.distance)
+        p = p_values(distance_to_centers(features, self.centers), self.distance)
+        return np.where(evidence.logits.argmax(axis=1) < len(self.scaling.bias), p, np.nan)
 
     def sets(
         self, probabilities: NDArray[np.float32], error_rate: float, by_label: bool = False

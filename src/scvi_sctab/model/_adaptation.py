@@ -57,8 +57,14 @@ class AdaptationMixin:
         energy = logsumexp(described.linear, axis=1)
         self.reference_ = {
             "energy_floor": float(np.quantile(energy, SELF_TRAINING.energy_quantile)),
-            "diversity": diversity(codes, len(self.labels)),
+            "diversity": diversity(self._open_codes(), len(self.labels)),
         }
+
+    def _open_codes(self) -> NDArray[np.int64]:
+        """Codes of labels; those that only stand for others count as none."""
+        codes = self._label_codes()
+        closed = np.append(~self._open_labels, True)[np.minimum(codes, len(self.labels))]
+        return np.where(closed, len(self.labels), codes)
 
     def _label_codes(self) -> NDArray[np.int64]:
         codes = self.adata_manager.get_from_registry(REGISTRY_KEYS.LABELS_KEY)
@@ -73,7 +79,7 @@ class AdaptationMixin:
             stack(list(x)),
             np.concatenate(linear),
             np.concatenate(logits),
-            self._label_codes()[cells],
+            self._open_codes()[cells],
         )
 
     def _inspect(
@@ -98,9 +104,7 @@ class AdaptationMixin:
         """Adapt what the policy allows, then the query's own path to the logits."""
         before = {name: t.detach().clone() for name, t in self.module.state_dict().items()}
         everyone = np.arange(self.adata.n_obs)
-        unadapted = np.concatenate(
-            list(self._map_cells(self._unadapted_codes, self.adata, everyone, None))
-        )
+        unadapted = self._labels_of_reference(everyone)
         arguments = {
             "max_epochs": max_epochs,
             "batch_size": batch_size,
@@ -118,13 +122,14 @@ class AdaptationMixin:
             self.surgery_["training"] |= {"trained": True, "parameters": moved}
         if self._patterns():  # the reference that was calibrated is not this one
             self.calibration_ = None
-        changed = float((self.predict() != self.labels[unadapted]).mean())
+        changed = float((self.predict() != unadapted).mean())
         self.surgery_["training"]["changed_labels"] = changed
         logger.info(f"Adapted to {len(everyone):,} cells; {changed:.1%} of the labels changed.")
 
-    def _unadapted_codes(self, tensors: dict[str, Tensor]) -> NDArray[np.int64]:
-        _, outputs = self.module(tensors, compute_loss=False)
-        return outputs["reference_logits"].argmax(dim=1).cpu().numpy()
+    def _labels_of_reference(self, cells: NDArray[np.intp]) -> NDArray[np.str_]:
+        """Labels without what is adapted."""
+        parts = map(self._calibrated_reference, self._evidence(self.adata, cells, None))
+        return self.labels[np.concatenate([part.argmax(axis=1) for part in parts])]
 
     def _own_path(self) -> GeneLinear | None:
         """Linear path of the query that this model was made for, if it has batches of its own."""

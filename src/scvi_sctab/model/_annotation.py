@@ -192,7 +192,8 @@ class AnnotationMixin:
         Precision, recall, F1 and number of cells: a row per label that occurs in the truth, then
         ``macro average``, ``weighted average`` and ``accuracy``. After :meth:`set_ontology` also
         ``macro average, ontology-corrected`` and ``accuracy, ontology-corrected``, which count a
-        label that is finer than the truth as right, as scTab does.
+        label that is finer than the truth as right, as scTab does, if the ontology holds all
+        labels of the truth. For coarse labels one that they stand for is right in any case.
 
         Raises
         ------
@@ -213,8 +214,14 @@ class AnnotationMixin:
         if not len(labeled):
             raise ValueError("There is no labelled cell to evaluate on.")
         predicted = self.predict(query, labeled, batch_size=batch_size)
-        report = classification_report(truth[labeled], predicted)
+        finer = self._says_finer(truth[labeled], predicted)
+        report = classification_report(truth[labeled], np.where(finer, truth[labeled], predicted))
         return pd.concat([report, self._corrected_scores(truth[labeled], predicted)])
+
+    def _says_finer(self, truth: NDArray[Any], predicted: NDArray[Any]) -> NDArray[np.bool_]:
+        """Where the truth is a coarse label that stands for the prediction."""
+        stands_for = {(t, p) for t, finer in self.coarse_labels.items() for p in finer}
+        return np.array([pair in stands_for for pair in zip(truth, predicted, strict=True)], bool)
 
     def _describe(
         self, evidence: CellEvidence, error_rate: float, term_level: float
@@ -230,7 +237,7 @@ class AnnotationMixin:
         }
         sets = None
         if self.calibration is not None:
-            sets = self.calibration.sets(probabilities, error_rate)
+            sets = self._sets(probabilities, error_rate)
             columns["set"] = np.packbits(sets, axis=1)
             columns["novelty_p_value"] = self.calibration.novelty(evidence)
             described = self.calibration.describe(evidence)

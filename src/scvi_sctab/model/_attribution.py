@@ -152,7 +152,8 @@ class AttributionMixin:
         if skip is None:
             return [self._input_x_gradient(tensors), attention, expression]
         predicted = self._logits(tensors).argmax(dim=1).cpu().numpy()
-        weight = (skip.weight - skip.weight.mean(dim=0)).cpu().numpy()
+        weight = skip.weight.cpu().numpy()
+        weight = weight - weight[self._open_labels].mean(axis=0)
         score = expression.copy()
         rows = np.repeat(np.arange(score.shape[0]), np.diff(score.indptr))
         score.data *= weight[predicted[rows], score.indices]
@@ -182,7 +183,7 @@ class AttributionMixin:
 
     def _centred_logits(self, x: Tensor, conditions: Tensor) -> Tensor:
         logits = self._expression_logits(x, conditions)
-        return logits - logits.mean(dim=1, keepdim=True)
+        return logits - logits[:, self._open_labels].mean(dim=1, keepdim=True)
 
     def _refuse_latent(self) -> None:
         if isinstance(self.module, LatentClassifier):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from scipy import sparse
 
 from scvi_sctab._optional import import_optional
+from scvi_sctab.model._coarse import check_label
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -104,11 +104,9 @@ class CaptumMixin:
         return sparse.vstack([empty, *parts], format="csr")
 
     def _label_code(self, label: str) -> int:
-        found = np.flatnonzero(self.labels == label)
-        if len(found):
-            return int(found[0])
-        near = get_close_matches(label, self.labels.tolist(), n=1)
-        raise ValueError(
-            f"{label=} is no label of the model"
-            + (f"; did you mean {near[0]!r}?" if near else f", which has {self.labels.tolist()}.")
-        )
+        check_label(label, self.labels)
+        if label in self.coarse_labels:
+            raise ValueError(
+                f"{label!r} only stands for {self.coarse_labels[label]}; ask for one of these."
+            )
+        return int(np.flatnonzero(self.labels == label)[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +30,7 @@ logger = logging.getLogger("scvi.sctab")
 
 N_MEMBERS = 5
 _TINY = 1e-30
+_MEMBERS_PER_SEED = 1000
 
 
 class SCTABEnsemble(
@@ -44,10 +46,11 @@ class SCTABEnsemble(
     ----------
     adata
         AnnData registered by :meth:`setup_anndata`.
-    n_members
-        How many networks.
     preset, **overrides
         As of :class:`~scvi_sctab.SCTAB`.
+    n_members
+        How many networks. Each is a :class:`~scvi_sctab.SCTAB` in ``ensemble.members``, with
+        verbs that the ensemble lacks.
 
     Raises
     ------
@@ -69,8 +72,9 @@ class SCTABEnsemble(
     def __init__(
         self,
         adata: AnnData | None = None,
-        n_members: int = N_MEMBERS,
         preset: str = "auto",
+        *,
+        n_members: int = N_MEMBERS,
         **overrides: Any,
     ):
         if n_members < 1:
@@ -93,13 +97,13 @@ class SCTABEnsemble(
         Raises
         ------
         ValueError
-            If there is none, or they differ in genes or labels.
+            If there is none, or they differ in genes, labels, coarse labels or batches.
         """
         if not members:
             raise ValueError("An ensemble has at least one member.")
         first = members[0]
         for number, member in enumerate(members):
-            for name in ("gene_names", "labels"):
+            for name in ("gene_names", "labels", "coarse_labels", "conditions"):
                 if list(getattr(member, name)) != list(getattr(first, name)):
                     raise ValueError(
                         f"Member {number} has other {name} than the first one: an ensemble joins "
@@ -107,6 +111,7 @@ class SCTABEnsemble(
                     )
         ensemble = cls.__new__(cls)
         ensemble.members = list(members)
+        ensemble.hierarchy_ = first.hierarchy_
         return ensemble
 
     @classmethod
@@ -168,9 +173,10 @@ class SCTABEnsemble(
         Returns
         -------
         A row per cell, in units of the entropy of not knowing at all: ``total``, the entropy of the
-        mean probabilities; ``aleatoric``, the mean entropy of the members', which more training
-        would not lower; ``epistemic``, their difference, the mutual information between label
-        and member: it is high where members disagree.
+        mean probabilities of the members; ``aleatoric``, the mean of their entropies;
+        ``epistemic``, the difference, the mutual information between label and member: it is high
+        where members disagree. The calibration of the ensemble comes after that, so that ``total``
+        is not quite the ``uncertainty`` of :meth:`annotate`.
 
         Raises
         ------
@@ -283,6 +289,15 @@ class SCTABEnsemble(
         return self.members[0].coarse_labels
 
     @property
+    def _open_labels(self) -> NDArray[np.bool_]:
+        return self.members[0]._open_labels
+
+    def to_device(self, device: str | int) -> None:
+        """Move all members to a device."""
+        for member in self.members:
+            member.to_device(device)
+
+    @property
     def adata(self) -> AnnData | None:
         """Cells that the ensemble was made for."""
         return self.members[0].adata
@@ -310,14 +325,20 @@ class SCTABEnsemble(
     @property
     def validation_indices(self) -> NDArray[np.intp] | None:
         """Cells that all members held out."""
-        return self.members[0].validation_indices
+        held_out = [member.validation_indices for member in self.members]
+        if any(indices is None for indices in held_out):
+            return None
+        if any(member.adata is not self.adata for member in self.members):
+            return None  # positions in different data
+        return reduce(np.intersect1d, held_out[1:], np.asarray(held_out[0]))
 
     def __repr__(self) -> str:
         return f"SCTABEnsemble of {len(self.members)}: {self.members[0]._model_summary_string}"
 
 
 def _seed(number: int) -> int:
-    return (settings.seed or 0) + number
+    """Seed of a member, which no other ensemble shares."""
+    return (settings.seed or 0) * _MEMBERS_PER_SEED + number
 
 
 def _log_mean(probabilities: list[NDArray[np.float32]]) -> NDArray[np.float32]:

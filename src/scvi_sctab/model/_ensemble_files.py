@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import from_numpy
 
-from scvi_sctab._constants import ENSEMBLE_FILE
+from scvi_sctab._constants import ENSEMBLE_FILE, WEIGHTS_FILE
 from scvi_sctab.model._sctab import SCTAB
 from scvi_sctab.model._serialization import decode, encode
 
@@ -32,7 +32,9 @@ class EnsembleFilesMixin:
         cls,
         adata: AnnData,
         reference_model: Any,
+        *,
         policy: str | list[str] = "batch",
+        allow_pickle: bool = False,
         **kwargs: Any,
     ) -> Any:
         """Map a query onto each member; see :meth:`SCTAB.load_query_data`.
@@ -43,7 +45,7 @@ class EnsembleFilesMixin:
             Cells of the query.
         reference_model
             A trained ensemble, or the directory that one was saved to.
-        policy, **kwargs
+        policy, allow_pickle, **kwargs
             As of :meth:`SCTAB.load_query_data`.
 
         Returns
@@ -58,7 +60,7 @@ class EnsembleFilesMixin:
             As of :meth:`SCTAB.load_query_data`.
         """
         if isinstance(reference_model, str | os.PathLike):
-            reference_model = cls.load(reference_model, adata=False)
+            reference_model = cls.load(reference_model, adata=False, allow_pickle=allow_pickle)
         if not isinstance(reference_model, cls):
             raise TypeError(
                 f"The reference is a {type(reference_model).__name__}, not a {cls.__name__}."
@@ -68,6 +70,7 @@ class EnsembleFilesMixin:
             # The first one brings the genes into order; the others share its counts.
             query = members[0].adata if members else adata
             members.append(SCTAB.load_query_data(query, member, policy=policy, **kwargs))
+            members[-1].surgery_["missing_genes"] = members[0].surgery_["missing_genes"]
         ensemble = cls.from_members(members)
         ensemble.calibration_ = reference_model.calibration_
         ensemble._adopt_ontology(reference_model)
@@ -110,9 +113,15 @@ class EnsembleFilesMixin:
             for number, member in enumerate(self.members):
                 member.save(new / _folder(number), save_anndata=save_anndata and number == 0)
             self._save_own(new / ENSEMBLE_FILE)
+            old = beside / "old"
             if target.exists():
-                target.rename(beside / "old")
-            new.rename(target)
+                target.rename(old)
+            try:
+                new.rename(target)
+            except BaseException:
+                if old.exists():
+                    old.rename(target)
+                raise
         finally:
             shutil.rmtree(beside, ignore_errors=True)
 
@@ -127,6 +136,8 @@ class EnsembleFilesMixin:
         }
         tensors = {name: from_numpy(array) for name, array in arrays.items()}
         save_file(tensors, str(path), metadata=metadata)
+        # safetensors writes files that only their owner can read; follow the user's umask instead.
+        path.chmod((path.parent / _folder(0) / WEIGHTS_FILE).stat().st_mode)
 
     @classmethod
     def load(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from scvi_sctab.data import list_names
 from scvi_sctab.metrics import classification_report, ontology_corrected
+from scvi_sctab.model._coarse import check_label
 from scvi_sctab.ontology import CellOntology, LabelHierarchy, match_labels
 
 logger = logging.getLogger("scvi.sctab")
@@ -34,13 +35,12 @@ class OntologyMixin:
         self,
         terms: Mapping[str, str] | None = None,
         ontology: CellOntology | str | Path | None = None,
+        coarse_labels: Sequence[str] = (),
     ) -> pd.DataFrame:
         """Place the labels in the Cell Ontology :cite:p:`Diehl16`.
 
         :meth:`annotate` then tells the most specific term that the evidence suffices for, and
-        :meth:`evaluate` adds scores that count a finer label as right, as scTab does. Set before
-        training, labels that others are a kind of are learnt from as *one of these*: a cell known
-        only as a T cell teaches that it is some T cell. They are not predicted themselves.
+        :meth:`evaluate` adds scores that count a finer label as right, as scTab does.
 
         Parameters
         ----------
@@ -48,6 +48,11 @@ class OntologyMixin:
             Label -> CL id or name. Labels that it lacks are matched by id, name or synonym.
         ontology
             An ontology, or the path of an ``.obo`` or ``.owl`` file; the bundled one if not given.
+        coarse_labels
+            Before training: labels of cells that are known less precisely than the others, such as
+            "T cell" beside "CD4 T" and "CD8 T". They are learnt from as one of the labels that are
+            a kind of them, and not predicted themselves. A label with cells of its own is none,
+            though others may be a kind of it: CD16 monocytes are CD14 monocytes to the ontology.
 
         Returns
         -------
@@ -57,7 +62,8 @@ class OntologyMixin:
         Raises
         ------
         ValueError
-            If no label matched, or ``terms`` names a term that there is not.
+            If no label matched, ``terms`` names a label or a term that there is not, or a coarse
+            label has no finer one, or the model is trained.
         FileNotFoundError
             If there is no such file.
 
@@ -67,8 +73,11 @@ class OntologyMixin:
         """
         if not isinstance(ontology, CellOntology):
             ontology = CellOntology.load(ontology)
-        table = {k: v for k, v in (terms or {}).items() if k in set(self.labels)}
-        matches = match_labels(self.labels, ontology, table)
+        for label in (*(terms or {}), *coarse_labels):
+            check_label(label, self.labels)
+        if coarse_labels and self.is_trained:
+            raise ValueError("coarse_labels change what is learnt: name them before training.")
+        matches = match_labels(self.labels, ontology, terms)
         found = matches["term_id"] != ""
         if not found.any():
             raise ValueError(
@@ -82,18 +91,9 @@ class OntologyMixin:
             )
         hierarchy = LabelHierarchy.build(self.labels, matches["term_id"].to_dict(), ontology)
         self.hierarchy_ = hierarchy.to_dict()
-        if not self.is_trained:
-            finer = hierarchy.finer()
-            self._set_coarse_labels(
-                {
-                    str(self.labels[code]): [str(label) for label in self.labels[finer[code]]]
-                    for code in np.flatnonzero(finer.any(axis=1))
-                }
-            )
+        if coarse_labels:
+            self._set_coarse_labels(self.coarse_labels | _finer(hierarchy, coarse_labels))
         return matches
-
-    def _set_coarse_labels(self, coarse_labels: dict[str, list[str]]) -> None:
-        raise NotImplementedError
 
     def _adopt_ontology(self, reference: Any) -> None:
         """Take over the ontology of a reference; labels that it lacks are cells, no more."""
@@ -133,11 +133,12 @@ class OntologyMixin:
         if hierarchy is None:
             return
         rows = columns.pop("term")
-        columns["term"] = pd.Categorical.from_codes(rows, hierarchy.names)
+        columns["term"] = pd.Categorical(hierarchy.names[rows])
         columns["term_id"] = pd.Categorical.from_codes(rows, hierarchy.terms)
         columns["term_probability"] = columns.pop("term_probability")
         if "set_term" in columns:
-            columns["set_term"] = pd.Categorical.from_codes(columns["set_term"], hierarchy.names)
+            names = np.append(hierarchy.names.astype(object), None)  # row -1: an empty set
+            columns["set_term"] = pd.Categorical(names[columns["set_term"]])
 
     def _corrected_scores(self, truth: NDArray[Any], predicted: NDArray[Any]) -> pd.DataFrame:
         """Rows that :meth:`evaluate` adds; none without an ontology that holds the labels."""
@@ -147,3 +148,15 @@ class OntologyMixin:
         corrected = ontology_corrected(truth, predicted, hierarchy)
         report = classification_report(truth, corrected.predicted)
         return report.loc[["macro average", "accuracy"]].rename(lambda name: name + _CORRECTED)
+
+
+def _finer(hierarchy: LabelHierarchy, coarse_labels: Sequence[str]) -> dict[str, list[str]]:
+    """Find what coarse labels stand for."""
+    finer = hierarchy.finer()
+    found = {}
+    for label in coarse_labels:
+        row = finer[list(hierarchy.labels).index(label)]
+        if not row.any():
+            raise ValueError(f"No label is a kind of {label!r}, so that it stands for none.")
+        found[label] = [str(name) for name in hierarchy.labels[row]]
+    return found

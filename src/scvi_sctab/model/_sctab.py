@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.data.fields import (
@@ -27,7 +26,6 @@ from scvi_sctab.data import (
     LabeledDataSplitter,
     check_genes,
     check_reference,
-    list_names,
     registered_conditions,
 )
 from scvi_sctab.model._adaptation import AdaptationMixin
@@ -36,6 +34,7 @@ from scvi_sctab.model._attribution import AttributionMixin
 from scvi_sctab.model._captum import CaptumMixin
 from scvi_sctab.model._cells import CellsMixin
 from scvi_sctab.model._checkpoint import CheckpointMixin
+from scvi_sctab.model._coarse import CoarseLabelsMixin
 from scvi_sctab.model._deletion import DeletionMixin
 from scvi_sctab.model._ontology import OntologyMixin
 from scvi_sctab.model._prediction import PredictionMixin
@@ -66,6 +65,7 @@ class SCTAB(
     AnnotationMixin,
     UncertaintyMixin,
     OntologyMixin,
+    CoarseLabelsMixin,
     AttributionMixin,
     CaptumMixin,
     DeletionMixin,
@@ -98,7 +98,7 @@ class SCTAB(
     coarse_labels
         Labels that stand for any of several finer ones, ``{"T cell": ["CD4 T", "CD8 T"]}``. Their
         cells are learnt from as one of these; they are not predicted. :meth:`set_ontology` finds
-        them.
+        what they stand for.
     **overrides
         Hyperparameters to change; the preset gives the others:
 
@@ -272,29 +272,6 @@ class SCTAB(
             f"SCTAB, preset {self.preset_!r}: {config.encoder}{skip}, {shape}, "
             f"{n_parameters:,} parameters"
         )
-
-    def _set_coarse_labels(self, coarse_labels: dict[str, list[str]]) -> None:
-        """Let labels stand for finer ones, in this model and when it is loaded."""
-        position = {str(label): code for code, label in enumerate(self.labels)}
-        accepted = torch.eye(len(self.labels), dtype=torch.bool)
-        for label, finer in coarse_labels.items():
-            unknown = [name for name in (label, *finer) if name not in position]
-            if unknown or not finer:
-                raise ValueError(
-                    f"coarse_labels: {label!r} stands for {list(finer)}, of which the model does "
-                    f"not know {list_names(unknown)}."
-                    if unknown
-                    else f"coarse_labels: {label!r} stands for no label."
-                )
-            accepted[position[label]] = False
-            accepted[position[label], [position[name] for name in finer]] = True
-        self.module.accepted = accepted.to(self.module.device) if coarse_labels else None
-        self.init_params_["non_kwargs"]["coarse_labels"] = coarse_labels or None
-
-    @property
-    def coarse_labels(self) -> dict[str, list[str]]:
-        """Labels that stand for finer ones, and are not predicted."""
-        return self.init_params_["non_kwargs"].get("coarse_labels") or {}
 
     def _n_labeled_cells(self) -> int:
         if self.adata_manager is None:

@@ -19,6 +19,7 @@ from scvi_sctab.data import (
     read_counts,
     sample_cells,
 )
+from scvi_sctab.module import LatentClassifier
 from scvi_sctab.nn import CSR
 from scvi_sctab.train import ClassifierTrainingPlan, RestoreBestWeights
 
@@ -199,9 +200,11 @@ class TrainingMixin:
         """Differences between the donors of the training cells, if wanted."""
         if augment and splitter.donors is None:
             raise ValueError("augment=True takes differences between donors: set up `donor_key=`.")
+        if augment and isinstance(self.module, LatentClassifier):
+            raise ValueError("augment=True takes a model of genes; this one reads a latent space.")
         if augment is None:
             augment = PRESETS[self.preset_].train.augment
-        if not augment or splitter.donors is None:
+        if not augment or splitter.donors is None or isinstance(self.module, LatentClassifier):
             return None
         cells = np.sort(splitter.train_idx)
         cells = cells[splitter.labels[cells] < len(self.labels)]

@@ -12,7 +12,7 @@ import pandas as pd
 from scipy.special import softmax
 
 from scvi_sctab.data import get_column
-from scvi_sctab.metrics import Calibration, CellEvidence
+from scvi_sctab.metrics import Calibration, CellEvidence, fit_centers
 from scvi_sctab.model._arrays import draw_cells
 
 if TYPE_CHECKING:
@@ -76,27 +76,30 @@ class UncertaintyMixin:
         """
         self._require_trained()
         own = adata is None and indices is None
-        if own:
-            indices = self.validation_indices
-            if indices is None or not len(indices):
-                raise ValueError("No cells were held out: give labelled cells, `adata=`.")
-        held_out = self._labeled_evidence(adata, labels_key, indices, batch_size)
-        if len(held_out[1]) < _MIN_CELLS:
+        if own and not self._has_held_out():
+            raise ValueError("No cells were held out: give labelled cells, `adata=`.")
+        cells = self.validation_indices if own else indices
+        held_out, labels = self._labeled_evidence(adata, labels_key, cells, batch_size)
+        if len(labels) < _MIN_CELLS:
             raise ValueError(
-                f"{len(held_out[1])} labelled cells are too few to calibrate on; it takes "
-                f"{_MIN_CELLS}."
+                f"{len(labels)} cells with labels that the model knows are too few to calibrate on; "
+                f"it takes {_MIN_CELLS}."
             )
         if own:
             known = self._labeled_evidence(None, labels_key, self.train_indices, batch_size)
+            centers = fit_centers(known[0].features, known[1])
+        elif self.calibration is not None:
+            # These cells need not hold all labels.
+            centers = self.calibration.centers
         else:
             # Where labels lie must not be learnt from the cells that are to be compared with it.
-            half = np.random.default_rng(0).permutation(len(held_out[1])) % 2 == 0
-            known = held_out[0].take(half), held_out[1][half]
-            held_out = held_out[0].take(~half), held_out[1][~half]
-        calibration = Calibration.fit(*known, *held_out, method)
+            half = np.random.default_rng(0).permutation(len(labels)) % 2 == 0
+            centers = fit_centers(held_out.features[half], labels[half])
+            held_out, labels = held_out.take(~half), labels[~half]
+        calibration = Calibration.fit(centers, held_out, labels, method)
         self.calibration_ = calibration.to_dict()
         logger.info(
-            f"Calibrated on {len(held_out[1]):,} held-out cells: temperature "
+            f"Calibrated on {len(labels):,} held-out cells: temperature "
             f"{calibration.scaling.temperature:.2f}."
         )
 
@@ -146,7 +149,7 @@ class UncertaintyMixin:
         sets, described = [np.zeros((0, len(self.labels)), bool)], []
         for evidence in self._evidence(adata, cells, batch_size):
             probabilities = calibration.probabilities(evidence)
-            sets.append(calibration.sets(probabilities, error_rate, by_label))
+            sets.append(self._sets(probabilities, error_rate, by_label))
             described.append(calibration.describe(evidence))
         if described:
             self._warn_of_shift(pd.concat(described))
@@ -162,8 +165,9 @@ class UncertaintyMixin:
         """Test whether cells are of a label that the model does not know.
 
         The score is the Mahalanobis distance of a cell's logits to those of the nearest label
-        :cite:p:`Lee18`, compared with cells that were held out :cite:p:`Bates23`: to call cells
-        with ``p <= 0.05`` novel is wrong for one in twenty cells of the known labels.
+        :cite:p:`Lee18`, compared with cells that were held out :cite:p:`Bates23`. To call cells
+        with ``p <= 0.05`` novel is wrong for one in twenty of those that are exchangeable with the
+        held-out ones; for more, where cells are of another study.
 
         Parameters
         ----------
@@ -172,7 +176,8 @@ class UncertaintyMixin:
 
         Returns
         -------
-        p-values ``(n_cells,)``; small is novel.
+        p-values ``(n_cells,)``; small is novel. NaN where the predicted label came with a query,
+        after calibration.
 
         Raises
         ------
@@ -180,11 +185,21 @@ class UncertaintyMixin:
             If the model is not trained, or not calibrated.
         ValueError
             As in :meth:`predict`.
+
+        Warns
+        -----
+        UserWarning
+            If the cells differ from the held-out ones.
         """
         calibration = self._require_calibration()
         adata, cells = self._query(adata, indices)
-        parts = map(calibration.novelty, self._evidence(adata, cells, batch_size))
-        return np.concatenate([np.zeros(0), *parts])
+        parts, described = [np.zeros(0)], []
+        for evidence in self._evidence(adata, cells, batch_size):
+            parts.append(calibration.novelty(evidence))
+            described.append(calibration.describe(evidence))
+        if described:
+            self._warn_of_shift(pd.concat(described))
+        return np.concatenate(parts)
 
     def get_shift(
         self,
@@ -218,19 +233,33 @@ class UncertaintyMixin:
         parts = parts or [calibration.describe(self._no_evidence())]
         return calibration.shift(pd.concat(parts))
 
+    def _has_held_out(self) -> bool:
+        return self.validation_indices is not None and len(self.validation_indices) > 0
+
     def _calibrate_after_training(self) -> None:
-        """Calibrate if enough cells were held out."""
-        held_out = self.validation_indices
+        """Calibrate if enough cells were held out whose label can be told right from wrong."""
         self.calibration_ = None
-        if held_out is not None and len(held_out) >= _MIN_CELLS:
+        if not self._has_held_out():
+            return
+        n_cells = int((self._codes_of(self.adata, None)[self.validation_indices] >= 0).sum())
+        if n_cells < _MIN_CELLS:
+            logger.info(f"{n_cells} held-out cells are too few to calibrate on.")
+        else:
             self.calibrate()
+
+    def _sets(
+        self, probabilities: NDArray[np.float32], error_rate: float, by_label: bool = False
+    ) -> NDArray[np.bool_]:
+        """List labels per cell, among those that can be predicted at all."""
+        return self.calibration.sets(probabilities, error_rate, by_label) & self._open_labels
 
     def _require_calibration(self) -> Calibration:
         self._require_trained()
         if self.calibration is None:
             raise RuntimeError(
-                "This model is not calibrated, since no cells were held out in training: "
-                "`model.calibrate(adata)` with labelled cells that it was not trained on."
+                "This model is not calibrated: too few cells were held out in training, or a query "
+                "has changed the reference's parameters since. `model.calibrate(adata)` with "
+                "labelled cells that it was not trained on."
             )
         return self.calibration
 
@@ -253,12 +282,17 @@ class UncertaintyMixin:
     ) -> tuple[CellEvidence, NDArray[np.int64]]:
         """Evidence and codes of cells with a label that the model knows."""
         adata, cells = self._query(adata, indices)
-        key = labels_key or self.registry["setup_args"]["labels_key"]
-        truth = get_column(adata.obs, key, "labels_key").to_numpy()[cells]
-        codes = pd.Index(self.labels).get_indexer(truth)
-        # Whether a label that stands for others is right cannot be told.
-        codes[np.isin(truth, list(self.coarse_labels))] = -1
+        codes = self._codes_of(adata, labels_key)[cells]
         chosen = draw_cells(np.flatnonzero(codes >= 0), _MAX_CELLS)
         parts = list(self._evidence(adata, cells[chosen], batch_size))
         evidence = CellEvidence.concatenate(parts) if parts else self._no_evidence()
         return evidence, codes[chosen]
+
+    def _codes_of(self, adata: AnnData, labels_key: str | None) -> NDArray[np.int64]:
+        """Codes of labels; -1 where there is none that the model knows and can predict."""
+        key = labels_key or self.registry["setup_args"]["labels_key"]
+        if key not in adata.obs:
+            get_column(adata.obs, key, "labels_key")
+        codes = pd.Index(self.labels).get_indexer(adata.obs[key].astype(str))
+        # Whether a label that stands for others is right cannot be told.
+        return np.where((codes >= 0) & self._open_labels[codes], codes, -1)
