@@ -78,8 +78,8 @@ class AttributionMixin:
         A gene's score is its mean contribution over the cells of the group. With a linear path
         that is ``(weight of the predicted label - mean weight over labels) * expression``; without
         one it is ``gradient of (logit of the predicted label - mean logit) * expression``.
-        NOTE[DIFF] scTab ranks by ``attention * expression``, which finds a seventh of the textbook
-        markers that the gradient finds (benchmarks/explanations.py).
+        NOTE[DIFF] scTab ranks by ``attention * expression``; attention finds 1 of 34 textbook
+        markers, the gradient 25 (benchmarks/explanations.py --tabnet-alone).
 
         Parameters
         ----------
