@@ -10,7 +10,7 @@ import torch
 from anndata import AnnData
 from scipy import sparse
 
-from scvi_sctab import SCTAB
+from scvi_sctab import SCTAB, SCTABEnsemble
 from scvi_sctab.model._published import find_checkpoint
 from scvi_sctab.nn import TabNet, normalize_counts
 
@@ -97,6 +97,16 @@ def test_five_runs_are_imported_with_one_call_and_predict_as_the_originals(archi
         probabilities = model.predict(cells, soft=True)
         assert list(probabilities.columns) == LABELS
         np.testing.assert_allclose(probabilities, expected(make_network(run), cells), atol=1e-6)
+
+
+def test_the_five_runs_are_one_ensemble(archive, cells, tmp_path):
+    ensemble = SCTABEnsemble.from_sctab_checkpoints(archive, GENES, LABELS)
+    mean = np.mean([expected(make_network(run), cells) for run in range(1, 6)], axis=0)
+    np.testing.assert_allclose(ensemble.predict(cells, soft=True), mean, atol=1e-5)
+    assert ensemble.calibration is None
+    ensemble.save(tmp_path / "ensemble")
+    again = SCTABEnsemble.load(tmp_path / "ensemble", adata=False)
+    pd.testing.assert_frame_equal(again.annotate(cells), ensemble.annotate(cells))
 
 
 def test_hyperparameters_come_from_shapes_and_from_the_record(archive):
