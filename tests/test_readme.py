@@ -19,7 +19,7 @@ def code_blocks(language):
 @pytest.mark.filterwarnings("ignore:These cells differ")  # another study
 def test_the_lines_run(tmp_path, monkeypatch):
     """Runs them as they stand, but for one epoch."""
-    ten_lines, query_lines = code_blocks("python")
+    ten_lines, query_lines, statement_lines = code_blocks("python")
     monkeypatch.chdir(tmp_path)
     train = SCTAB.train
 
@@ -36,6 +36,9 @@ def test_the_lines_run(tmp_path, monkeypatch):
     exec(query_lines, namespace)
     assert "reference_probability" in namespace["query"].obs
     assert namespace["query_model"].surgery_report().trained
+    exec(statement_lines, namespace)
+    assert namespace["annotation"]["term"].notna().all()
+    assert "prediction_set" in namespace["annotation"]
 
 
 @pytest.mark.parametrize(

@@ -150,3 +150,23 @@ def test_no_cells_give_no_rows(model, held_out):
     assert model.get_prediction_sets(held_out, []).shape == (0, len(model.labels))
     with pytest.raises(ValueError, match="no cell to compare"):
         model.get_shift(held_out, [])
+
+
+def test_a_query_keeps_the_calibration_of_a_reference_that_it_leaves_alone(reference):
+    reference.obs["sample"] = reference.obs["condition"].astype(str)
+    SCTAB.setup_anndata(
+        reference, labels_key="cell_type", donor_key="donor_id", batch_key="sample"
+    )
+    model = SCTAB(reference)
+    model.train(**QUIET | {"max_epochs": 3})
+    query = reference[::2].copy()
+    query.obs["sample"] = "new"
+    query.obs["cell_type"] = "unknown"
+    epochs = {"batch": None, "head": 1}
+    for policy, max_epochs in epochs.items():
+        mapped = SCTAB.load_query_data(query, model, policy=policy)
+        assert mapped.calibration_ is model.calibration_
+        mapped.train(**QUIET | {"max_epochs": max_epochs})
+        assert (mapped.calibration is not None) == (policy == "batch")
+    with pytest.raises(RuntimeError, match="a query has changed the reference's parameters"):
+        mapped.get_novelty()
