@@ -8,8 +8,6 @@ from sklearn import metrics as sk
 
 from scvi_sctab.metrics import Split, benchmark, donor_splits, paper_protocol
 
-pytestmark = pytest.mark.filterwarnings("error")
-
 
 class Majority:
     """The most frequent label of the reference for all."""
