@@ -220,8 +220,10 @@ class AnnotationMixin:
 
     def _says_finer(self, truth: NDArray[Any], predicted: NDArray[Any]) -> NDArray[np.bool_]:
         """Where the truth is a coarse label that stands for the prediction."""
-        stands_for = {(t, p) for t, finer in self.coarse_labels.items() for p in finer}
-        return np.array([pair in stands_for for pair in zip(truth, predicted, strict=True)], bool)
+        right = np.zeros(len(truth), dtype=bool)
+        for label, finer in self.coarse_labels.items():
+            right |= (truth == label) & np.isin(predicted, finer)
+        return right
 
     def _describe(
         self, evidence: CellEvidence, error_rate: float, term_level: float
@@ -290,14 +292,13 @@ def _name_sets(
     packed: NDArray[np.uint8], first: NDArray[np.int64], labels: NDArray[np.str_]
 ) -> pd.Categorical:
     """Name sets of labels, the most probable one first, each distinct set once."""
-    keys = np.column_stack([packed, first.astype(np.int64).view(np.uint8).reshape(-1, 8)])
+    keys = np.column_stack([first, packed])
     distinct, codes = np.unique(keys, axis=0, return_inverse=True)
     names = []
-    for row in distinct:
-        members = np.unpackbits(row[:-8], count=len(labels)).astype(bool)
-        top = int(row[-8:].copy().view(np.int64)[0])
+    for top, *bits in distinct:
+        members = np.unpackbits(np.array(bits, np.uint8), count=len(labels)).astype(bool)
         others = [labels[i] for i in np.flatnonzero(members) if i != top]
         names.append(_SEPARATOR.join([labels[top]] * bool(members[top]) + others))
-    values = pd.Series(names, dtype=object).astype("category").cat.codes.to_numpy()
-    categories = pd.Series(names, dtype=object).astype("category").cat.categories
-    return pd.Categorical.from_codes(values[codes.ravel()], categories=categories)
+    # Empty sets have one name, whatever label comes first.
+    named = pd.Categorical(np.array(names, dtype=object))
+    return pd.Categorical.from_codes(named.codes[codes.ravel()], dtype=named.dtype)

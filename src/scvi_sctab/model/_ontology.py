@@ -121,9 +121,10 @@ class OntologyMixin:
         if hierarchy is None:
             return
         rows = hierarchy.deepest(probabilities, level)
-        rolled = hierarchy.roll_up(probabilities)
         columns["term"] = rows
-        columns["term_probability"] = rolled[np.arange(len(rows)), rows]
+        # Of one term per cell; all of them were rolled up to find it.
+        share = np.sum(probabilities, axis=1, where=hierarchy.members[rows], dtype=np.float64)
+        columns["term_probability"] = np.minimum(share, 1)
         if sets is not None:
             columns["set_term"] = hierarchy.lowest_common_ancestor(sets)
 

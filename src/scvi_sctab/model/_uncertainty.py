@@ -292,7 +292,7 @@ class UncertaintyMixin:
         """Codes of labels; -1 where there is none that the model knows and can predict."""
         key = labels_key or self.registry["setup_args"]["labels_key"]
         if key not in adata.obs:
-            get_column(adata.obs, key, "labels_key")
+            get_column(adata.obs, key, "labels_key")  # raises; missing values in it are fine here
         codes = pd.Index(self.labels).get_indexer(adata.obs[key].astype(str))
         # Whether a label that stands for others is right cannot be told.
         return np.where((codes >= 0) & self._open_labels[codes], codes, -1)
