@@ -8,7 +8,6 @@ Prints a table, mean and sd over seeds, and writes ``results/ablation.csv``.
 from __future__ import annotations
 
 import argparse
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import scvi
+from _arguments import add_data
 from _tasks import FAMILIES, Task, iter_tasks
 
 from scvi_sctab import SCTAB
@@ -50,11 +50,7 @@ def run(task: Task, variant: str, seed: int) -> float:
 def main() -> None:
     """Run all variants on all tasks."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=os.environ.get("SCVI_SCTAB_DATA", HERE.parent.parent / "shared" / "data"),
-    )
+    add_data(parser)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--tasks", nargs="+", choices=list(FAMILIES))
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))

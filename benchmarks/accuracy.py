@@ -13,6 +13,7 @@ import warnings
 from pathlib import Path
 
 import pandas as pd
+from _arguments import add_data
 from _peers import Method, Prediction, build_methods
 from _report import format_table, plot
 from _tasks import FAMILIES, Task, iter_tasks
@@ -26,12 +27,7 @@ KEYS = ["method", "task", "seed"]
 def parse_args() -> argparse.Namespace:
     """Command line of the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=os.environ.get("SCVI_SCTAB_DATA", HERE.parent.parent / "shared" / "data"),
-        help="folder of the .h5ad files (default: $SCVI_SCTAB_DATA, else ../shared/data)",
-    )
+    add_data(parser)
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder to write to")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", metavar="METHOD", help="run these methods only")

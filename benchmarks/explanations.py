@@ -12,7 +12,6 @@ the linear path, as scTab is, and writes ``explanations_tabnet_...``.
 from __future__ import annotations
 
 import argparse
-import os
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import scvi
+from _arguments import add_data
 from _report import as_markdown
 from _tasks import BUNDLED_DONORS, PBMC3K, Task, iter_tasks
 from anndata import AnnData, read_h5ad
@@ -156,11 +156,7 @@ def print_tables(deletion: pd.DataFrame, hits: pd.DataFrame) -> None:
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=os.environ.get("SCVI_SCTAB_DATA", HERE.parent.parent / "shared" / "data"),
-    )
+    add_data(parser)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--cache", type=Path, help="folder of models, which later runs read")
     parser.add_argument("--tabnet-alone", action="store_true", help="without the linear path")

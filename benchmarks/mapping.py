@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import _mapping_sctab
 import pandas as pd
+from _arguments import add_data
 from _mapping_guarantees import COLUMNS as GUARANTEES
 from _mapping_guarantees import check_task
 from _mapping_integration import SCTAB_KINDS, TOTALS, build_embeddings, embed_task
@@ -38,12 +39,7 @@ if TYPE_CHECKING:
 def parse_args() -> argparse.Namespace:
     """Command line of the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=os.environ.get("SCVI_SCTAB_DATA", HERE.parent.parent / "shared" / "data"),
-        help="folder of the .h5ad files (default: $SCVI_SCTAB_DATA, else ../shared/data)",
-    )
+    add_data(parser)
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder to write to")
     parser.add_argument(
         "--cache", type=Path, help="folder of trained peers' latents (default: OUT/cache)"

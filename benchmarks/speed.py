@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import _speed_threads
+from _arguments import add_data
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,12 +32,7 @@ def parse_args() -> argparse.Namespace:
     """Command line of the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=os.environ.get("SCVI_SCTAB_DATA", HERE.parent.parent / "shared" / "data"),
-        help="folder of the .h5ad files (default: $SCVI_SCTAB_DATA, else ../shared/data)",
-    )
+    add_data(parser)
     parser.add_argument(
         "--out", type=Path, help="folder to write to (default: results; --quick: a temporary one)"
     )

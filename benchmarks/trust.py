@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from _arguments import add_data
 from _tasks import FAMILIES, iter_tasks
 from _trust_coarse import compare
 from _trust_ensemble import run_ensemble
@@ -40,12 +41,7 @@ KEYS = {
 def parse_args() -> argparse.Namespace:
     """Command line of the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=os.environ.get("SCVI_SCTAB_DATA", HERE.parent.parent / "shared" / "data"),
-        help="folder of the .h5ad files (default: $SCVI_SCTAB_DATA, else ../shared/data)",
-    )
+    add_data(parser)
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder to write to")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)

@@ -10,7 +10,6 @@ Prints a table for each, mean ± sd over seeds, and writes ``results/voting.csv`
 from __future__ import annotations
 
 import argparse
-import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 import pandas as pd
 import scanpy as sc
 import scvi
+from _arguments import add_data
 from _report import as_markdown, summarise
 from _tasks import FAMILIES, Task, iter_tasks
 from sklearn.metrics import accuracy_score, f1_score
@@ -146,11 +146,7 @@ def table(runs: pd.DataFrame, metric: str) -> str:
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=os.environ.get("SCVI_SCTAB_DATA", HERE.parent.parent / "shared" / "data"),
-    )
+    add_data(parser)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     families = [family for family in FAMILIES if family != "onek1k donors"]
     parser.add_argument("--tasks", nargs="+", choices=list(FAMILIES), default=families)
