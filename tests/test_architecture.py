@@ -38,9 +38,10 @@ LAYERS = {
     "metrics": Layer(("ontology",), free_of=("scvi", "matplotlib")),
     "module": Layer(("nn",), free_of=("anndata",)),
     "train": Layer(("nn", "module", "metrics")),
-    "model": Layer(("nn", "data", "ontology", "metrics", "module", "train")),
-    "pretrain": Layer(("nn", "data", "module", "train")),
-    "external": Layer(("nn", "data", "train")),
+    "mixins": Layer(("nn", "data"), free_of=("matplotlib",)),
+    "model": Layer(("nn", "data", "ontology", "metrics", "module", "train", "mixins")),
+    "pretrain": Layer(("nn", "data", "module", "train", "mixins")),
+    "external": Layer(("nn", "data", "train", "mixins")),
     "baselines": Layer(("data", "model")),
     "plotting": Layer(("ontology",), free_of=("torch", "scvi")),
 }

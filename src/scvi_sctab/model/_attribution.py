@@ -13,7 +13,7 @@ from scvi import REGISTRY_KEYS
 
 from scvi_sctab._constants import CONDITIONS_KEY
 from scvi_sctab.data import get_column
-from scvi_sctab.model._arrays import to_scipy
+from scvi_sctab.mixins import to_scipy
 from scvi_sctab.module import LatentClassifier
 from scvi_sctab.nn import CSR, TabNetEncoder, normalize_counts
 

@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from torch import from_numpy
 
 from scvi_sctab._constants import ENSEMBLE_FILE, WEIGHTS_FILE
+from scvi_sctab.mixins import decode, encode
 from scvi_sctab.model._sctab import SCTAB
-from scvi_sctab.model._serialization import decode, encode
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -12,7 +12,7 @@ import torch
 
 from scvi_sctab._config import PRESETS, PRETRAINING
 from scvi_sctab.data import check_cells, read_counts, to_tensor
-from scvi_sctab.model._arrays import draw_cells, to_scipy
+from scvi_sctab.mixins import draw_cells, to_scipy
 from scvi_sctab.module import LatentClassifier, build_reconstruction
 from scvi_sctab.nn import frozen_but, normalize_counts
 

@@ -22,25 +22,21 @@ from scvi.train import TrainRunner
 from scvi_sctab._config import PRESETS, NetworkConfig, choose_preset, override
 from scvi_sctab._constants import DONOR_KEY, UNLABELED_CATEGORY
 from scvi_sctab.data import (
-    Condition,
     LabeledDataSplitter,
-    check_genes,
     check_reference,
-    registered_conditions,
 )
+from scvi_sctab.mixins import CellsMixin, CheckpointMixin, QueryPreparationMixin, RegisteredMixin
 from scvi_sctab.model._adaptation import AdaptationMixin
 from scvi_sctab.model._annotation import AnnotationMixin
 from scvi_sctab.model._attribution import AttributionMixin
 from scvi_sctab.model._captum import CaptumMixin
-from scvi_sctab.model._cells import CellsMixin
-from scvi_sctab.model._checkpoint import CheckpointMixin
 from scvi_sctab.model._coarse import CoarseLabelsMixin
 from scvi_sctab.model._deletion import DeletionMixin
 from scvi_sctab.model._ontology import OntologyMixin
 from scvi_sctab.model._prediction import PredictionMixin
 from scvi_sctab.model._pretrained import PretrainedMixin
 from scvi_sctab.model._pretraining import PretrainingMixin
-from scvi_sctab.model._query_preparation import QueryPreparationMixin
+from scvi_sctab.model._published import PublishedCheckpointMixin
 from scvi_sctab.model._refinement import RefinementMixin
 from scvi_sctab.model._surgery import SurgeryMixin
 from scvi_sctab.model._training import TrainingMixin
@@ -73,6 +69,8 @@ class SCTAB(
     SurgeryMixin,
     QueryPreparationMixin,
     CheckpointMixin,
+    PublishedCheckpointMixin,
+    RegisteredMixin,
     CellsMixin,
     BaseModelClass,
 ):
@@ -280,24 +278,8 @@ class SCTAB(
         return int((np.asarray(codes) < len(self.labels)).sum())
 
     @property
-    def layer(self) -> str | None:
-        """Layer that counts are read from; ``None`` is ``X``."""
-        return self.registry["setup_args"]["layer"]
-
-    @property
     def labels(self) -> NDArray[np.str_]:
         """Cell types that the model knows, in the order of its logits."""
         state = self.registry["field_registries"][REGISTRY_KEYS.LABELS_KEY]["state_registry"]
         mapping = np.asarray(state["categorical_mapping"]).astype(str)
         return mapping[mapping != str(state["unlabeled_category"])]
-
-    @property
-    def conditions(self) -> list[Condition]:
-        """Columns of ``adata.obs`` that the encoder is told, with the categories it knows."""
-        return registered_conditions(self.registry)
-
-    @property
-    def gene_names(self) -> NDArray[np.str_]:
-        """Genes that the model reads, in its order, without Ensembl versions."""
-        state = self.registry["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]
-        return check_genes(state["column_names"]).to_numpy(dtype=str)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -135,19 +134,6 @@ class SurgeryMixin:
         model.to_device(torch_device)
         model.module.eval()
         return model
-
-    @classmethod
-    def _load_reference(cls, reference_model: Any, allow_pickle: bool) -> Any:
-        if reference_model is None:
-            raise ValueError("Give a reference: a trained model, or the path of a saved one.")
-        if isinstance(reference_model, str | os.PathLike):
-            return cls.load(reference_model, adata=False, allow_pickle=allow_pickle)
-        if type(reference_model).__name__ != cls.__name__:
-            raise TypeError(
-                f"The reference is a {type(reference_model).__name__}, not a {cls.__name__}."
-            )
-        reference_model._require_trained()
-        return reference_model
 
     @classmethod
     def _set_up_query(cls, adata: AnnData, reference: Any) -> tuple[AnnData, list[str]]:

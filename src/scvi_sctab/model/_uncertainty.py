@@ -13,7 +13,7 @@ from scipy.special import softmax
 
 from scvi_sctab.data import get_column
 from scvi_sctab.metrics import Calibration, CellEvidence, fit_centers
-from scvi_sctab.model._arrays import draw_cells
+from scvi_sctab.mixins import draw_cells
 
 if TYPE_CHECKING:
     from anndata import AnnData

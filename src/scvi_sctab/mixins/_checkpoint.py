@@ -23,8 +23,7 @@ from scvi_sctab.data import (
     registered_conditions,
     strip_versions,
 )
-from scvi_sctab.model._published import PublishedCheckpointMixin
-from scvi_sctab.model._serialization import decode, encode
+from scvi_sctab.mixins._serialization import decode, encode
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +32,7 @@ _FORMAT = "scvi-sctab-1"
 _WEIGHT = "module."
 
 
-class CheckpointMixin(PublishedCheckpointMixin):
+class CheckpointMixin:
     """Files of a model."""
 
     def save(
@@ -175,8 +174,8 @@ class CheckpointMixin(PublishedCheckpointMixin):
             adata = False
         adata = _find_anndata(adata, directory / f"{prefix or ''}{ADATA_FILE}")
         if adata is not None:
-            _require_genes(adata, registry)
-            _require_batches(adata, registry)
+            _require_genes(adata, registry, cls.__name__)
+            _require_batches(adata, registry, cls.__name__)
             cls.setup_anndata(
                 adata,
                 source_registry=registry,
@@ -194,6 +193,20 @@ class CheckpointMixin(PublishedCheckpointMixin):
         model.to_device(torch_device)
         model.module.eval()
         return model
+
+    @classmethod
+    def _load_reference(cls, reference_model: Any, allow_pickle: bool) -> Any:
+        """Return a trained model, or load it."""
+        if reference_model is None:
+            raise ValueError("Give a reference: a trained model, or the path of a saved one.")
+        if isinstance(reference_model, str | os.PathLike):
+            return cls.load(reference_model, adata=False, allow_pickle=allow_pickle)
+        if type(reference_model).__name__ != cls.__name__:
+            raise TypeError(
+                f"The reference is a {type(reference_model).__name__}, not a {cls.__name__}."
+            )
+        reference_model._require_trained()
+        return reference_model
 
 
 def _find_anndata(adata: AnnData | str | Path | bool | None, saved: Path) -> AnnData | None:
@@ -251,17 +264,17 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _require_genes(adata: AnnData, registry: dict) -> None:
+def _require_genes(adata: AnnData, registry: dict, model: str) -> None:
     expected = registry["field_registries"]["X"]["state_registry"]["column_names"]
     if list(strip_versions(adata.var_names)) != list(strip_versions(expected)):
         raise ValueError(
             "The genes of `adata` are not those of the model in their order. To predict, load "
-            "without it, `SCTAB.load(path, adata=False)`: `predict(adata)` matches genes by name. "
-            "To train on, bring it to them: `SCTAB.prepare_query_anndata(adata, path)`."
+            f"without it, `{model}.load(path, adata=False)`: cells given later are matched by name. "
+            f"To train on, bring it to them: `{model}.prepare_query_anndata(adata, path)`."
         )
 
 
-def _require_batches(adata: AnnData, registry: dict) -> None:
+def _require_batches(adata: AnnData, registry: dict, model: str) -> None:
     """Stop at batches for which the network has no row."""
     for condition in registered_conditions(registry):
         unknown = condition_codes([condition], adata.obs).ravel() < 0
@@ -273,6 +286,6 @@ def _require_batches(adata: AnnData, registry: dict) -> None:
             )
             raise ValueError(
                 f"`adata.obs[{condition.key!r}]` is missing or holds values that the model does not "
-                f"know: {list_names(values)}. Map these cells, `SCTAB.load_query_data(adata, path)`; "
-                "to predict alone, load without them, `SCTAB.load(path, adata=False)`."
+                f"know: {list_names(values)}. Map these cells, `{model}.load_query_data(adata, path)`; "
+                f"to predict alone, load without them, `{model}.load(path, adata=False)`."
             )

@@ -107,7 +107,8 @@ class CellsMixin:
             column = self.conditions[int((codes < 0).any(axis=0).argmax())].key
             raise ValueError(
                 f"The encoder depends on {column!r}, which is missing or holds values that the "
-                "model does not know. Map the cells first: `SCTAB.load_query_data(adata, model)`."
+                "model does not know. Map the cells first: "
+                f"`{type(self).__name__}.load_query_data(adata, model)`."
             )
         return codes
 

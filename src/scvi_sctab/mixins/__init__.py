@@ -1,0 +1,20 @@
+"""What all models of this package have: cells, genes, queries and files."""
+
+from scvi_sctab.mixins._arrays import draw_cells, to_scipy
+from scvi_sctab.mixins._cells import CellsMixin
+from scvi_sctab.mixins._checkpoint import CheckpointMixin
+from scvi_sctab.mixins._query_preparation import QueryPreparationMixin
+from scvi_sctab.mixins._registered import RegisteredMixin
+from scvi_sctab.mixins._serialization import NotPortableError, decode, encode
+
+__all__ = [
+    "CellsMixin",
+    "CheckpointMixin",
+    "NotPortableError",
+    "QueryPreparationMixin",
+    "RegisteredMixin",
+    "decode",
+    "draw_cells",
+    "encode",
+    "to_scipy",
+]

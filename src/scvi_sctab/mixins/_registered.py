@@ -1,0 +1,33 @@
+"""What an AnnData was registered with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scvi import REGISTRY_KEYS
+
+from scvi_sctab.data import Condition, check_genes, registered_conditions
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class RegisteredMixin:
+    """Layer, genes and conditions of a model, as its registry has them."""
+
+    @property
+    def layer(self) -> str | None:
+        """Layer that counts are read from; ``None`` is ``X``."""
+        return self.registry["setup_args"]["layer"]
+
+    @property
+    def conditions(self) -> list[Condition]:
+        """Columns of ``adata.obs`` that the encoder is told, with the categories it knows."""
+        return registered_conditions(self.registry)
+
+    @property
+    def gene_names(self) -> NDArray[np.str_]:
+        """Genes that the model reads, in its order, without Ensembl versions."""
+        state = self.registry["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]
+        return check_genes(state["column_names"]).to_numpy(dtype=str)
