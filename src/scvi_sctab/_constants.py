@@ -21,6 +21,10 @@ WARN_GENE_OVERLAP: Final = 0.8
 """Share of the model's genes below which a query is warned about."""
 MIN_CELLS_PER_LABEL: Final = 2
 """Fewest cells a label may have."""
+MIN_PROGRAMME_GENES: Final = 5
+"""Genes of the data below which a gene programme is left out."""
+MIN_PROGRAMMES: Final = 2
+"""Fewest gene programmes there may be."""
 
 N_NAMES_SHOWN: Final = 5
 """How many names an error or a warning lists before it says how many more there are."""

@@ -26,6 +26,7 @@ from scvi_sctab.data._genes import (
 from scvi_sctab.data._indices import check_indices
 from scvi_sctab.data._messages import list_names
 from scvi_sctab.data._obs import check_labels, get_column
+from scvi_sctab.data._programmes import GeneProgrammes, gene_programmes, read_gmt, regulators
 from scvi_sctab.data._query import (
     check_query_conditions,
     prepare_query,
@@ -41,6 +42,7 @@ __all__ = [
     "Condition",
     "GeneAlignment",
     "GeneMismatchError",
+    "GeneProgrammes",
     "LabeledDataSplitter",
     "NotCountsError",
     "align_genes",
@@ -57,6 +59,7 @@ __all__ = [
     "describe_empty_cells",
     "donor_difference_vectors",
     "empty_cells",
+    "gene_programmes",
     "get_column",
     "get_matrix",
     "group_means",
@@ -67,7 +70,9 @@ __all__ = [
     "query_labels",
     "query_registry",
     "read_counts",
+    "read_gmt",
     "registered_conditions",
+    "regulators",
     "sample_cells",
     "slice_rows",
     "split_by_donor",

@@ -13,6 +13,12 @@ from scvi_sctab.nn._losses import (
     weighted_cross_entropy,
 )
 from scvi_sctab.nn._masking import HiddenGenes, hide_genes, masked_reconstruction_loss
+from scvi_sctab.nn._masks import (
+    ProgrammeMask,
+    ProgrammeToGeneMask,
+    ProgrammeToProgrammeMask,
+    RandomMask,
+)
 from scvi_sctab.nn._sparse_layers import GeneLinear
 from scvi_sctab.nn._tabnet import TabNet, TabNetEncoder, label_head
 from scvi_sctab.nn._tabnet_blocks import AttentiveTransformer, FeatureTransformer, GhostBatchNorm
@@ -31,6 +37,10 @@ __all__ = [
     "LinearEncoder",
     "MLPEncoder",
     "NewEntries",
+    "ProgrammeMask",
+    "ProgrammeToGeneMask",
+    "ProgrammeToProgrammeMask",
+    "RandomMask",
     "Reduction",
     "TabNet",
     "TabNetDecoder",

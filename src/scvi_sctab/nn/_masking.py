@@ -75,19 +75,33 @@ def hide_genes(
     """
     if not 0 <= rate < 1:
         raise ValueError(f"{rate=} is not in [0, 1).")
-    if n_targets is not None and n_targets < 1:
-        raise ValueError(f"There must be genes to reconstruct, but {n_targets=}.")
+    check_targets(n_targets)
     n_genes = x.n_columns if isinstance(x, CSR) else x.shape[1]
     device = x.values.device if isinstance(x, CSR) else x.device
-    # All of them stay in order.
-    genes = torch.arange(n_genes, device=device)
-    if n_targets is not None and n_targets < n_genes:
-        genes = torch.randperm(n_genes, generator=generator, device=device)[:n_targets]
+    genes = draw_targets(n_genes, n_targets, device, generator)
     if isinstance(x, CSR):
         return _hide_sparse(x, rate, genes, generator)
     hidden = torch.rand(x.shape, generator=generator, device=device) < rate
     visible = (x / (1 - rate)).masked_fill(hidden, 0)
     return visible, HiddenGenes(genes, x[:, genes], hidden[:, genes])
+
+
+def check_targets(n_targets: int | None) -> None:
+    """Refuse to reconstruct nothing."""
+    if n_targets is not None and n_targets < 1:
+        raise ValueError(f"There must be genes to reconstruct, but {n_targets=}.")
+
+
+def draw_targets(
+    n_genes: int,
+    n_targets: int | None,
+    device: torch.device,
+    generator: Generator | None,
+) -> Tensor:
+    """Draw genes to reconstruct, ``(n_targets,)``; all of them stay in order."""
+    if n_targets is None or n_targets >= n_genes:
+        return torch.arange(n_genes, device=device)
+    return torch.randperm(n_genes, generator=generator, device=device)[:n_targets]
 
 
 def _hide_sparse(
@@ -98,21 +112,43 @@ def _hide_sparse(
     gone = torch.rand(len(x.values), generator=generator) < rate
     entries = torch.rand(shape, generator=generator) < rate
     values = x.values.new_zeros(shape)
+    nonzero, target = _targets_among_values(x, genes)
+    entries.view(-1)[target] = gone[nonzero]
+    values.view(-1)[target] = x.values[nonzero]
+    visible = drop_values(x, gone)
+    visible = visible._replace(values=visible.values / (1 - rate))
+    return visible, HiddenGenes(genes, values, entries)
 
-    # Where the nonzeros of target genes are among the targets.
+
+def rows_of(x: CSR) -> Tensor:
+    """Row of each value, ``(n_values,)``."""
+    return torch.arange(x.n_rows).repeat_interleave(x.indptr.diff())
+
+
+def drop_values(x: CSR, gone: Tensor) -> CSR:
+    """Leave values out, ``(n_values,)``, boolean."""
+    kept = (~gone).nonzero()[:, 0]
+    indptr = torch.searchsorted(kept, x.indptr)
+    return CSR(indptr, x.columns[kept], x.values[kept], x.n_columns)
+
+
+def values_of(x: Tensor | CSR, genes: Tensor) -> Tensor:
+    """Expression of some genes, ``(n_cells, n_targets)``, in their order."""
+    if not isinstance(x, CSR):
+        return x[:, genes]
+    values = x.values.new_zeros(x.n_rows, len(genes))
+    nonzero, target = _targets_among_values(x, genes)
+    values.view(-1)[target] = x.values[nonzero]
+    return values
+
+
+def _targets_among_values(x: CSR, genes: Tensor) -> tuple[Tensor, Tensor]:
+    """Which values are of these genes, and where in ``(n_cells, n_targets)``, counted by rows."""
     place = torch.full((x.n_columns,), -1)
     place[genes] = torch.arange(len(genes))
     column = place[x.columns]
     nonzero = (column >= 0).nonzero()[:, 0]
-    row = torch.arange(x.n_rows).repeat_interleave(x.indptr.diff())
-    target = row[nonzero] * len(genes) + column[nonzero]
-    entries.view(-1)[target] = gone[nonzero]
-    values.view(-1)[target] = x.values[nonzero]
-
-    kept = (~gone).nonzero()[:, 0]
-    indptr = torch.searchsorted(kept, x.indptr)
-    visible = CSR(indptr, x.columns[kept], x.values[kept] / (1 - rate), x.n_columns)
-    return visible, HiddenGenes(genes, values, entries)
+    return nonzero, rows_of(x)[nonzero] * len(genes) + column[nonzero]
 
 
 def masked_reconstruction_loss(prediction: Tensor, hidden: HiddenGenes) -> Tensor:

@@ -1,0 +1,321 @@
+"""Which genes of a cell an encoder sees, and which of the others it is asked for."""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor, nn
+
+from scvi_sctab.nn._csr import CSR
+from scvi_sctab.nn._masking import (
+    HiddenGenes,
+    check_targets,
+    draw_targets,
+    drop_values,
+    hide_genes,
+    rows_of,
+    values_of,
+)
+
+_LARGEST_FACTOR = 10.0
+
+
+class RandomMask(nn.Module):
+    """Hide each gene of each cell with the same probability, by :func:`hide_genes`.
+
+    Of sparse cells only the nonzeros and the targets are drawn, so the same generator hides other
+    genes of them than of dense ones.
+
+    Parameters
+    ----------
+    rate
+        Probability, in ``(0, 1)``.
+    n_targets
+        How many genes to reconstruct, drawn anew at each call; all if not given.
+
+    Raises
+    ------
+    ValueError
+        If nothing would be hidden, or all, or there are no targets.
+
+    Examples
+    --------
+    >>> import torch
+    >>> visible, hidden = RandomMask(rate=0.5)(torch.rand(32, 100))
+    >>> visible.shape, hidden.entries.shape
+    (torch.Size([32, 100]), torch.Size([32, 100]))
+    """
+
+    def __init__(self, rate: float = 0.5, n_targets: int | None = None) -> None:
+        super().__init__()
+        if not 0 < rate < 1:
+            raise ValueError(f"{rate=} is not in (0, 1): hide some genes and show some.")
+        check_targets(n_targets)
+        self.rate, self.n_targets = rate, n_targets
+
+    def forward(
+        self, x: Tensor | CSR, generator: Generator | None = None
+    ) -> tuple[Tensor | CSR, HiddenGenes]:
+        """Draw what is hidden of log-normalised expression, ``(n_cells, n_genes)``."""
+        return hide_genes(x, self.rate, self.n_targets, generator)
+
+
+class _ProgrammeMask(nn.Module):
+    """What the masks by gene programme share; each draws in its own way.
+
+    What stays visible is divided by the visible share of the cell's genes, as dropout does.
+    NOTE[DIFF] The factor is at most 10. Of one programme of 50 among 14,000 genes the original
+    would multiply log-normalised expression by 280, far from anything that whole cells look like.
+
+    Parameters
+    ----------
+    programmes
+        Genes of each programme, ``(n_programmes, n_genes)``, boolean.
+    """
+
+    programmes: Tensor
+
+    def __init__(self, programmes: Tensor) -> None:
+        super().__init__()
+        _check_programmes(programmes)
+        self.register_buffer("programmes", programmes.clone())
+
+    def forward(
+        self, x: Tensor | CSR, generator: Generator | None = None
+    ) -> tuple[Tensor | CSR, HiddenGenes]:
+        """Draw what is hidden, cell by cell.
+
+        Parameters
+        ----------
+        x
+            Log-normalised expression, ``(n_cells, n_genes)``.
+        generator
+            Source of randomness on the device of ``x``; torch's own if not given.
+
+        Returns
+        -------
+        What the encoder may see, ``(n_cells, n_genes)``, stored as ``x`` is, and what the decoder
+        is asked for. The same generator hides the same of dense and of sparse cells.
+
+        Raises
+        ------
+        ValueError
+            If the cells have another number of genes than the programmes.
+        """
+        n_cells, n_genes = (x.n_rows, x.n_columns) if isinstance(x, CSR) else x.shape
+        if n_genes != self.programmes.shape[1]:
+            raise ValueError(
+                f"Cells of {n_genes:,} genes, but programmes of {self.programmes.shape[1]:,}. "
+                "Match the programmes to the genes of these cells."
+            )
+        hidden, genes, entries = self._draw(n_cells, generator)
+        return _show(x, hidden), HiddenGenes(genes, values_of(x, genes), entries)
+
+    def _draw(self, n_cells: int, generator: Generator | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw what is hidden, ``(n_cells, n_genes)``, the targets and the entries scored."""
+        raise NotImplementedError
+
+    def _rand(self, n_cells: int, generator: Generator | None) -> Tensor:
+        """Draw a number for each programme and cell, ``(n_cells, n_programmes)``."""
+        shape = n_cells, len(self.programmes)
+        return torch.rand(shape, generator=generator, device=self.programmes.device)
+
+    def _all_genes(self) -> Tensor:
+        return torch.arange(self.programmes.shape[1], device=self.programmes.device)
+
+
+class ProgrammeMask(_ProgrammeMask):
+    """Hide whole gene programmes :cite:p:`Richter24`, so that co-expressed genes do not tell.
+
+    Each cell hides the genes of a share of the programmes and is asked for all that it hides.
+    NOTE[DIFF] The original draws programmes once for all cells of a batch.
+
+    Parameters
+    ----------
+    programmes
+        Genes of each programme, ``(n_programmes, n_genes)``, boolean; a buffer.
+    rate
+        Share of programmes, in ``(0, 1]``, rounded; at least one is hidden.
+    n_targets
+        How many genes to reconstruct, drawn anew at each call; all if not given. Others may be
+        hidden as well.
+
+    Raises
+    ------
+    ValueError
+        If a programme is empty, there is none, ``rate`` is no share, or nothing would stay
+        visible, or there are no targets.
+
+    Examples
+    --------
+    >>> import torch
+    >>> programmes = torch.eye(4, dtype=torch.bool).repeat_interleave(25, dim=1)
+    >>> visible, hidden = ProgrammeMask(programmes, rate=0.5)(torch.rand(32, 100) + 0.1)
+    >>> (visible == 0).sum(dim=1).unique()
+    tensor([50])
+    """
+
+    def __init__(
+        self, programmes: Tensor, rate: float = 0.25, n_targets: int | None = None
+    ) -> None:
+        super().__init__(programmes)
+        if not 0 < rate <= 1:
+            raise ValueError(f"{rate=} is not a share in (0, 1] of the programmes.")
+        check_targets(n_targets)
+        self.rate, self.n_targets = rate, n_targets
+        self.n_hidden = max(1, round(rate * len(programmes)))
+        if self.n_hidden == len(programmes) and programmes.any(dim=0).all():
+            raise ValueError(
+                f"{rate=} hides all of {len(programmes)} programmes, which are all genes. "
+                "Lower the rate or give more programmes."
+            )
+
+    def _draw(self, n_cells: int, generator: Generator | None) -> tuple[Tensor, Tensor, Tensor]:
+        drawn = self._rand(n_cells, generator).topk(self.n_hidden, dim=1).indices
+        chosen = torch.zeros(n_cells, len(self.programmes), device=drawn.device)
+        chosen.scatter_(1, drawn, 1)
+        hidden = chosen @ self.programmes.to(chosen.dtype) > 0
+        shape = self.programmes.shape
+        genes = draw_targets(shape[1], self.n_targets, drawn.device, generator)
+        return hidden, genes, hidden[:, genes]
+
+
+class ProgrammeToProgrammeMask(_ProgrammeMask):
+    """Show one gene programme and ask for another :cite:p:`Richter24`, both drawn for each cell.
+
+    Genes of both are shown and not asked for. NOTE[DIFF] In the paper both are the same, which
+    the identity solves. Pairs of which nothing would be asked for are not drawn.
+
+    Parameters
+    ----------
+    programmes
+        Genes of each programme, ``(n_programmes, n_genes)``, boolean; a buffer.
+
+    Raises
+    ------
+    ValueError
+        If a programme is empty, or there are not two of which one has genes that the other lacks.
+
+    Examples
+    --------
+    >>> import torch
+    >>> programmes = torch.eye(4, dtype=torch.bool).repeat_interleave(25, dim=1)
+    >>> visible, hidden = ProgrammeToProgrammeMask(programmes)(torch.rand(32, 100) + 0.1)
+    >>> (visible != 0).sum(dim=1).unique(), hidden.entries.sum(dim=1).unique()
+    (tensor([25]), tensor([25]))
+    """
+
+    pairs: Tensor
+
+    def __init__(self, programmes: Tensor) -> None:
+        super().__init__(programmes)
+        members = programmes.float()
+        # Whether a programme, the row, leaves genes of another, the column, to ask for.
+        pairs = members @ members.T < members.sum(dim=1)
+        if not pairs.any():
+            raise ValueError(
+                f"{len(programmes)} programmes, none of which has genes that another lacks, so "
+                "there is nothing to ask for. Give at least two different ones."
+            )
+        self.register_buffer("pairs", pairs)
+
+    def _draw(self, n_cells: int, generator: Generator | None) -> tuple[Tensor, Tensor, Tensor]:
+        may_show = self.pairs.any(dim=1)
+        shown = self._rand(n_cells, generator).masked_fill(~may_show, -1).argmax(dim=1)
+        asked = self._rand(n_cells, generator).masked_fill(~self.pairs[shown], -1).argmax(dim=1)
+        hidden = ~self.programmes[shown]
+        return hidden, self._all_genes(), self.programmes[asked] & hidden
+
+
+class ProgrammeToGeneMask(_ProgrammeMask):
+    """Show the gene programme of a regulator and ask for the regulator :cite:p:`Richter24`.
+
+    Each cell draws a programme, sees its genes but the regulator's own, and is asked for that one
+    only. Targets are the regulators, each once.
+
+    Parameters
+    ----------
+    programmes
+        Genes of each programme, ``(n_programmes, n_genes)``, boolean; a buffer.
+    genes
+        Position of the regulator of each programme, ``(n_programmes,)``, int64. A gene may
+        regulate several.
+
+    Raises
+    ------
+    ValueError
+        If a programme is empty or has its regulator only, or a regulator is no gene.
+
+    Examples
+    --------
+    >>> import torch
+    >>> programmes = torch.eye(4, dtype=torch.bool).repeat_interleave(25, dim=1)
+    >>> mask = ProgrammeToGeneMask(programmes, genes=torch.tensor([99, 0, 0, 1]))
+    >>> visible, hidden = mask(torch.rand(32, 100))
+    >>> hidden.genes, hidden.entries.sum(dim=1).unique()
+    (tensor([ 0,  1, 99]), tensor([1]))
+    """
+
+    genes: Tensor
+
+    def __init__(self, programmes: Tensor, genes: Tensor) -> None:
+        super().__init__(programmes)
+        _check_regulators(programmes, genes)
+        self.register_buffer("genes", genes.clone())
+
+    def _draw(self, n_cells: int, generator: Generator | None) -> tuple[Tensor, Tensor, Tensor]:
+        drawn = self._rand(n_cells, generator).argmax(dim=1)
+        regulators = self.genes[drawn, None]
+        hidden = (~self.programmes[drawn]).scatter(1, regulators, True)
+        targets = self.genes.unique()
+        return hidden, targets, targets == regulators
+
+
+def _show(x: Tensor | CSR, hidden: Tensor) -> Tensor | CSR:
+    """Hide genes of cells, ``(n_cells, n_genes)``, boolean, and enlarge what is left."""
+    n_genes = hidden.shape[1]
+    dtype = x.values.dtype if isinstance(x, CSR) else x.dtype
+    n_visible = (~hidden).sum(dim=1).to(dtype)
+    factors = n_genes / n_visible.clamp(min=n_genes / _LARGEST_FACTOR)
+    if not isinstance(x, CSR):
+        return (x * factors[:, None]).masked_fill(hidden, 0)
+    rows = rows_of(x)
+    enlarged = x._replace(values=x.values * factors[rows])
+    return drop_values(enlarged, hidden[rows, x.columns.long()])
+
+
+def _check_programmes(programmes: Tensor) -> None:
+    if programmes.dtype is not torch.bool or programmes.ndim != 2:
+        raise ValueError(
+            "Programmes are boolean, (n_programmes, n_genes), not "
+            f"{programmes.dtype} of shape {tuple(programmes.shape)}."
+        )
+    if not len(programmes):
+        raise ValueError("There are no programmes. Give at least one.")
+    empty = (~programmes.any(dim=1)).nonzero()[:, 0].tolist()
+    if empty:
+        raise ValueError(
+            f"{len(empty)} of {len(programmes)} programmes have no genes, e.g. at {empty[:5]}. "
+            "Drop them."
+        )
+
+
+def _check_regulators(programmes: Tensor, genes: Tensor) -> None:
+    n_programmes, n_genes = programmes.shape
+    if genes.shape != (n_programmes,) or genes.dtype is not torch.int64:
+        raise ValueError(
+            f"Regulators are one position for each of {n_programmes} programmes, int64, not "
+            f"{genes.dtype} of shape {tuple(genes.shape)}."
+        )
+    unknown = ((genes < 0) | (genes >= n_genes)).nonzero()[:, 0].tolist()
+    if unknown:
+        raise ValueError(
+            f"The regulators of {len(unknown)} programmes are none of {n_genes:,} genes, e.g. of "
+            f"those at {unknown[:5]}. Drop these programmes."
+        )
+    others = programmes.scatter(1, genes[:, None], False)
+    alone = (~others.any(dim=1)).nonzero()[:, 0].tolist()
+    if alone:
+        raise ValueError(
+            f"{len(alone)} programmes have no gene but their regulator, e.g. those at "
+            f"{alone[:5]}; nothing would be shown. Drop them."
+        )
