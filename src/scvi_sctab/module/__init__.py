@@ -2,12 +2,15 @@
 
 from scvi_sctab.module._build import build_classifier, build_encoder, build_reconstruction
 from scvi_sctab.module._classifier import CellTypeClassifier
+from scvi_sctab.module._contrastive import BarlowTwinsModule, BYOLModule
 from scvi_sctab.module._latent_classifier import LatentClassifier
 from scvi_sctab.module._latent_space import VAELatentSpace
 from scvi_sctab.module._query_paths import QueryPaths
 from scvi_sctab.module._reconstruction import MaskedReconstruction
 
 __all__ = [
+    "BYOLModule",
+    "BarlowTwinsModule",
     "CellTypeClassifier",
     "LatentClassifier",
     "MaskedReconstruction",

@@ -1,8 +1,10 @@
 """Networks, losses and tensor transforms; torch, and numba where cells are sparse."""
 
 from scvi_sctab.nn._conditions import BatchEmbedding
+from scvi_sctab.nn._contrastive import Projector, barlow_twins_loss, byol_loss, embedding_spread
 from scvi_sctab.nn._csr import CSR
 from scvi_sctab.nn._decoder import TabNetDecoder
+from scvi_sctab.nn._ema import frozen_copy, ramped_decay, update_moving_average
 from scvi_sctab.nn._encoders import EncoderOutput, LinearEncoder, MLPEncoder
 from scvi_sctab.nn._entmax import entmax15, sparsemax
 from scvi_sctab.nn._growth import NewEntries, append_entries, frozen_but, matches, n_trained
@@ -23,12 +25,14 @@ from scvi_sctab.nn._sparse_layers import GeneLinear
 from scvi_sctab.nn._tabnet import TabNet, TabNetEncoder, label_head
 from scvi_sctab.nn._tabnet_blocks import AttentiveTransformer, FeatureTransformer, GhostBatchNorm
 from scvi_sctab.nn._transforms import augment, normalize_counts
+from scvi_sctab.nn._views import CellViews, negative_binomial_noise
 
 __all__ = [
     "CSR",
     "UNLABELED_CODE",
     "AttentiveTransformer",
     "BatchEmbedding",
+    "CellViews",
     "EncoderOutput",
     "FeatureTransformer",
     "GeneLinear",
@@ -41,21 +45,29 @@ __all__ = [
     "ProgrammeToGeneMask",
     "ProgrammeToProgrammeMask",
     "RandomMask",
+    "Projector",
     "Reduction",
     "TabNet",
     "TabNetDecoder",
     "TabNetEncoder",
     "append_entries",
     "augment",
+    "barlow_twins_loss",
+    "byol_loss",
+    "embedding_spread",
     "entmax15",
     "frozen_but",
+    "frozen_copy",
     "hide_genes",
     "label_head",
     "marginal_cross_entropy",
     "masked_reconstruction_loss",
     "matches",
     "n_trained",
+    "negative_binomial_noise",
     "normalize_counts",
+    "ramped_decay",
     "sparsemax",
+    "update_moving_average",
     "weighted_cross_entropy",
 ]

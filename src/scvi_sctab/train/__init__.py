@@ -1,6 +1,8 @@
 """The training plan and its callbacks, and the self-training of a query."""
 
 from scvi_sctab.train._callbacks import RestoreBestWeights
+from scvi_sctab.train._collapse import WarnCollapse
+from scvi_sctab.train._moving_average import UpdateMovingAverage
 from scvi_sctab.train._plan import ClassifierTrainingPlan
 from scvi_sctab.train._query_path import QueryCells, QueryFit, diversity, fit_query_path
 from scvi_sctab.train._self_training import SelfTraining, select_confident
@@ -11,6 +13,8 @@ __all__ = [
     "QueryFit",
     "RestoreBestWeights",
     "SelfTraining",
+    "UpdateMovingAverage",
+    "WarnCollapse",
     "diversity",
     "fit_query_path",
     "select_confident",

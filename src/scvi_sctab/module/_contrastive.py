@@ -1,0 +1,219 @@
+"""Pretexts that compare two views of each cell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from scvi import REGISTRY_KEYS
+from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
+from torch import Generator, Tensor
+
+from scvi_sctab.nn import (
+    CellViews,
+    Projector,
+    barlow_twins_loss,
+    byol_loss,
+    embedding_spread,
+    frozen_copy,
+    normalize_counts,
+    ramped_decay,
+    update_moving_average,
+)
+
+if TYPE_CHECKING:
+    from scvi_sctab._types import Encoder
+    from scvi_sctab.nn import CSR
+
+    Cells = Tensor | CSR
+
+
+class _ContrastiveModule(BaseModuleClass):
+    """Normalise counts, draw two views, embed and project both.
+
+    NOTE[DIFF] The projector reads the embedding itself. Richter et al. read BYOL's from a layer
+    before it, whence the last layer learnt nothing.
+    """
+
+    def __init__(self, encoder: Encoder, views: CellViews, widths: Sequence[int]):
+        super().__init__()
+        self.encoder = encoder
+        self.views = views
+        self.projector = Projector(encoder.n_output, widths)
+
+    def _get_inference_input(
+        self, tensors: dict[str, Tensor], generator: Generator | None = None
+    ) -> dict[str, Cells]:
+        """Normalise counts and draw the views, with all randomness from ``generator``."""
+        first, second = self.views(normalize_counts(tensors[REGISTRY_KEYS.X_KEY]), generator)
+        return {"first": first, "second": second}
+
+    @auto_move_data
+    def inference(self, first: Cells, second: Cells) -> dict[str, Tensor]:
+        """Embed both views."""
+        return {"z1": self.encoder(first).embedding, "z2": self.encoder(second).embedding}
+
+    def _get_generative_input(
+        self, tensors: dict[str, Tensor], inference_outputs: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        return inference_outputs
+
+    @auto_move_data
+    def embed(self, tensors: dict[str, Tensor]) -> Tensor:
+        """Embed whole cells, ``(n_cells, n_output)``."""
+        return self.encoder(normalize_counts(tensors[REGISTRY_KEYS.X_KEY])).embedding
+
+    def _loss_output(self, loss: Tensor, z: Tensor) -> LossOutput:
+        return LossOutput(
+            loss=loss,
+            n_obs_minibatch=len(z),
+            extra_metrics={"embedding_spread": embedding_spread(z)},
+        )
+
+    def sample(self, *args: Any, **kwargs: Any) -> None:
+        """Not defined for an encoder."""
+        raise NotImplementedError("An encoder does not generate cells.")
+
+
+class BarlowTwinsModule(_ContrastiveModule):
+    """Learn an embedding whose dimensions agree between views and do not repeat each other.
+
+    As Richter et al. :cite:p:`Richter24` after Zbontar et al. :cite:p:`Zbontar21`. NOTE[DIFF] Any
+    optimiser will do; the published one, LARS, was made anew at each step and lost its momentum.
+
+    Parameters
+    ----------
+    encoder
+        Embeds log-normalised expression.
+    views
+        What draws the views of a cell.
+    widths
+        Of the projector, see :class:`~scvi_sctab.nn.Projector`.
+    off_diagonal
+        Weight of correlations between dimensions, see :func:`~scvi_sctab.nn.barlow_twins_loss`.
+
+    Notes
+    -----
+    - input: raw counts ``(n_cells, n_genes)``, dense or sparse.
+    - output: the loss, and ``embedding_spread``, see :func:`~scvi_sctab.nn.embedding_spread`.
+    - in evaluation batch norm takes its running statistics, but the correlations are still those
+      of the batch: a loss of few cells is large.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        views: CellViews,
+        widths: Sequence[int] = (256, 256, 512, 512),
+        off_diagonal: float = 0.0051,
+    ):
+        super().__init__(encoder, views, widths)
+        self.off_diagonal = off_diagonal
+
+    @auto_move_data
+    def generative(self, z1: Tensor, z2: Tensor) -> dict[str, Tensor]:
+        """Project both embeddings."""
+        return {"first": self.projector(z1), "second": self.projector(z2)}
+
+    def loss(
+        self,
+        tensors: dict[str, Tensor],
+        inference_outputs: dict[str, Tensor],
+        generative_outputs: dict[str, Tensor],
+    ) -> LossOutput:
+        """Distance of the cross-correlation from the identity."""
+        loss = barlow_twins_loss(**generative_outputs, off_diagonal=self.off_diagonal)
+        return self._loss_output(loss, inference_outputs["z1"])
+
+
+class BYOLModule(_ContrastiveModule):
+    """Learn to predict what a slower copy makes of the other view.
+
+    As Richter et al. :cite:p:`Richter24` after Grill et al. :cite:p:`Grill20`. The copy, the
+    target, has no gradient and moves by :meth:`update_target` alone, which
+    :class:`~scvi_sctab.train.UpdateMovingAverage` calls after each step. NOTE[DIFF] The published
+    one never moved: cells were regressed on a network of random weights.
+
+    Parameters
+    ----------
+    encoder
+        Embeds log-normalised expression.
+    views
+        What draws the views of a cell.
+    decay
+        How much of the target stays at each step.
+    n_hidden, n_projection
+        Widths of the hidden layer and of the output of projector and predictor. NOTE[DIFF] The
+        published hidden layer has 4,096 units, eight times as many.
+
+    Notes
+    -----
+    - input: raw counts ``(n_cells, n_genes)``, dense or sparse.
+    - output: the loss, between 0 and 8, and ``embedding_spread``, see
+      :func:`~scvi_sctab.nn.embedding_spread`.
+    - the target is in training and in evaluation with the rest: while it trains, its batch norm
+      sees the batch, and its dropout is on; in evaluation it has the running statistics that it
+      took over, and the loss of a cell depends on no other.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        views: CellViews,
+        decay: float = 0.99,
+        n_hidden: int = 512,
+        n_projection: int = 256,
+    ):
+        super().__init__(encoder, views, (n_hidden, n_projection))
+        self.decay = decay
+        self.predictor = Projector(n_projection, (n_hidden, n_projection))
+        self.target_encoder = frozen_copy(self.encoder)
+        self.target_projector = frozen_copy(self.projector)
+
+    @auto_move_data
+    def inference(self, first: Cells, second: Cells) -> dict[str, Tensor]:
+        """Embed both views, each by encoder and target."""
+        with torch.no_grad():
+            targets = [self.target_encoder(view).embedding for view in (first, second)]
+        embeddings = super().inference(first, second)
+        return embeddings | {"target_z1": targets[0], "target_z2": targets[1]}
+
+    @auto_move_data
+    def generative(
+        self, z1: Tensor, z2: Tensor, target_z1: Tensor, target_z2: Tensor
+    ) -> dict[str, Tensor]:
+        """Project all embeddings, and predict the targets."""
+        with torch.no_grad():
+            targets = [self.target_projector(z) for z in (target_z1, target_z2)]
+        return {
+            "prediction1": self.predictor(self.projector(z1)),
+            "prediction2": self.predictor(self.projector(z2)),
+            "target1": targets[0],
+            "target2": targets[1],
+        }
+
+    def loss(
+        self,
+        tensors: dict[str, Tensor],
+        inference_outputs: dict[str, Tensor],
+        generative_outputs: dict[str, Tensor],
+    ) -> LossOutput:
+        """Distance of each prediction from the target of the other view."""
+        found = generative_outputs
+        loss = byol_loss(found["prediction1"], found["target2"])
+        loss = loss + byol_loss(found["prediction2"], found["target1"])
+        return self._loss_output(loss, inference_outputs["z1"])
+
+    def update_target(self, progress: float = 0.0) -> None:
+        """Move the target towards encoder and projector.
+
+        Parameters
+        ----------
+        progress
+            Share of the training that is over; the decay rises with it, see
+            :func:`~scvi_sctab.nn.ramped_decay`.
+        """
+        decay = ramped_decay(self.decay, progress)
+        update_moving_average(self.target_encoder, self.encoder, decay)
+        update_moving_average(self.target_projector, self.projector, decay)

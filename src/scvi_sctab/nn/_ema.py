@@ -1,0 +1,83 @@
+"""A network that follows another slowly."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from math import cos, pi
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def frozen_copy(network: Network) -> Network:
+    """Copy a network that no optimiser shall train.
+
+    Parameters
+    ----------
+    network
+        What to copy.
+    """
+    copy = deepcopy(network)
+    copy.requires_grad_(False)
+    return copy
+
+
+@torch.no_grad()
+def update_moving_average(target: nn.Module, online: nn.Module, decay: float) -> None:
+    """Move a network towards another of the same layers, in place.
+
+    Parameters
+    ----------
+    target
+        What moves. Each parameter becomes ``decay * target + (1 - decay) * online``; buffers, such
+        as the statistics of batch norm, are copied, since some of them count.
+    online
+        Where to.
+    decay
+        In ``[0, 1]``.
+
+    Raises
+    ------
+    ValueError
+        If ``decay`` is out of bounds, or the networks do not match.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> online = nn.Linear(3, 2)
+    >>> target = frozen_copy(online)
+    >>> update_moving_average(target, online, decay=0.99)
+    """
+    if not 0 <= decay <= 1:
+        raise ValueError(f"{decay=} is not in [0, 1].")
+    if _shapes(target) != _shapes(online):
+        raise ValueError("The networks do not match: make one of them by `frozen_copy`.")
+    for weight, goal in zip(target.parameters(), online.parameters(), strict=True):
+        weight.lerp_(goal, 1 - decay)
+    for buffer, source in zip(target.buffers(), online.buffers(), strict=True):
+        buffer.copy_(source)
+
+
+def _shapes(network: nn.Module) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in network.state_dict().items()}
+
+
+def ramped_decay(decay: float, progress: float) -> float:
+    """Decay that rises to 1 by half a cosine :cite:p:`Grill20`.
+
+    Parameters
+    ----------
+    decay
+        Where it starts.
+    progress
+        Share of the training that is over.
+
+    Examples
+    --------
+    >>> [round(ramped_decay(0.9, progress), 2) for progress in (0, 0.5, 1)]
+    [0.9, 0.95, 1.0]
+    """
+    return 1 - (1 - decay) * (1 + cos(pi * progress)) / 2
