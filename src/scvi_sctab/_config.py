@@ -6,12 +6,29 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from math import ceil
 from typing import Any, Literal
 
+_OF_ENCODER = {
+    "encoder",
+    "widths",
+    "n_d",
+    "n_a",
+    "n_steps",
+    "gamma",
+    "n_independent",
+    "n_shared",
+    "epsilon",
+    "virtual_batch_size",
+    "momentum",
+    "mask_type",
+}
+
 
 @dataclass(frozen=True)
 class NetworkConfig:
     """Hyperparameters of the network; the defaults are the published scTab's."""
 
-    encoder: Literal["tabnet", "mlp", "linear"] = "tabnet"
+    encoder: Literal["tabnet", "mlp", "linear", "selu"] = "tabnet"
+    freeze_encoder: bool = False
+    widths: tuple[int, ...] = (512, 512, 256, 256, 64)
     n_d: int = 128
     n_a: int = 64
     n_steps: int = 1
@@ -31,6 +48,10 @@ class NetworkConfig:
     def to_kwargs(self) -> dict[str, Any]:
         """Return the fields as keyword arguments."""
         return asdict(self)
+
+    def encoder_kwargs(self) -> dict[str, Any]:
+        """Return those of the encoder alone."""
+        return {name: value for name, value in asdict(self).items() if name in _OF_ENCODER}
 
 
 @dataclass(frozen=True)
@@ -141,7 +162,63 @@ class PretrainingConfig:
     plan: dict[str, Any] = field(default_factory=lambda: {"lr": 0.01, "schedule": "one_cycle"})
 
 
+@dataclass(frozen=True)
+class SelfSupervisedPlanConfig:
+    """Hyperparameters of the self-supervised plan; the defaults are those of Richter et al."""
+
+    lr: float = 1e-3
+    weight_decay: float = 0.01
+    lr_decay: float = 0.9
+    lr_decay_every: int = 2
+    gradient_clip_norm: float = 1.0
+
+    def to_kwargs(self) -> dict[str, Any]:
+        """Return the fields as keyword arguments."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class SelfSupervisedTrainConfig:
+    """How long and on what to train without labels.
+
+    NOTE[DIFF] Richter et al. take 8,192 of millions of cells a step, for two days.
+    """
+
+    max_epochs: int = 40
+    min_steps: int = 800
+    batch_size: int = 512
+    train_size: float = 0.9
+    early_stopping_patience: int = 5
+
+    def n_epochs(self, n_batches: int) -> int:
+        """Epochs of ``n_batches`` steps each to train for."""
+        return max(self.max_epochs, ceil(self.min_steps / max(n_batches, 1)))
+
+
+@dataclass(frozen=True)
+class MaskConfig:
+    """What a masked autoencoder hides; rates as published."""
+
+    random_rate: float = 0.5
+    programme_rate: float = 0.25
+    # Of 14,000 genes; all of them reconstruct little better and take twice the time.
+    n_targets: int = 2000
+
+
+@dataclass(frozen=True)
+class ViewsConfig:
+    """What sets two views of a cell apart."""
+
+    mask_rate: float = 0.5
+    noise: float = 0.0
+    dropout: float = 0.0
+
+
 PRETRAINING = PretrainingConfig()
+SELF_SUPERVISED_PLAN = SelfSupervisedPlanConfig()
+SELF_SUPERVISED_TRAIN = SelfSupervisedTrainConfig()
+MASKS = MaskConfig()
+VIEWS = ViewsConfig()
 SELF_TRAINING = SelfTrainingConfig()
 QUERY = QueryConfig()
 
@@ -173,6 +250,9 @@ PRESETS: dict[str, Preset] = {
         ),
     ),
 }
+
+SELF_SUPERVISED_NETWORK = replace(PRESETS["small"].network, encoder="selu")
+"""Encoder that is trained without labels, unless asked for another."""
 
 PAPER_FROM_N_CELLS = 200_000
 """Labelled cells from which ``preset="auto"`` takes the published network."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,15 +31,32 @@ class Encoder(Protocol):
         """
 
 
+class PretrainedEncoder(NamedTuple):
+    """What a self-supervised model hands over.
+
+    Attributes
+    ----------
+    adata
+        Cells that it is registered with, if any.
+    registry
+        Its registry.
+    network
+        Hyperparameters of its encoder, as :class:`~scvi_sctab.SCTAB` takes them.
+    weights
+        State dict of its encoder.
+    """
+
+    adata: AnnData | None
+    registry: dict[str, Any]
+    network: dict[str, Any]
+    weights: dict[str, Tensor]
+
+
 class HasEncoder(Protocol):
     """A trained model that hands its encoder over to :meth:`scvi_sctab.SCTAB.from_pretrained`."""
 
-    def pretrained_encoder(self) -> Any:
-        """Return cells, registry, arguments and weights.
-
-        They are those of a :class:`scvi.module.VAE`, as attributes ``adata``, ``registry``,
-        ``arguments`` and ``weights``.
-        """
+    def pretrained_encoder(self) -> PretrainedEncoder:
+        """Return cells, registry, hyperparameters and weights of an encoder of genes."""
 
 
 class CellTypePredictor(Protocol):

@@ -1,6 +1,7 @@
 """From AnnData to tensors: counts, genes, labels, splits, augmentation."""
 
 from scvi_sctab.data._augmentation import donor_difference_vectors, group_means, sample_cells
+from scvi_sctab.data._cell_splitter import CellSplitter, UnlabeledDataSplitter
 from scvi_sctab.data._conditions import (
     Condition,
     canonical,
@@ -39,12 +40,14 @@ from scvi_sctab.data._reference import check_cells, check_reference
 from scvi_sctab.data._splits import class_weights, split_by_donor, split_by_label, split_cells
 
 __all__ = [
+    "CellSplitter",
     "Condition",
     "GeneAlignment",
     "GeneMismatchError",
     "GeneProgrammes",
     "LabeledDataSplitter",
     "NotCountsError",
+    "UnlabeledDataSplitter",
     "align_genes",
     "canonical",
     "check_cells",

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scvi import REGISTRY_KEYS
-from scvi.dataloaders import AnnDataLoader
 
 from scvi_sctab._constants import DONOR_KEY
+from scvi_sctab.data._cell_splitter import CellSplitter
 from scvi_sctab.data._cells import CellDataset
-from scvi_sctab.data._csr import storable
 from scvi_sctab.data._indices import check_indices
 from scvi_sctab.data._splits import split_cells
 
@@ -21,12 +19,8 @@ if TYPE_CHECKING:
     from scvi.data import AnnDataManager
 
 
-class LabeledDataSplitter(pl.LightningDataModule):
+class LabeledDataSplitter(CellSplitter):
     """Split the labelled cells of a registered AnnData and load them in batches.
-
-    A batch holds raw counts as a CSR tensor ``(n_cells, n_genes)``, float32, with increasing
-    columns in every row, and codes of labels ``(n_cells, 1)`` and of batch and covariates
-    ``(n_cells, n_conditions)``.
 
     Cells without a label carry nothing that a classifier alone could learn from; they are in no
     split.
@@ -49,12 +43,10 @@ class LabeledDataSplitter(pl.LightningDataModule):
         Whether cells or donors are held out at random; otherwise the last cells of each label.
     seed
         Seed of the split.
-    pin_memory
-        Whether to hand over page-locked memory.
     require_labels
         Whether some of the cells to train on must have a label.
     **loader_kwargs
-        Passed to :class:`~scvi.dataloaders.AnnDataLoader`.
+        Passed to :class:`CellSplitter`.
 
     Raises
     ------
@@ -73,14 +65,10 @@ class LabeledDataSplitter(pl.LightningDataModule):
         external_indexing: list[NDArray[np.intp]] | None = None,
         shuffle_set_split: bool = True,
         seed: int = 0,
-        pin_memory: bool = False,
         require_labels: bool = True,
-        **loader_kwargs: object,
+        **loader_kwargs: Any,
     ):
-        super().__init__()
         self.adata_manager = adata_manager
-        self.batch_size = batch_size
-        self.loader_kwargs = {"pin_memory": pin_memory, **loader_kwargs}
         self.labels = self._codes(REGISTRY_KEYS.LABELS_KEY)
         if external_indexing is not None:
             parts = _check_indexing(external_indexing, len(self.labels))
@@ -100,17 +88,12 @@ class LabeledDataSplitter(pl.LightningDataModule):
                     shuffle=shuffle_set_split,
                 )
             ]
-        self.train_idx, self.val_idx, self.test_idx = parts
-        if require_labels and not (self.labels[self.train_idx] < n_labels).any():
+        if require_labels and not (self.labels[parts[0]] < n_labels).any():
             raise ValueError("None of the cells to train on has a label.")
-        if len(self.train_idx) < 2 or batch_size < 2:
-            raise ValueError(
-                f"Batch norm needs two cells per step: {len(self.train_idx)=}, {batch_size=}."
-            )
-        self.n_train, self.n_val = len(self.train_idx), len(self.val_idx)
         # Labels that training writes reach the processes that load cells, too.
         labels = torch.from_numpy(self.labels.copy()).share_memory_().numpy()
-        self.cells = CellDataset.from_manager(adata_manager, labels)
+        cells = CellDataset.from_manager(adata_manager, labels)
+        super().__init__(cells, parts, batch_size=batch_size, **loader_kwargs)
 
     @property
     def donors(self) -> NDArray[np.int64] | None:
@@ -119,33 +102,6 @@ class LabeledDataSplitter(pl.LightningDataModule):
 
     def _codes(self, key: str) -> NDArray[np.int64]:
         return np.asarray(self.adata_manager.get_from_registry(key)).ravel().astype(np.int64)
-
-    def _loader(self, indices: NDArray[np.intp], *, training: bool) -> AnnDataLoader:
-        return AnnDataLoader(
-            self.cells,
-            indices=indices,
-            batch_size=self.batch_size,
-            shuffle=training,
-            # NOTE[DIFF] scTab drops it always. A short last batch makes poor batch-norm statistics; the next epoch draws others.
-            drop_last=training and len(indices) > self.batch_size,
-            **self.loader_kwargs,
-        )
-
-    def train_dataloader(self) -> AnnDataLoader:
-        """Shuffled batches of the training cells."""
-        return self._loader(self.train_idx, training=True)
-
-    def on_before_batch_transfer(
-        self, batch: dict[str, torch.Tensor], dataloader_idx: int
-    ) -> dict[str, torch.Tensor]:
-        """Make a batch dense for a device that knows no sparse tensors."""
-        device = self.trainer.strategy.root_device  # type: ignore[union-attr]
-        counts = storable(batch[REGISTRY_KEYS.X_KEY], device)
-        return {**batch, REGISTRY_KEYS.X_KEY: counts}
-
-    def val_dataloader(self) -> AnnDataLoader | None:
-        """Batches of the validation cells."""
-        return self._loader(self.val_idx, training=False) if self.n_val else None
 
 
 def _check_indexing(indexing: list[NDArray[np.intp]], n_cells: int) -> list[NDArray[np.intp]]:

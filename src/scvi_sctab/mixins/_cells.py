@@ -103,7 +103,7 @@ class CellsMixin:
     def _conditions_of(self, adata: AnnData) -> NDArray[np.int64]:
         """Codes of batch and covariates; stop where the model cannot do without."""
         codes = condition_codes(self.conditions, adata.obs)
-        if self.module.needs_batch and (codes < 0).any():
+        if (codes < 0).any() and self.module.needs_batch:
             column = self.conditions[int((codes < 0).any(axis=0).argmax())].key
             raise ValueError(
                 f"The encoder depends on {column!r}, which is missing or holds values that the "

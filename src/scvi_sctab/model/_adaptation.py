@@ -137,11 +137,6 @@ class AdaptationMixin:
         last = "" if paths is None else f"query_paths.paths.{len(paths.paths) - 1}.weight"
         return paths.paths[-1] if last in self.surgery_["new_entries"] else None
 
-    def _frozen_encoder(self) -> list[str]:
-        """Patterns of what no policy trains."""
-        space = getattr(self.module, "space", None)
-        return ["space.*"] if space is not None and space.frozen else []
-
     def _has_objective(self) -> bool:
         """Whether there is anything to learn beside the query's own path."""
         latent = getattr(self.module, "space", None)
@@ -185,7 +180,7 @@ class AdaptationMixin:
         # The host would add to the history of a model that was trained; this one has none yet.
         self.is_trained_ = self.history_ is not None
         try:
-            frozen = ["query_paths.*", *self._frozen_encoder()]
+            frozen = ["query_paths.*", *self.module.frozen]
             with frozen_but(self.module, self._patterns(), self._new_entries(), frozen):
                 self._fit(plan, splitter, max_epochs, {**trainer_kwargs, "callbacks": callbacks})
         finally:

@@ -2,46 +2,29 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
-from inspect import signature
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from scvi import REGISTRY_KEYS
+import numpy as np
+import torch
 from scvi.model import SCANVI, SCVI
-from scvi.module import VAE
 
 from scvi_sctab._constants import UNLABELED_CATEGORY
+from scvi_sctab.data import check_genes, query_cells
+from scvi_sctab.mixins import draw_cells
+from scvi_sctab.model._latent_space import number_batches_alike, take_latent_space
+from scvi_sctab.nn import SELUEncoder
 
 if TYPE_CHECKING:
     from anndata import AnnData
-    from torch import Tensor
 
     from scvi_sctab._types import HasEncoder
 
-
-class PretrainedEncoder(NamedTuple):
-    """What a trained model hands over.
-
-    Attributes
-    ----------
-    adata
-        Cells that it is registered with.
-    registry
-        Its registry.
-    arguments
-        Of :class:`scvi.module.VAE`, without the numbers of categories; plain values.
-    weights
-        State dict of that module; further entries do not matter.
-    """
-
-    adata: AnnData
-    registry: dict[str, Any]
-    arguments: dict[str, Any]
-    weights: dict[str, Tensor]
+# Enough cells for the mean and the spread of each dimension.
+_N_AVERAGED = 4096
 
 
 class PretrainedMixin:
-    """Start from an encoder instead of from genes."""
+    """Start from an encoder that was trained without labels."""
 
     @classmethod
     def from_pretrained(
@@ -51,36 +34,46 @@ class PretrainedMixin:
         unlabeled_category: str | None = None,
         freeze_encoder: bool = False,
         *,
+        adata: AnnData | None = None,
+        batch_key: str | None = None,
         donor_key: str | None = None,
         preset: str = "auto",
         **overrides: Any,
     ) -> Any:
-        """Build a model on the latent space of a trained SCVI or SCANVI.
+        """Build a model on the encoder of a trained one; ``model`` is left as it is.
 
-        TabNet then reads the latent space in place of genes. Unless it is frozen, the encoder is
-        trained further, with its evidence lower bound in the loss. Batches and covariates are
-        those of the encoder, and :meth:`load_query_data` adapts it to new ones. For that, train
-        it as scvi-tools advises for surgery: ``encode_covariates=True``,
+        From a model of :mod:`scvi_sctab.pretrain`, the encoder of genes is taken over, and trained
+        further unless it is frozen. Beside it runs the linear path of the preset;
+        ``linear_skip=False`` goes without.
+
+        From an SCVI or a SCANVI, TabNet reads the latent space in place of genes. Unless it is
+        frozen, the autoencoder is trained further, with its evidence lower bound in the loss.
+        Batches and covariates are its own, and :meth:`load_query_data` adapts it to new ones. For
+        that, train it as scvi-tools advises for surgery: ``encode_covariates=True``,
         ``use_layer_norm="both"``, ``use_batch_norm="none"``.
 
         Parameters
         ----------
         model
-            A trained :class:`scvi.model.SCVI` or :class:`scvi.model.SCANVI` with its AnnData, or
-            another model with a method ``pretrained_encoder``.
+            A trained model of :mod:`scvi_sctab.pretrain`, a :class:`scvi.model.SCVI` or
+            :class:`scvi.model.SCANVI` with its AnnData, or another model with a method
+            ``pretrained_encoder``.
         labels_key, unlabeled_category
             As in :meth:`setup_anndata`; those of ``model`` if not given.
         freeze_encoder
             Whether the encoder stays exactly as it is.
-        donor_key
-            As in :meth:`setup_anndata`.
+        adata
+            Cells with labels, if they are others than those of ``model``; their counts in the
+            same layer. Genes are matched by name. Not for an SCVI or a SCANVI.
+        batch_key, donor_key
+            As in :meth:`setup_anndata`; an SCVI or a SCANVI has batches of its own.
         preset, **overrides
-            As of the class; ``reconstruction_weight`` is the weight of the lower bound in nats per
-            cell and gene, 1 if not given.
+            As of the class; for an SCVI or a SCANVI ``reconstruction_weight`` is the weight of
+            the lower bound in nats per cell and gene, 1 if not given.
 
         Returns
         -------
-        A model to :meth:`train`. ``model`` is left as it is.
+        A model to :meth:`train`.
 
         Raises
         ------
@@ -89,81 +82,92 @@ class PretrainedMixin:
         RuntimeError
             If it is not trained.
         ValueError
-            If it was set up in a way that this cannot follow, or as :meth:`setup_anndata`.
+            If there are no cells, or ``model`` was set up in a way that this cannot follow, or as
+            :meth:`setup_anndata`.
         """
-        encoder = _hand_over(model)
-        setup = encoder.registry["setup_args"]
-        arguments = {
-            "layer": setup.get("layer"),
-            "labels_key": labels_key or setup.get("labels_key"),
-            "unlabeled_category": unlabeled_category
-            or setup.get("unlabeled_category")
-            or UNLABELED_CATEGORY,
-            "batch_key": setup.get("batch_key"),
-            "donor_key": donor_key,
-            "categorical_covariate_keys": setup.get("categorical_covariate_keys"),
-        }
-        cls.setup_anndata(encoder.adata, **arguments)
-        _number_batches_alike(cls, encoder, arguments)
-        pretrained = {
-            "arguments": encoder.arguments,
-            "has_batch": arguments["batch_key"] is not None,
-            "frozen": freeze_encoder,
-        }
-        overrides = {"reconstruction_weight": 0.0 if freeze_encoder else 1.0, **overrides}
-        sctab = cls(encoder.adata, preset, pretrained=pretrained, **overrides)
-        vae = sctab.module.space.vae
-        vae.load_state_dict({name: encoder.weights[name] for name in vae.state_dict()})
+        labels = {"labels_key": labels_key, "unlabeled_category": unlabeled_category}
+        labels = {name: value for name, value in labels.items() if value is not None}
+        if hasattr(model, "pretrained_encoder"):
+            setup = {"batch_key": batch_key, "donor_key": donor_key, **labels}
+            overrides = {"freeze_encoder": freeze_encoder, **overrides}
+            return cls._on_encoder(model, adata, setup, preset, overrides)
+        if not isinstance(model, SCVI | SCANVI):
+            raise TypeError(
+                f"from_pretrained() takes a trained SCVI or SCANVI, a model of "
+                "`scvi_sctab.pretrain`, or one with a method `pretrained_encoder`, not a "
+                f"{type(model).__name__}."
+            )
+        if adata is not None or batch_key is not None:
+            raise ValueError(
+                f"A {type(model).__name__} brings its own cells and batches: train it on the "
+                "labelled cells, too, and leave out `adata` and `batch_key`."
+            )
+        setup = {"donor_key": donor_key, **labels}
+        return cls._on_latent_space(model, freeze_encoder, setup, preset, overrides)
+
+    @classmethod
+    def _on_encoder(
+        cls,
+        model: HasEncoder,
+        adata: AnnData | None,
+        setup: dict[str, Any],
+        preset: str,
+        overrides: dict[str, Any],
+    ) -> Any:
+        """Build a model whose encoder of genes is taken over."""
+        encoder = model.pretrained_encoder()
+        layer = encoder.registry["setup_args"]["layer"]
+        state = encoder.registry["field_registries"]["X"]["state_registry"]
+        if adata is not None:
+            adata = query_cells(adata, layer, check_genes(state["column_names"]))
+        elif encoder.adata is None:
+            raise ValueError("The encoder's model has no AnnData; say which cells: `adata=`.")
+        else:
+            adata = encoder.adata
+        cls.setup_anndata(adata, layer=layer, **setup)
+        sctab = cls(adata, preset, **{**encoder.network, **overrides})
+        sctab.module.encoder.load_state_dict(encoder.weights)
+        sctab._standardize_encoder()
         return sctab
 
+    def _standardize_encoder(self) -> None:
+        """Let the head start from numbers of size one, whatever the pretext made of them."""
+        encoder = self.module.encoder
+        if isinstance(encoder, SELUEncoder):
+            cells = draw_cells(np.arange(self.adata.n_obs), _N_AVERAGED)
+            z = np.concatenate(list(self._map_cells(self._embed, self.adata, cells, None)))
+            moments = (torch.from_numpy(moment) for moment in (z.mean(axis=0), z.std(axis=0)))
+            encoder.standardize(*(moment.to(self.module.device) for moment in moments))
 
-def _hand_over(model: Any) -> PretrainedEncoder:
-    """Take the encoder out of a model."""
-    if hasattr(model, "pretrained_encoder"):
-        return model.pretrained_encoder()
-    if not isinstance(model, SCVI | SCANVI):
-        raise TypeError(
-            f"from_pretrained() takes a trained SCVI or SCANVI, or a model with a method "
-            f"`pretrained_encoder`, not a {type(model).__name__}."
-        )
-    model._check_if_trained(warn=False, message="Train the encoder's model first.")
-    if model.adata is None:
-        raise ValueError("The encoder's model has no AnnData: load it with `adata=`.")
-    _refuse_what_differs(model)
-    parameters = model.init_params_
-    given = {k: v for part in parameters["kwargs"].values() for k, v in part.items()}
-    given |= parameters["non_kwargs"]
-    known = signature(VAE).parameters
-    arguments = {name: value for name, value in given.items() if name in known}
-    arguments["n_input"] = int(model.module.n_input)
-    weights = {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
-    return PretrainedEncoder(model.adata, deepcopy(model.registry), arguments, weights)
-
-
-def _refuse_what_differs(model: SCVI | SCANVI) -> None:
-    """Stop where the encoder reads what SCTAB does not hand it."""
-    setup, module = model.registry["setup_args"], model.module
-    unknown = {
-        "continuous_covariate_keys": bool(setup.get("continuous_covariate_keys")),
-        "size_factor_key": setup.get("size_factor_key") is not None,
-        "use_observed_lib_size=False": not module.use_observed_lib_size,
-        "dispersion='gene-label'": module.dispersion == "gene-label",
-        "minified data": model.minified_data_type is not None,
-    }
-    found = [name for name, there in unknown.items() if there]
-    if found:
-        raise ValueError(
-            f"The encoder was trained with {', '.join(found)}, which SCTAB does not support; "
-            f"train the {type(model).__name__} without."
-        )
-
-
-def _number_batches_alike(cls: Any, encoder: PretrainedEncoder, arguments: dict[str, Any]) -> None:
-    """Set up once more by the encoder's order of batches, which surgery may have left unsorted."""
-    source = deepcopy(cls._get_most_recent_anndata_manager(encoder.adata).registry)
-    for key in (REGISTRY_KEYS.BATCH_KEY, REGISTRY_KEYS.CAT_COVS_KEY):
-        if key in encoder.registry["field_registries"]:
-            state = encoder.registry["field_registries"][key]["state_registry"]
-            if state:
-                source["field_registries"][key]["state_registry"] = deepcopy(state)
-    cls.setup_anndata(encoder.adata, source_registry=source, **arguments)
+    @classmethod
+    def _on_latent_space(
+        cls,
+        model: SCVI | SCANVI,
+        frozen: bool,
+        setup: dict[str, Any],
+        preset: str,
+        overrides: dict[str, Any],
+    ) -> Any:
+        """Build a model that reads the latent space of an autoencoder."""
+        space = take_latent_space(model)
+        own = space.registry["setup_args"]
+        arguments = {
+            "layer": own.get("layer"),
+            "labels_key": own.get("labels_key"),
+            "unlabeled_category": own.get("unlabeled_category") or UNLABELED_CATEGORY,
+            "batch_key": own.get("batch_key"),
+            "categorical_covariate_keys": own.get("categorical_covariate_keys"),
+            **setup,
+        }
+        cls.setup_anndata(space.adata, **arguments)
+        number_batches_alike(cls, space, arguments)
+        pretrained = {
+            "arguments": space.arguments,
+            "has_batch": arguments["batch_key"] is not None,
+            "frozen": frozen,
+        }
+        overrides = {"reconstruction_weight": 0.0 if frozen else 1.0, **overrides}
+        sctab = cls(space.adata, preset, pretrained=pretrained, **overrides)
+        vae = sctab.module.space.vae
+        vae.load_state_dict({name: space.weights[name] for name in vae.state_dict()})
+        return sctab

@@ -100,7 +100,9 @@ class SCTAB(
     **overrides
         Hyperparameters to change; the preset gives the others:
 
-        - ``encoder`` (``"tabnet"``, ``"mlp"`` or ``"linear"``): what embeds genes.
+        - ``encoder`` (``"tabnet"``, ``"mlp"``, ``"linear"`` or ``"selu"``): what embeds genes.
+        - ``freeze_encoder`` (bool): whether it stays as it is; for one that is pretrained.
+        - ``widths`` (tuple of int): of the layers of ``"selu"``.
         - ``n_d``, ``n_a`` (int): width of the embedding, and of what steers attention.
         - ``n_steps`` (int): attention steps.
         - ``gamma`` (float): how freely later steps attend to the same gene; 1 is never.

@@ -204,7 +204,7 @@ class SurgeryMixin:
         n_in_path = 0 if path is None else sum(p.numel() for p in path.parameters())
         if not self._has_objective():
             return n_in_path
-        frozen = ["query_paths.*", *self._frozen_encoder()]
+        frozen = ["query_paths.*", *self.module.frozen]
         return n_in_path + n_trained(self.module, self._patterns(), self._new_entries(), frozen)
 
     def _check_policy(self) -> None:

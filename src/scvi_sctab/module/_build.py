@@ -9,7 +9,7 @@ from scvi_sctab.module._classifier import CellTypeClassifier
 from scvi_sctab.module._latent_classifier import LatentClassifier
 from scvi_sctab.module._latent_space import VAELatentSpace
 from scvi_sctab.module._reconstruction import MaskedReconstruction
-from scvi_sctab.nn import LinearEncoder, MLPEncoder, TabNetEncoder
+from scvi_sctab.nn import LinearEncoder, MLPEncoder, SELUEncoder, TabNetEncoder
 
 if TYPE_CHECKING:
     from scvi_sctab._config import NetworkConfig
@@ -63,6 +63,7 @@ def build_classifier(
         n_labels,
         n_categories=n_categories,
         batch_dropout=config.batch_dropout,
+        freeze_encoder=config.freeze_encoder,
         reconstruction=(
             build_reconstruction(encoder, n_genes, n_categories, config) if wanted else None
         ),
@@ -128,4 +129,8 @@ def build_encoder(n_input: int, config: NetworkConfig) -> Encoder:
         return MLPEncoder(n_input, n_output=config.n_d)
     if config.encoder == "linear":
         return LinearEncoder(n_input, n_output=config.n_d)
-    raise ValueError(f"encoder={config.encoder!r} is none of 'tabnet', 'mlp' and 'linear'.")
+    if config.encoder == "selu":
+        return SELUEncoder(n_input, config.widths)
+    raise ValueError(
+        f"encoder={config.encoder!r} is none of 'tabnet', 'mlp', 'linear' and 'selu'."
+    )

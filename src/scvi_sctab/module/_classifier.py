@@ -61,6 +61,8 @@ class CellTypeClassifier(BaseModuleClass):
         none makes the plain scTab.
     batch_dropout
         Share of cells in training whose batch and covariates are withheld from the encoder.
+    freeze_encoder
+        Whether the encoder stays as it is, dropout and batch norm included.
     first_query_batches
         See :class:`QueryPaths`; none before surgery.
     linear_skip
@@ -94,6 +96,7 @@ class CellTypeClassifier(BaseModuleClass):
         *,
         n_categories: Sequence[int] = (),
         batch_dropout: float = 0.5,
+        freeze_encoder: bool = False,
         first_query_batches: Sequence[int] = (),
         linear_skip: bool = False,
         encoder_weight: float = 1.0,
@@ -109,6 +112,9 @@ class CellTypeClassifier(BaseModuleClass):
         self.lambda_sparse = lambda_sparse
         self.reconstruction_weight = reconstruction_weight
         self.encoder = encoder
+        self.freeze_encoder = freeze_encoder
+        if freeze_encoder:
+            encoder.requires_grad_(False)
         self.reconstruction = reconstruction
         self.batch_embedding = (
             BatchEmbedding(n_categories, encoder.n_condition, batch_dropout)
@@ -143,6 +149,18 @@ class CellTypeClassifier(BaseModuleClass):
                 self.encoder, x, condition, conditions
             )
         return outputs
+
+    def train(self, mode: bool = True) -> CellTypeClassifier:
+        """Keep a frozen encoder in evaluation."""
+        super().train(mode)
+        if self.freeze_encoder:
+            self.encoder.eval()
+        return self
+
+    @property
+    def frozen(self) -> list[str]:
+        """Patterns of parameters that are never trained."""
+        return ["encoder.*"] if self.freeze_encoder else []
 
     @property
     def needs_batch(self) -> bool:

@@ -44,6 +44,11 @@ class LatentClassifier(CellTypeClassifier):
         self.space = space
 
     @property
+    def frozen(self) -> list[str]:
+        """Patterns of parameters that are never trained."""
+        return ["space.*"] if self.space.frozen else []
+
+    @property
     def needs_batch(self) -> bool:
         """Whether the latent of a cell depends on its batch."""
         return self.space.needs_batch

@@ -16,19 +16,22 @@ from scvi_sctab.nn._losses import (
 )
 from scvi_sctab.nn._masking import HiddenGenes, hide_genes, masked_reconstruction_loss
 from scvi_sctab.nn._masks import (
+    NoMask,
     ProgrammeMask,
     ProgrammeToGeneMask,
     ProgrammeToProgrammeMask,
     RandomMask,
 )
+from scvi_sctab.nn._selu import SELUDecoder, SELUEncoder
 from scvi_sctab.nn._sparse_layers import GeneLinear
 from scvi_sctab.nn._tabnet import TabNet, TabNetEncoder, label_head
 from scvi_sctab.nn._tabnet_blocks import AttentiveTransformer, FeatureTransformer, GhostBatchNorm
-from scvi_sctab.nn._transforms import augment, normalize_counts
+from scvi_sctab.nn._transforms import TARGET_SUM, augment, normalize_counts
 from scvi_sctab.nn._views import CellViews, negative_binomial_noise
 
 __all__ = [
     "CSR",
+    "TARGET_SUM",
     "UNLABELED_CODE",
     "AttentiveTransformer",
     "BatchEmbedding",
@@ -41,12 +44,15 @@ __all__ = [
     "LinearEncoder",
     "MLPEncoder",
     "NewEntries",
+    "NoMask",
     "ProgrammeMask",
     "ProgrammeToGeneMask",
     "ProgrammeToProgrammeMask",
     "RandomMask",
     "Projector",
     "Reduction",
+    "SELUDecoder",
+    "SELUEncoder",
     "TabNet",
     "TabNetDecoder",
     "TabNetEncoder",

@@ -319,3 +319,38 @@ def _check_regulators(programmes: Tensor, genes: Tensor) -> None:
             f"{len(alone)} programmes have no gene but their regulator, e.g. those at "
             f"{alone[:5]}; nothing would be shown. Drop them."
         )
+
+
+class NoMask(nn.Module):
+    """Hide nothing and ask for everything: the control, a plain autoencoder.
+
+    Parameters
+    ----------
+    n_targets
+        How many genes to reconstruct, drawn anew at each call; all if not given.
+
+    Examples
+    --------
+    >>> import torch
+    >>> visible, hidden = NoMask()(torch.rand(32, 100))
+    >>> hidden.entries.all()
+    tensor(True)
+    """
+
+    def __init__(self, n_targets: int | None = None) -> None:
+        super().__init__()
+        check_targets(n_targets)
+        self.n_targets = n_targets
+
+    def forward(
+        self, x: Tensor | CSR, generator: Generator | None = None
+    ) -> tuple[Tensor | CSR, HiddenGenes]:
+        """Draw targets of log-normalised expression, ``(n_cells, n_genes)``."""
+        (n_cells, n_genes), device = (
+            ((x.n_rows, x.n_columns), x.values.device)
+            if isinstance(x, CSR)
+            else (x.shape, x.device)
+        )
+        genes = draw_targets(n_genes, self.n_targets, device, generator)
+        asked = torch.ones(n_cells, len(genes), dtype=torch.bool, device=device)
+        return x, HiddenGenes(genes, values_of(x, genes), asked)

@@ -1,0 +1,133 @@
+"""Hand cells to the trainer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from scvi import REGISTRY_KEYS
+from scvi.dataloaders import AnnDataLoader
+
+from scvi_sctab.data._cells import CellDataset
+from scvi_sctab.data._csr import storable
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from scvi.data import AnnDataManager
+
+
+class CellSplitter(pl.LightningDataModule):
+    """Load cells in batches, those to train on and those held out apart.
+
+    A batch holds raw counts as a CSR tensor ``(n_cells, n_genes)``, float32, with increasing
+    columns in every row, and codes of labels ``(n_cells, 1)`` and of batch and covariates
+    ``(n_cells, n_conditions)``.
+
+    Parameters
+    ----------
+    cells
+        All cells.
+    parts
+        Positions for training, validation and test.
+    batch_size
+        Cells per batch.
+    pin_memory
+        Whether to hand over page-locked memory.
+    **loader_kwargs
+        Passed to :class:`~scvi.dataloaders.AnnDataLoader`.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two cells to train on, or in a batch.
+    """
+
+    def __init__(
+        self,
+        cells: CellDataset,
+        parts: list[NDArray[np.intp]],
+        *,
+        batch_size: int,
+        pin_memory: bool = False,
+        **loader_kwargs: Any,
+    ):
+        super().__init__()
+        self.cells = cells
+        self.train_idx, self.val_idx, self.test_idx = parts
+        if len(self.train_idx) < 2 or batch_size < 2:
+            raise ValueError(
+                f"Batch norm needs two cells per step: {len(self.train_idx)=}, {batch_size=}."
+            )
+        self.n_train, self.n_val = len(self.train_idx), len(self.val_idx)
+        self.batch_size = batch_size
+        self.loader_kwargs = {"pin_memory": pin_memory, **loader_kwargs}
+
+    def _loader(self, indices: NDArray[np.intp], *, training: bool) -> AnnDataLoader:
+        return AnnDataLoader(
+            self.cells,
+            indices=indices,
+            batch_size=self.batch_size,
+            shuffle=training,
+            # NOTE[DIFF] scTab drops it always. A short last batch makes poor batch-norm statistics; the next epoch draws others.
+            drop_last=training and len(indices) > self.batch_size,
+            **self.loader_kwargs,
+        )
+
+    def train_dataloader(self) -> AnnDataLoader:
+        """Shuffled batches of the training cells."""
+        return self._loader(self.train_idx, training=True)
+
+    def on_before_batch_transfer(
+        self, batch: dict[str, torch.Tensor], dataloader_idx: int
+    ) -> dict[str, torch.Tensor]:
+        """Make a batch dense for a device that knows no sparse tensors."""
+        device = self.trainer.strategy.root_device  # type: ignore[union-attr]
+        counts = storable(batch[REGISTRY_KEYS.X_KEY], device)
+        return {**batch, REGISTRY_KEYS.X_KEY: counts}
+
+    def val_dataloader(self) -> AnnDataLoader | None:
+        """Batches of the validation cells."""
+        return self._loader(self.val_idx, training=False) if self.n_val else None
+
+
+class UnlabeledDataSplitter(CellSplitter):
+    """Split all cells of a registered AnnData, whatever they are, and load them in batches.
+
+    Parameters
+    ----------
+    adata_manager
+        Manager of the registered AnnData.
+    train_size
+        Share of cells for training; the others validate.
+    batch_size
+        Cells per batch.
+    seed
+        Seed of the split.
+    **loader_kwargs
+        Passed to :class:`CellSplitter`.
+
+    Raises
+    ------
+    ValueError
+        If ``train_size`` is no share.
+    """
+
+    def __init__(
+        self,
+        adata_manager: AnnDataManager,
+        *,
+        train_size: float,
+        batch_size: int,
+        seed: int = 0,
+        **loader_kwargs: Any,
+    ):
+        if not 0 < train_size <= 1:
+            raise ValueError(f"{train_size=} is not in (0, 1].")
+        n_cells = adata_manager.adata.n_obs
+        order = np.random.default_rng(seed).permutation(n_cells)
+        n_train = int(np.ceil(train_size * n_cells))
+        parts = [order[:n_train], order[n_train:], order[:0]]
+        cells = CellDataset.from_manager(adata_manager, np.zeros(n_cells, dtype=np.int64))
+        super().__init__(cells, parts, batch_size=batch_size, **loader_kwargs)

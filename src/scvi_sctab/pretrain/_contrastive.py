@@ -1,0 +1,139 @@
+"""Encoders that embed two views of a cell alike."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from scvi_sctab._config import SELF_SUPERVISED_NETWORK, VIEWS, override
+from scvi_sctab.module import BarlowTwinsModule, BYOLModule, build_encoder
+from scvi_sctab.nn import CellViews
+from scvi_sctab.pretrain._model import SelfSupervisedModel
+from scvi_sctab.train import UpdateMovingAverage, WarnCollapse
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from lightning.pytorch.callbacks import Callback
+
+    from scvi_sctab._types import Encoder
+
+
+class _ContrastiveModel(SelfSupervisedModel):
+    """Views, an encoder, and a loss between the two."""
+
+    def __init__(
+        self,
+        adata: AnnData | None = None,
+        *,
+        mask_rate: float = VIEWS.mask_rate,
+        noise: float = VIEWS.noise,
+        dropout: float = VIEWS.dropout,
+        registry: dict | None = None,
+        **overrides: Any,
+    ):
+        super().__init__(adata, registry)
+        config = override(SELF_SUPERVISED_NETWORK, overrides)
+        # Record what was resolved, so that a saved model does not follow later defaults.
+        overrides = config.encoder_kwargs()
+        self.init_params_ = self._get_init_params(locals())
+        self._network = config
+        n_genes = len(self.gene_names)
+        encoder = build_encoder(n_genes, config)
+        self.module = self._build(encoder, CellViews(mask_rate, noise, dropout))
+        self._model_summary_string = (
+            f"{type(self).__name__}: {config.encoder}, {n_genes:,} genes, latent of "
+            f"{encoder.n_output}, {sum(p.numel() for p in encoder.parameters()):,} parameters"
+        )
+
+    @staticmethod
+    def _build(encoder: Encoder, views: CellViews) -> BarlowTwinsModule | BYOLModule:
+        raise NotImplementedError
+
+    def _callbacks(self) -> list[Callback]:
+        """Watch for collapse."""
+        return [WarnCollapse()]
+
+
+class BarlowTwins(_ContrastiveModel):
+    """Learn a latent space whose dimensions agree between two views of a cell and differ otherwise.
+
+    The pretext of :cite:t:`Zbontar21`, as :cite:t:`Richter24` apply it to cells.
+
+    Parameters
+    ----------
+    adata
+        AnnData registered by :meth:`setup_anndata`.
+    mask_rate, noise, dropout
+        What sets the views apart, see :class:`~scvi_sctab.nn.CellViews`.
+    registry
+        Registry of a saved model, in place of ``adata``.
+    **overrides
+        Hyperparameters of the encoder, as of :class:`MaskedAutoencoder`.
+
+    Raises
+    ------
+    TypeError
+        If a hyperparameter does not exist.
+    ValueError
+        If nothing sets the views apart.
+
+    Examples
+    --------
+    >>> from scvi_sctab import datasets
+    >>> from scvi_sctab.pretrain import BarlowTwins
+    >>> cells = datasets.pbmc_kang18()
+    >>> BarlowTwins.setup_anndata(cells)
+    >>> model = BarlowTwins(cells)
+    >>> model.train()  # doctest: +SKIP
+    >>> cells.obsm["X_barlow_twins"] = model.get_latent_representation()  # doctest: +SKIP
+    """
+
+    _module_cls = BarlowTwinsModule
+
+    @staticmethod
+    def _build(encoder: Encoder, views: CellViews) -> BarlowTwinsModule:
+        return BarlowTwinsModule(encoder, views)
+
+
+class BYOL(_ContrastiveModel):
+    """Learn a latent space from which a slower copy's view of a cell can be told.
+
+    The pretext of :cite:t:`Grill20`, as :cite:t:`Richter24` apply it to cells.
+
+    Parameters
+    ----------
+    adata
+        AnnData registered by :meth:`setup_anndata`.
+    mask_rate, noise, dropout
+        What sets the views apart, see :class:`~scvi_sctab.nn.CellViews`.
+    registry
+        Registry of a saved model, in place of ``adata``.
+    **overrides
+        Hyperparameters of the encoder, as of :class:`MaskedAutoencoder`.
+
+    Raises
+    ------
+    TypeError
+        If a hyperparameter does not exist.
+    ValueError
+        If nothing sets the views apart.
+
+    Examples
+    --------
+    >>> from scvi_sctab import datasets
+    >>> from scvi_sctab.pretrain import BYOL
+    >>> cells = datasets.pbmc_kang18()
+    >>> BYOL.setup_anndata(cells)
+    >>> model = BYOL(cells)
+    >>> model.train()  # doctest: +SKIP
+    >>> cells.obsm["X_byol"] = model.get_latent_representation()  # doctest: +SKIP
+    """
+
+    _module_cls = BYOLModule
+
+    @staticmethod
+    def _build(encoder: Encoder, views: CellViews) -> BYOLModule:
+        return BYOLModule(encoder, views)
+
+    def _callbacks(self) -> list[Callback]:
+        """Move the target after each step, and watch for collapse."""
+        return [UpdateMovingAverage(), *super()._callbacks()]

@@ -1,0 +1,204 @@
+"""A masked autoencoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Generator
+
+from scvi_sctab._config import SELF_SUPERVISED_NETWORK, override
+from scvi_sctab.data import read_counts, to_tensor
+from scvi_sctab.mixins import draw_cells, to_scipy
+from scvi_sctab.module import LIKELIHOODS, MaskedAutoencoderModule, build_encoder
+from scvi_sctab.nn import SELUDecoder, normalize_counts
+from scvi_sctab.pretrain._masks import build_mask
+from scvi_sctab.pretrain._model import SelfSupervisedModel
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from anndata import AnnData
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from scvi_sctab.module import Likelihood
+    from scvi_sctab.pretrain._masks import MaskName
+
+# Enough cells for the mean of each gene.
+_N_AVERAGED = 4096
+
+
+class MaskedAutoencoder(SelfSupervisedModel):
+    """Learn what cells are like by guessing genes that are hidden :cite:p:`Richter24`.
+
+    Trained on cells without labels, its encoder is where a classifier of few labels may start
+    from: :meth:`scvi_sctab.SCTAB.from_pretrained`.
+
+    Parameters
+    ----------
+    adata
+        AnnData registered by :meth:`setup_anndata`.
+    mask
+        What is hidden of each cell, anew at each step:
+
+        - ``"random"``: each gene with probability ``mask_rate``.
+        - ``"gene_programme"``: the genes of a share ``mask_rate`` of the programmes.
+        - ``"programme_to_programme"``: all but one programme; asked for are the genes of another.
+        - ``"programme_to_gene"``: all but one programme; asked for is the gene that it is named
+          by, a transcription factor.
+        - ``"none"``: nothing, and all is asked for: a plain autoencoder.
+    mask_rate
+        Rate of the first two; 0.5 and 0.25 if not given.
+    programmes
+        Path of a GMT file, a mapping from names to genes, or the key of ``adata.varm`` where they
+        are; see :func:`scvi_sctab.data.gene_programmes`.
+    likelihood
+        ``"gaussian"``: squared error of log-normalised expression; ``"nb"``: negative-binomial
+        counts.
+    registry
+        Registry of a saved model, in place of ``adata``.
+    **overrides
+        Hyperparameters of the encoder, as of :class:`~scvi_sctab.SCTAB`; ``encoder="selu"`` with
+        the published widths if not given.
+
+    Raises
+    ------
+    TypeError
+        If a hyperparameter does not exist.
+    ValueError
+        If the mask or the likelihood does not exist, or programmes are needed and not given, or
+        too few of their genes are the model's.
+
+    Examples
+    --------
+    >>> from scvi_sctab import SCTAB, datasets
+    >>> from scvi_sctab.pretrain import MaskedAutoencoder
+    >>> cells = datasets.pbmc_kang18()
+    >>> MaskedAutoencoder.setup_anndata(cells)
+    >>> autoencoder = MaskedAutoencoder(cells)
+    >>> autoencoder.train()  # doctest: +SKIP
+    >>> model = SCTAB.from_pretrained(autoencoder, "cell_type")  # doctest: +SKIP
+    """
+
+    _module_cls = MaskedAutoencoderModule
+
+    def __init__(
+        self,
+        adata: AnnData | None = None,
+        mask: MaskName = "random",
+        *,
+        mask_rate: float | None = None,
+        programmes: str | Path | Mapping[str, Sequence[str]] | None = None,
+        likelihood: Likelihood = "gaussian",
+        registry: dict | None = None,
+        **overrides: Any,
+    ):
+        super().__init__(adata, registry)
+        config = override(SELF_SUPERVISED_NETWORK, overrides)
+        if likelihood not in LIKELIHOODS:
+            raise ValueError(f"{likelihood=} is none of {', '.join(map(repr, LIKELIHOODS))}.")
+        masking, programmes = build_mask(mask, mask_rate, programmes, adata, self.gene_names)
+        # Record what was resolved, so that a saved model does not follow later defaults.
+        overrides = config.encoder_kwargs()
+        self.init_params_ = self._get_init_params(locals())
+        self._network = config
+        n_genes = len(self.gene_names)
+        encoder = build_encoder(n_genes, config)
+        self.module = MaskedAutoencoderModule(
+            encoder,
+            SELUDecoder(encoder.n_output, n_genes, config.widths[-2::-1]),
+            masking,
+            LIKELIHOODS[likelihood](n_genes),
+        )
+        self._model_summary_string = (
+            f"MaskedAutoencoder, mask {mask!r}, {likelihood}: {config.encoder}, {n_genes:,} genes, "
+            f"latent of {encoder.n_output}, "
+            f"{sum(p.numel() for p in self.module.parameters()):,} parameters"
+        )
+
+    def _start(self) -> None:
+        """Let a decoder that has learnt nothing start from the mean of each gene."""
+        decoder = self.module.decoder
+        if decoder.final_mapping.bias.any():
+            return
+        cells = draw_cells(np.arange(self.adata.n_obs), _N_AVERAGED)
+        counts = next(read_counts(self.adata, self.layer, cells, block_size=_N_AVERAGED))
+        expression = to_scipy(normalize_counts(to_tensor(counts))).mean(axis=0)
+        share = counts.sum(axis=0) / counts.sum()
+        means = [torch.from_numpy(np.asarray(m).ravel()).float() for m in (expression, share)]
+        decoder.start_from(self.module.likelihood.start(*means).to(decoder.final_mapping.bias))
+
+    def reconstruct(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+    ) -> NDArray[np.float32]:
+        """Say what cells express, through the latent space and with nothing hidden.
+
+        Parameters
+        ----------
+        adata, indices, batch_size
+            As in :meth:`get_latent_representation`.
+
+        Returns
+        -------
+        Log-normalised expression, ``(n_cells, n_genes)``, genes in the order of ``gene_names``.
+        This is dense; take some cells at a time.
+
+        Raises
+        ------
+        RuntimeError, ValueError
+            As :meth:`get_latent_representation`.
+        """
+        self._require_trained()
+        adata, cells = self._query(adata, indices)
+        parts = self._map_cells(self._reconstruct, adata, cells, batch_size)
+        return np.concatenate([np.zeros((0, len(self.gene_names)), np.float32), *parts])
+
+    def _reconstruct(self, tensors: dict[str, Tensor]) -> NDArray[np.float32]:
+        return self.module.reconstruct(tensors).cpu().numpy()
+
+    def get_reconstruction_error(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+        *,
+        seed: int = 0,
+    ) -> NDArray[np.float32]:
+        """Hide genes of cells and score what is said of them; unusual cells score high.
+
+        Parameters
+        ----------
+        adata, indices, batch_size
+            As in :meth:`get_latent_representation`.
+        seed
+            Seed of what is hidden.
+
+        Returns
+        -------
+        Mean error over the entries that were asked for, ``(n_cells,)``: of log-normalised
+        expression, squared, or in nats of a count. Not a number where nothing was.
+
+        Raises
+        ------
+        RuntimeError, ValueError
+            As :meth:`get_latent_representation`.
+        """
+        self._require_trained()
+        adata, cells = self._query(adata, indices)
+        generator = Generator(self.module.device).manual_seed(seed)
+
+        def score(tensors: dict[str, Tensor]) -> NDArray[np.float32]:
+            inference, generated = self.module(
+                tensors, get_inference_input_kwargs={"generator": generator}, compute_loss=False
+            )
+            error, asked = self.module.error(tensors, inference, generated)
+            return (error.sum(dim=1) / asked.sum(dim=1)).cpu().numpy()
+
+        parts = self._map_cells(score, adata, cells, batch_size)
+        return np.concatenate([np.zeros(0, np.float32), *parts])

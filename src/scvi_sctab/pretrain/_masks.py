@@ -1,0 +1,113 @@
+"""Masks by their names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+from pandas.api.types import is_numeric_dtype
+
+from scvi_sctab._config import MASKS
+from scvi_sctab.data import gene_programmes, list_names, regulators
+from scvi_sctab.nn import (
+    NoMask,
+    ProgrammeMask,
+    ProgrammeToGeneMask,
+    ProgrammeToProgrammeMask,
+    RandomMask,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from torch import nn
+
+MaskName = Literal[
+    "random", "gene_programme", "programme_to_programme", "programme_to_gene", "none"
+]
+
+_RATES = {"random": MASKS.random_rate, "gene_programme": MASKS.programme_rate}
+
+
+def build_mask(
+    name: MaskName,
+    rate: float | None,
+    programmes: str | Path | Mapping[str, Sequence[str]] | None,
+    adata: AnnData | None,
+    gene_names: NDArray[np.str_],
+) -> tuple[nn.Module, dict[str, list[str]] | None]:
+    """Build a mask, and find the genes of its programmes.
+
+    Parameters
+    ----------
+    name, rate, programmes
+        ``mask``, ``mask_rate`` and ``programmes`` of
+        :class:`~scvi_sctab.pretrain.MaskedAutoencoder`.
+    adata
+        Where genes and ``varm`` are looked up; the genes by their names alone if not given.
+    gene_names
+        Genes of the model.
+
+    Returns
+    -------
+    The mask, and the genes of each programme that are the model's.
+
+    Raises
+    ------
+    ValueError
+        If there is no such mask, or it takes no rate or no programmes and was given some, or
+        needs programmes and was given none.
+    """
+    if name not in get_args(MaskName):
+        raise ValueError(f"mask={name!r} is none of {', '.join(map(repr, get_args(MaskName)))}.")
+    if rate is not None and name not in _RATES:
+        raise ValueError(f"mask={name!r} has no rate, but mask_rate={rate} was given.")
+    if name in ("random", "none"):
+        if programmes is not None:
+            raise ValueError(f"mask={name!r} hides no programmes, but some were given.")
+        if name == "none":
+            return NoMask(MASKS.n_targets), None
+        return RandomMask(_RATES[name] if rate is None else rate, MASKS.n_targets), None
+    if programmes is None:
+        raise ValueError(
+            f"mask={name!r} needs gene programmes: `programmes=` a GMT file, a mapping from names "
+            "to genes, or the key of `adata.varm`."
+        )
+    if adata is None:
+        adata = AnnData(var=pd.DataFrame(index=gene_names))
+    found = gene_programmes(programmes, adata)
+    members, names = torch.from_numpy(found.members), list(found.names)
+    mask: nn.Module
+    if name == "gene_programme":
+        mask = ProgrammeMask(members, _RATES[name] if rate is None else rate, MASKS.n_targets)
+    elif name == "programme_to_programme":
+        mask = ProgrammeToProgrammeMask(members)
+    else:
+        genes = _regulators(names, adata)
+        known = np.flatnonzero(genes >= 0)
+        if not len(known):
+            raise ValueError(
+                f"mask={name!r} asks for the gene that a programme is named by; none of "
+                f"{list_names(names)} is a gene of these cells."
+            )
+        members, genes = members[known], genes[known]
+        # So that the regulator is found again among the model's genes, however they are called.
+        names = [f"{gene_names[gene]}_{names[i]}" for gene, i in zip(genes, known, strict=True)]
+        mask = ProgrammeToGeneMask(members, torch.from_numpy(genes))
+    resolved = {
+        programme: gene_names[row.numpy()].tolist()
+        for programme, row in zip(names, members, strict=True)
+    }
+    return mask, resolved
+
+
+def _regulators(names: list[str], adata: AnnData) -> NDArray[np.int64]:
+    """Find regulators among the names of genes, or in the column of ``var`` that has most."""
+    columns = [adata.var[c] for c in adata.var if not is_numeric_dtype(adata.var[c])]
+    found = [regulators(names, genes.astype(str)) for genes in (adata.var_names, *columns)]
+    return max(found, key=lambda positions: (positions >= 0).sum())

@@ -1,0 +1,275 @@
+"""What all self-supervised models have in common: set up, train, embed, map a query, hand over."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scvi import REGISTRY_KEYS, settings
+from scvi.data import AnnDataManager
+from scvi.data.fields import LayerField
+from scvi.model.base import BaseModelClass
+from scvi.train import TrainRunner
+
+from scvi_sctab._config import SELF_SUPERVISED_PLAN, SELF_SUPERVISED_TRAIN
+from scvi_sctab._types import PretrainedEncoder
+from scvi_sctab.data import UnlabeledDataSplitter, check_cells, check_genes, query_cells
+from scvi_sctab.mixins import (
+    CellsMixin,
+    CheckpointMixin,
+    QueryPreparationMixin,
+    RegisteredMixin,
+)
+from scvi_sctab.pretrain._neighbors import NeighborsMixin
+from scvi_sctab.train import RestoreBestWeights, SelfSupervisedTrainingPlan
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+    from lightning.pytorch.callbacks import Callback
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+_MONITOR = "validation_loss"
+
+
+class SelfSupervisedModel(
+    NeighborsMixin,
+    QueryPreparationMixin,
+    CheckpointMixin,
+    RegisteredMixin,
+    CellsMixin,
+    BaseModelClass,
+):
+    """An encoder of genes and the pretext that trains it; labels are not needed."""
+
+    _training_plan_cls = SelfSupervisedTrainingPlan
+    _data_splitter_cls = UnlabeledDataSplitter
+    _train_runner_cls = TrainRunner
+
+    @classmethod
+    def setup_anndata(cls, adata: AnnData, layer: str | None = None, **kwargs: Any) -> None:
+        """Check cells and register where their counts are.
+
+        Parameters
+        ----------
+        adata
+            Raw counts, ``(n_cells, n_genes)``; dense, CSR or CSC. Labels are not asked for.
+        layer
+            Layer with raw counts; ``None`` is ``adata.X``.
+        **kwargs
+            Passed to :meth:`~scvi.data.AnnDataManager.register_fields`.
+
+        Raises
+        ------
+        KeyError
+            If there is no such layer.
+        ValueError
+            If it does not hold raw counts, cells are empty, or genes stand twice or are too few.
+        """
+        setup_method_args = cls._get_setup_method_args(**locals())
+        if adata.is_view:
+            raise ValueError("`adata` is a view of another AnnData; pass a copy: `adata.copy()`.")
+        if "source_registry" not in kwargs:
+            check_genes(adata.var_names)
+            check_cells(adata, layer)
+        manager = AnnDataManager(
+            fields=[LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True)],
+            setup_method_args=setup_method_args,
+        )
+        manager.register_fields(adata, **kwargs)
+        cls.register_manager(manager)
+
+    def train(
+        self,
+        max_epochs: int | None = None,
+        *,
+        train_size: float | None = None,
+        batch_size: int | None = None,
+        early_stopping: bool = True,
+        accelerator: str = "auto",
+        devices: int | list[int] | str = "auto",
+        datasplitter_kwargs: dict[str, Any] | None = None,
+        plan_kwargs: dict[str, Any] | None = None,
+        **trainer_kwargs: Any,
+    ) -> None:
+        """Train on all cells, and keep the weights of the epoch with the best held-out loss.
+
+        Parameters
+        ----------
+        max_epochs
+            Epochs; 40, or 800 steps if those are more.
+        train_size
+            Share of cells to train on, 0.9 if not given; 1 trains on all and keeps the last
+            weights.
+        batch_size
+            Cells per step.
+        early_stopping
+            Whether to stop when the loss on held-out cells no longer falls.
+        accelerator, devices
+            Where to train; a GPU if there is one.
+        datasplitter_kwargs
+            Further arguments of :class:`~scvi_sctab.data.UnlabeledDataSplitter`.
+        plan_kwargs
+            Further arguments of :class:`~scvi_sctab.train.SelfSupervisedTrainingPlan`.
+        **trainer_kwargs
+            Further arguments of :class:`~scvi.train.Trainer`.
+
+        Raises
+        ------
+        ValueError
+            If the model has no AnnData, its cells are no raw counts, or none is held out and
+            ``early_stopping`` asked for all the same.
+        """
+        if self.adata is None:
+            name = type(self).__name__
+            raise ValueError(f"This model has no AnnData to train on: `{name}.load(path, adata)`.")
+        self._validate_anndata()
+        check_cells(self.adata, self.layer)
+        defaults = SELF_SUPERVISED_TRAIN
+        splitter = self._data_splitter_cls(
+            self.adata_manager,
+            train_size=defaults.train_size if train_size is None else train_size,
+            batch_size=batch_size or defaults.batch_size,
+            **{"seed": _seed(), **(datasplitter_kwargs or {})},
+        )
+        if max_epochs is None:
+            max_epochs = defaults.n_epochs(len(splitter.train_dataloader()))
+        callbacks = [*trainer_kwargs.pop("callbacks", ()), *self._callbacks()]
+        if splitter.n_val:
+            callbacks.append(RestoreBestWeights(_MONITOR, "min"))
+        plan = self._training_plan_cls(
+            self.module, **{**SELF_SUPERVISED_PLAN.to_kwargs(), **(plan_kwargs or {})}
+        )
+        self._start()
+        # Loading and embedding leave the module in eval mode, in which Lightning would train it.
+        self.module.train()
+        self._train_runner_cls(
+            self,
+            training_plan=plan,
+            data_splitter=splitter,
+            max_epochs=max_epochs,
+            accelerator=accelerator,
+            devices=devices,
+            callbacks=callbacks,
+            **{
+                "check_val_every_n_epoch": 1,
+                "early_stopping": early_stopping and bool(splitter.n_val),
+                "early_stopping_monitor": _MONITOR,
+                "early_stopping_mode": "min",
+                "early_stopping_patience": defaults.early_stopping_patience,
+                "log_every_n_steps": 1,
+                **trainer_kwargs,
+            },
+        )()
+
+    def _start(self) -> None:
+        """Prepare what depends on the cells, before the first step."""
+
+    def _callbacks(self) -> list[Callback]:
+        """List what the pretext does between steps."""
+        return []
+
+    def get_latent_representation(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+    ) -> NDArray[np.float32]:
+        """Embed cells, with nothing hidden.
+
+        Parameters
+        ----------
+        adata
+            Cells, of any genes; matched by name. Those of the model if not given.
+        indices
+            Positions of cells; all if not given.
+        batch_size
+            Cells at a time.
+
+        Returns
+        -------
+        ``(n_cells, n_latent)``.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        ValueError
+            If counts are not raw, or too few of the genes are there.
+        """
+        self._require_trained()
+        adata, cells = self._query(adata, indices)
+        parts = self._map_cells(self._embed, adata, cells, batch_size)
+        return np.concatenate([np.zeros((0, self.module.encoder.n_output), np.float32), *parts])
+
+    def _embed(self, tensors: dict[str, Tensor]) -> NDArray[np.float32]:
+        return self.module.embed(tensors).cpu().numpy()
+
+    @classmethod
+    def load_query_data(
+        cls, adata: AnnData, reference_model: Any, *, allow_pickle: bool = False
+    ) -> Any:
+        """Bring a query to the genes of a trained model, to train it further on these cells.
+
+        Nothing has to be trained to embed a query: ``reference_model`` knows no batches and
+        matches genes by itself.
+
+        Parameters
+        ----------
+        adata
+            The query; left as it is. Genes are matched by name, missing ones filled with 0.
+        reference_model
+            A trained model of this class, or the directory that one was saved to.
+        allow_pickle
+            As in :meth:`load`.
+
+        Returns
+        -------
+        A trained model with the weights of the reference and the cells of the query.
+
+        Raises
+        ------
+        TypeError
+            If the reference is of another class.
+        ValueError
+            If counts are not raw, or too few of the genes are there.
+        """
+        reference = cls._load_reference(reference_model, allow_pickle)
+        query = query_cells(adata, reference.layer, reference.gene_names)
+        cls.setup_anndata(
+            query, source_registry=deepcopy(reference.registry), layer=reference.layer
+        )
+        parameters = reference.init_params_
+        arguments = {k: v for part in parameters["kwargs"].values() for k, v in part.items()}
+        model = cls(query, **parameters["non_kwargs"], **arguments)
+        model.module.load_state_dict(reference.module.state_dict())
+        model.to_device(reference.device)
+        model.module.eval()
+        model.history_, model.is_trained_ = deepcopy(reference.history_), True
+        return model
+
+    def pretrained_encoder(self) -> PretrainedEncoder:
+        """Return cells, registry, hyperparameters and weights of the encoder.
+
+        :meth:`scvi_sctab.SCTAB.from_pretrained` asks for them.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        """
+        self._require_trained()
+        weights = self.module.encoder.state_dict()
+        return PretrainedEncoder(
+            self.adata,
+            deepcopy(self.registry),
+            self._network.encoder_kwargs(),
+            {name: tensor.detach().clone() for name, tensor in weights.items()},
+        )
+
+
+def _seed() -> int:
+    return 0 if settings.seed is None else settings.seed
