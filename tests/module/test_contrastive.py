@@ -78,9 +78,8 @@ class Plan(pl.LightningModule):
 
     def step(self, batch, mode):
         output = run(self.module, batch)[-1]
-        spread = output.extra_metrics["embedding_spread"]
-        size = output.n_obs_minibatch
-        self.log(f"{mode}_embedding_spread", spread, on_epoch=True, on_step=False, batch_size=size)
+        logged = {f"{mode}_{name}": value for name, value in output.extra_metrics.items()}
+        self.log_dict(logged, on_epoch=True, on_step=False, batch_size=output.n_obs_minibatch)
         return output.loss
 
     def training_step(self, batch, batch_idx):
@@ -186,13 +185,14 @@ def test_byol_predicts_the_target_of_the_other_view_both_ways():
 
 
 @modules
-def test_the_spread_of_the_embeddings_is_reported(kind):
+def test_the_spread_of_embeddings_and_projections_is_reported(kind):
     module, batch = make_module(kind).eval(), make_batch()
-    first, _ = draw_views(module, batch)
-    expected = embedding_spread(module.encoder(first).embedding)
-    spread = run(module, batch)[-1].extra_metrics["embedding_spread"]
-    assert spread.ndim == 0
-    torch.testing.assert_close(spread, expected)
+    embedding = module.encoder(draw_views(module, batch)[0]).embedding
+    expected = {
+        "embedding_spread": embedding_spread(embedding),
+        "projection_spread": embedding_spread(module.projector(embedding)),
+    }
+    torch.testing.assert_close(run(module, batch)[-1].extra_metrics, expected)
 
 
 @modules
@@ -291,8 +291,21 @@ def collapse(encoder):
 def test_collapse_is_warned_of_in_a_fit(validate):
     module = make_module("barlow")
     collapse(module.encoder)
-    with pytest.warns(UserWarning, match="All cells are embedded alike: for 2 epochs"):
+    message = r"alike to the loss: embedding_spread is 0 and .* below 0.1 for 2 epochs"
+    with pytest.warns(UserWarning, match=message):
         fit(module, WarnCollapse(patience=2), epochs=4, validate=validate)
+
+
+def test_without_a_predictor_the_projections_collapse_and_the_embeddings_hide_it():
+    module = make_module("byol", "mlp")
+    module.predictor, module.decay = nn.Identity(), 0.0
+    callbacks = UpdateMovingAverage(), WarnCollapse()
+    with pytest.warns(UserWarning, match=r"to the loss: projection_spread is 0\.\d+, below"):
+        fit(module, *callbacks, epochs=40, lr=1.0)
+    _, outputs, output = run(module, make_batch())
+    assert output.extra_metrics["embedding_spread"] > 0.5
+    projection = outputs["projection1"]
+    assert nn.functional.cosine_similarity(projection, projection[:1]).min() > 0.9
 
 
 @modules
@@ -308,6 +321,7 @@ def watch(callback, metrics):
 
 
 VALIDATION, TRAIN = "validation_embedding_spread", "train_embedding_spread"
+PROJECTION = "validation_projection_spread"
 
 
 @pytest.mark.parametrize(
@@ -317,6 +331,7 @@ VALIDATION, TRAIN = "validation_embedding_spread", "train_embedding_spread"
         pytest.param([{VALIDATION: s} for s in (0.01, 0.01, 0.3, 0.01, 0.01)], id="recovered"),
         pytest.param([{VALIDATION: 0.05}] * 3, id="at the limit"),
         pytest.param([{VALIDATION: 0.4, TRAIN: 0.01}] * 3, id="validation counts"),
+        pytest.param([{VALIDATION: 0.4, PROJECTION: 0.05}] * 3, id="at the limit behind"),
         pytest.param([{"train_loss": 0.0}] * 3, id="not logged"),
     ],
 )
@@ -324,10 +339,11 @@ def test_no_warning_where_the_spread_is(metrics):
     watch(WarnCollapse(min_spread=0.05, patience=3), metrics)
 
 
+@pytest.mark.parametrize("where", [VALIDATION, TRAIN, PROJECTION])
 @pytest.mark.parametrize("spread", [0.049, float("nan")])
-def test_a_spread_that_is_low_or_no_number_is_warned_of_once_in_each_training(spread):
+def test_a_spread_that_is_low_or_no_number_is_warned_of_once_in_each_training(where, spread):
     callback = WarnCollapse(min_spread=0.05, patience=3)
     for _ in range(2):
         with pytest.warns(UserWarning, match="raise `decay`") as caught:
-            watch(callback, [{VALIDATION: spread}] * 7)
+            watch(callback, [{"train_projection_spread": 0.5} | {where: spread}] * 7)
         assert len(caught) == 1

@@ -64,11 +64,15 @@ class _ContrastiveModule(BaseModuleClass):
         """Embed whole cells, ``(n_cells, n_output)``."""
         return self.encoder(normalize_counts(tensors[REGISTRY_KEYS.X_KEY])).embedding
 
-    def _loss_output(self, loss: Tensor, z: Tensor) -> LossOutput:
+    def _loss_output(self, loss: Tensor, z: Tensor, projection: Tensor) -> LossOutput:
+        """Report how far both point apart: where projections collapse, embeddings need not."""
         return LossOutput(
             loss=loss,
             n_obs_minibatch=len(z),
-            extra_metrics={"embedding_spread": embedding_spread(z)},
+            extra_metrics={
+                "embedding_spread": embedding_spread(z),
+                "projection_spread": embedding_spread(projection),
+            },
         )
 
     def sample(self, *args: Any, **kwargs: Any) -> None:
@@ -96,7 +100,8 @@ class BarlowTwinsModule(_ContrastiveModule):
     Notes
     -----
     - input: raw counts ``(n_cells, n_genes)``, dense or sparse.
-    - output: the loss, and ``embedding_spread``, see :func:`~scvi_sctab.nn.embedding_spread`.
+    - output: the loss, and the spread of embeddings and projections of the first views, see
+      :func:`~scvi_sctab.nn.embedding_spread`.
     - in evaluation batch norm takes its running statistics, but the correlations are still those
       of the batch: a loss of few cells is large.
     """
@@ -124,7 +129,7 @@ class BarlowTwinsModule(_ContrastiveModule):
     ) -> LossOutput:
         """Distance of the cross-correlation from the identity."""
         loss = barlow_twins_loss(**generative_outputs, off_diagonal=self.off_diagonal)
-        return self._loss_output(loss, inference_outputs["z1"])
+        return self._loss_output(loss, inference_outputs["z1"], generative_outputs["first"])
 
 
 class BYOLModule(_ContrastiveModule):
@@ -150,8 +155,8 @@ class BYOLModule(_ContrastiveModule):
     Notes
     -----
     - input: raw counts ``(n_cells, n_genes)``, dense or sparse.
-    - output: the loss, between 0 and 8, and ``embedding_spread``, see
-      :func:`~scvi_sctab.nn.embedding_spread`.
+    - output: the loss, between 0 and 8, and the spread of embeddings and projections of the first
+      views, see :func:`~scvi_sctab.nn.embedding_spread`.
     - the target is in training and in evaluation with the rest: while it trains, its batch norm
       sees the batch, and its dropout is on; in evaluation it has the running statistics that it
       took over, and the loss of a cell depends on no other.
@@ -186,9 +191,11 @@ class BYOLModule(_ContrastiveModule):
         """Project all embeddings, and predict the targets."""
         with torch.no_grad():
             targets = [self.target_projector(z) for z in (target_z1, target_z2)]
+        projections = [self.projector(z) for z in (z1, z2)]
         return {
-            "prediction1": self.predictor(self.projector(z1)),
-            "prediction2": self.predictor(self.projector(z2)),
+            "projection1": projections[0],
+            "prediction1": self.predictor(projections[0]),
+            "prediction2": self.predictor(projections[1]),
             "target1": targets[0],
             "target2": targets[1],
         }
@@ -203,7 +210,7 @@ class BYOLModule(_ContrastiveModule):
         found = generative_outputs
         loss = byol_loss(found["prediction1"], found["target2"])
         loss = loss + byol_loss(found["prediction2"], found["target1"])
-        return self._loss_output(loss, inference_outputs["z1"])
+        return self._loss_output(loss, inference_outputs["z1"], found["projection1"])
 
     def update_target(self, progress: float = 0.0) -> None:
         """Move the target towards encoder and projector.

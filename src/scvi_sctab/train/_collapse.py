@@ -1,4 +1,4 @@
-"""Notice that all cells are embedded alike."""
+"""Notice that all cells look alike to a loss of views."""
 
 from __future__ import annotations
 
@@ -10,20 +10,25 @@ from lightning.pytorch.callbacks import Callback
 if TYPE_CHECKING:
     import lightning.pytorch as pl
 
-# Where the spread is logged; that of held-out cells, without dropout, if there are any.
-_MONITORS = ("validation_embedding_spread", "train_embedding_spread")
-_MIN_SPREAD = 0.05
+# Behind a projector with batch norm, projections collapse and embeddings hardly change.
+_SPREADS = ("embedding_spread", "projection_spread")
+# Measured with BYOL without a predictor: 0.003 to 0.09, and falling. With one, and with Barlow
+# Twins: 0.7 to 0.95; an untrained MLP of eight layers has 0.18.
+_MIN_SPREAD = 0.1
 
 
 class WarnCollapse(Callback):
-    """Warn once if the encoder embeds all cells alike, which a loss of views may reward.
+    """Warn once if all cells are embedded or projected alike, which a loss of views may reward.
+
+    Looked at are ``embedding_spread`` and ``projection_spread``, as logged of validation cells, or
+    else of training cells, after ``validation_`` or ``train_``.
 
     Parameters
     ----------
     min_spread
         Lowest :func:`~scvi_sctab.nn.embedding_spread` that passes.
     patience
-        How many epochs in a row it must be below.
+        How many epochs in a row one of them must be below.
     """
 
     def __init__(self, min_spread: float = _MIN_SPREAD, patience: int = 3):
@@ -37,20 +42,27 @@ class WarnCollapse(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look at what the epoch logged."""
-        logged = [trainer.callback_metrics[m] for m in _MONITORS if m in trainer.callback_metrics]
-        if not logged:
-            return
-        spread = float(logged[0])
-        # A spread that is not a number is none, either.
-        self._n_below = 0 if spread >= self.min_spread else self._n_below + 1
+        logged = trainer.callback_metrics
+        spreads = {}
+        for name in _SPREADS:
+            for mode in ("train", "validation"):
+                spreads[name] = logged.get(f"{mode}_{name}", spreads.get(name))
+        # A spread that is not a number is below, too.
+        below = {
+            name: float(spread)
+            for name, spread in spreads.items()
+            if spread is not None and not spread >= self.min_spread
+        }
+        self._n_below = self._n_below + 1 if below else 0
         if self._n_below >= self.patience and not self._warned:
             self._warned = True
+            values = " and ".join(f"{name} is {spread:.2g}" for name, spread in below.items())
             warnings.warn(
-                f"All cells are embedded alike: for {self.patience} epochs the spread of their "
-                f"embeddings has been below {self.min_spread}, now {spread:.2g}, where 1 is the "
-                "most. The encoder has collapsed and is of no use. Lower the learning rate, "
-                "change the views less (`mask_rate`, `noise`, `dropout`), or, with BYOL, raise "
-                "`decay`; Barlow Twins collapses less easily.",
+                f"All cells look alike to the loss: {values}, below {self.min_spread} for "
+                f"{self.patience} epochs, where 1 is the most. Training has collapsed, and the "
+                "encoder learns nothing from here. Lower the learning rate, change the views less "
+                "(`mask_rate`, `noise`, `dropout`), or, with BYOL, raise `decay`; Barlow Twins "
+                "collapses less easily.",
                 UserWarning,
                 stacklevel=2,
             )
