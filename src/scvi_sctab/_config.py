@@ -254,6 +254,26 @@ PRESETS: dict[str, Preset] = {
 SELF_SUPERVISED_NETWORK = replace(PRESETS["small"].network, encoder="selu")
 """Encoder that is trained without labels, unless asked for another."""
 
+_SELU_PLAN = {"lr": 9e-4, "weight_decay": 0.05}
+
+
+def plan_of(preset: str, network: NetworkConfig) -> dict[str, Any]:
+    """Arguments of the training plan: those of the preset, for the network at hand.
+
+    The layers of a SELU encoder are trained as Richter et al. (2024) do; what suits TabNet is too
+    fast for them.
+
+    Parameters
+    ----------
+    preset
+        Key of ``PRESETS``.
+    network
+        Hyperparameters of the network.
+    """
+    trains_selu = network.encoder == "selu" and not network.freeze_encoder
+    return {**PRESETS[preset].plan.to_kwargs(), **(_SELU_PLAN if trains_selu else {})}
+
+
 PAPER_FROM_N_CELLS = 200_000
 """Labelled cells from which ``preset="auto"`` takes the published network."""
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from scvi import settings
 
-from scvi_sctab._config import PRESETS, TrainConfig
+from scvi_sctab._config import PRESETS, TrainConfig, plan_of
 from scvi_sctab.data import (
     LabeledDataSplitter,
     check_cells,
@@ -191,7 +191,7 @@ class TrainingMixin:
             self.module,
             class_weights=torch.from_numpy(weights),
             augmentation_vectors=self._augmentation_vectors(splitter, augment),
-            **{**preset.plan.to_kwargs(), **plan_kwargs},
+            **{**plan_of(self.preset_, self._network), **plan_kwargs},
         )
 
     def _augmentation_vectors(

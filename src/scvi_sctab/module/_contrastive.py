@@ -147,7 +147,8 @@ class BYOLModule(_ContrastiveModule):
     views
         What draws the views of a cell.
     decay
-        How much of the target stays at each step.
+        How much of the target stays at each step. NOTE[DIFF] Richter et al. name 0.99; this is that
+        of the authors of BYOL.
     n_hidden, n_projection
         Widths of the hidden layer and of the output of projector and predictor. NOTE[DIFF] The
         published hidden layer has 4,096 units, eight times as many.
@@ -166,7 +167,7 @@ class BYOLModule(_ContrastiveModule):
         self,
         encoder: Encoder,
         views: CellViews,
-        decay: float = 0.99,
+        decay: float = 0.996,
         n_hidden: int = 512,
         n_projection: int = 256,
     ):

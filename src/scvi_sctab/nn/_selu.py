@@ -75,11 +75,11 @@ class SELUEncoder(nn.Module):
             Of the embedding of some cells, ``(widths[-1],)``; a dimension that does not vary is
             only shifted.
         """
-        last = self.layers[-1]
+        last: nn.Linear = self.layers[-1]  # type: ignore[assignment]
         std = std.masked_fill(std <= torch.finfo(std.dtype).eps, 1)
         with torch.no_grad():
-            last.weight /= std[:, None]  # type: ignore[operator]
-            last.bias.copy_((last.bias - mean) / std)  # type: ignore[operator, union-attr]
+            last.weight /= std[:, None]
+            last.bias.copy_((last.bias - mean) / std)
 
 
 class SELUDecoder(nn.Module):
