@@ -140,9 +140,12 @@ class SelfSupervisedModel(
         callbacks = [*trainer_kwargs.pop("callbacks", ()), *self._callbacks()]
         if splitter.n_val:
             callbacks.append(RestoreBestWeights(_MONITOR, "min"))
-        plan = self._training_plan_cls(
-            self.module, **{**SELF_SUPERVISED_PLAN.to_kwargs(), **(plan_kwargs or {})}
-        )
+        plan_settings = {
+            **SELF_SUPERVISED_PLAN.to_kwargs(),
+            "lr_decay_every": defaults.lr_decay_every(max_epochs),
+            **(plan_kwargs or {}),
+        }
+        plan = self._training_plan_cls(self.module, **plan_settings)
         self._start()
         # Loading and embedding leave the module in eval mode, in which Lightning would train it.
         self.module.train()
@@ -159,7 +162,7 @@ class SelfSupervisedModel(
                 "early_stopping": early_stopping and bool(splitter.n_val),
                 "early_stopping_monitor": _MONITOR,
                 "early_stopping_mode": "min",
-                "early_stopping_patience": defaults.early_stopping_patience,
+                "early_stopping_patience": defaults.patience(max_epochs),
                 "log_every_n_steps": 1,
                 **trainer_kwargs,
             },
