@@ -19,7 +19,7 @@ import pandas as pd
 from _arguments import add_data
 from _tasks import FAMILIES, iter_tasks
 from _trust_coarse import compare
-from _trust_ensemble import run_ensemble
+from _trust_ensemble import ENSEMBLE, TABNET, run_ensemble
 from _trust_ensemble import run_peer as run_accuracy_peer
 from _trust_novelty import run_peer, run_sctab, without_each_type
 from _trust_report import draw_accuracy, draw_novelty
@@ -97,14 +97,19 @@ def run_accuracy(args: argparse.Namespace) -> pd.DataFrame:
     table = Table("accuracy", args)
     for task in iter_tasks(Path(args.data), args.tasks):
         runs = {key: partial(run_accuracy_peer, build=b) for key, b in peers(args).items()}
-        if not args.only or "sctab" in args.only:
-            runs = {"sctab": run_ensemble, **runs}
-        for key, run in runs.items():
-            seeded = key == "sctab" or getattr(peers(args)[key], "is_seeded", key != "celltypist")
+        ensembles = {
+            "sctab": run_ensemble,
+            "tabnet": partial(run_ensemble, name=TABNET, linear_skip=False),
+        }
+        wanted = {key: run for key, run in ensembles.items() if key in (args.only or ["sctab"])}
+        for key, run in {**wanted, **runs}.items():
+            seeded = key in ensembles or getattr(
+                peers(args)[key], "is_seeded", key != "celltypist"
+            )
             for seed in args.seeds if seeded else args.seeds[:1]:
                 rows = run(task, seed)
                 table.add(rows)
-                row = rows[-2] if len(rows) > 1 else rows[0]
+                row = next((row for row in rows if row["method"] == ENSEMBLE), rows[-1])
                 print(
                     f"{task.name:<24} {row['method']:<22} seed {seed}  macro F1 "
                     f"{row['macro_f1']:.3f}  ECE {row['ece']:.3f}  {row['seconds']:.0f} s",
@@ -156,7 +161,8 @@ def report(part: str, rows: pd.DataFrame) -> None:
     """Print mean ± sd over seeds."""
     if part == "accuracy":
         for metric in ("macro_f1", "ece", "auroc_of_errors", "coverage", "false_alarms"):
-            known = rows.dropna(subset=[metric])
+            # Peers state neither sets nor novelty.
+            known = rows.dropna(subset=[metric]) if metric in rows else rows[:0]
             if len(known):
                 print(f"\n{metric}\n{_by_seed(known, 'method', 'task', metric)}")
     elif part == "sets":
