@@ -84,7 +84,11 @@ def registry_without_cells(
     )
     manager = AnnDataManager(
         fields=fields,
-        setup_method_args={"model_name": model_name, "setup_args": setup_args},
+        setup_method_args={
+            "model_name": model_name,
+            "setup_args": setup_args,
+            "setup_method_name": "setup_anndata",
+        },
     )
     manager.register_fields(adata)
     return manager.registry
