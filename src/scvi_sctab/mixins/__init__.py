@@ -3,6 +3,7 @@
 from scvi_sctab.mixins._arrays import draw_cells, to_scipy
 from scvi_sctab.mixins._cells import CellsMixin
 from scvi_sctab.mixins._checkpoint import CheckpointMixin
+from scvi_sctab.mixins._published import read_checkpoint, registry_without_cells
 from scvi_sctab.mixins._query_preparation import QueryPreparationMixin
 from scvi_sctab.mixins._registered import RegisteredMixin
 from scvi_sctab.mixins._serialization import NotPortableError, decode, encode
@@ -16,5 +17,7 @@ __all__ = [
     "decode",
     "draw_cells",
     "encode",
+    "read_checkpoint",
+    "registry_without_cells",
     "to_scipy",
 ]

@@ -7,20 +7,14 @@ import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
-from anndata import AnnData
-from scipy import sparse
-from scvi.data import AnnDataManager
-from torch.optim import AdamW
-from torch.optim.lr_scheduler import StepLR
 
 from scvi_sctab._constants import UNLABELED_CATEGORY
-from scvi_sctab.data import check_genes
+from scvi_sctab.mixins import read_checkpoint, registry_without_cells
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,6 +77,8 @@ class PublishedCheckpointMixin:
         """
         path = find_checkpoint(Path(path))
         checkpoint = read_checkpoint(path)
+        if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+            raise ValueError(f"{path} is not a Lightning checkpoint: it has no state_dict.")
         state = network_state(checkpoint, path)
         hyperparameters = read_hyperparameters(state, checkpoint.get("hyper_parameters", {}))
         n_labels, n_genes = (
@@ -154,23 +150,6 @@ def find_checkpoint(path: Path) -> Path:
     return max(scores, key=lambda file: scores[file])
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a Lightning checkpoint as data only; its large buffers stay on disk."""
-    try:
-        # The names of these two classes stand among the settings; no instance of them is made.
-        with torch.serialization.safe_globals([AdamW, StepLR]):
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except UnpicklingError as error:
-        raise ValueError(
-            f"{path} cannot be read without running code from it, which is refused: {error}"
-        ) from error
-    except (RuntimeError, OSError, EOFError, ValueError) as error:
-        raise ValueError(f"{path} is not a checkpoint or is damaged: {error}") from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise ValueError(f"{path} is not a Lightning checkpoint: it has no state_dict.")
-    return checkpoint
-
-
 def network_state(checkpoint: dict[str, Any], path: Path) -> dict[str, Tensor]:
     """Return the state dict of the network and check that aliases hold the same weights."""
     state = {
@@ -216,7 +195,6 @@ def read_hyperparameters(state: dict[str, Tensor], recorded: dict[str, Any]) -> 
 
 def make_registry(cls: Any, var_names: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
     """Registry of a reference with these genes and labels, without its cells."""
-    genes = check_genes(list(var_names))
     names = pd.Index(labels).astype(str)
     if names.has_duplicates:
         raise ValueError(f"Labels stand twice: {list(names[names.duplicated()])}.")
@@ -225,19 +203,12 @@ def make_registry(cls: Any, var_names: Sequence[str], labels: Sequence[str]) -> 
         unlabeled = f"_{unlabeled}"
     # The host warns of labels with fewer than three cells.
     column = np.repeat(names.to_numpy(), 3)
-    adata = AnnData(
-        sparse.csr_matrix((len(column), len(genes)), dtype=np.float32),
-        obs=pd.DataFrame({"cell_type": column}, index=np.arange(len(column)).astype(str)),
-        var=pd.DataFrame(index=genes),
-    )
+    obs = pd.DataFrame({"cell_type": column}, index=np.arange(len(column)).astype(str))
     arguments = {
         "layer": None,
         "labels_key": "cell_type",
         "unlabeled_category": unlabeled,
     }
-    manager = AnnDataManager(
-        fields=cls._fields(**arguments),
-        setup_method_args={"model_name": cls.__name__, "setup_args": arguments},
+    return registry_without_cells(
+        cls.__name__, cls._fields(**arguments), arguments, var_names, obs
     )
-    manager.register_fields(adata)
-    return manager.registry

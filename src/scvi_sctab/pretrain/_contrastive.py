@@ -13,6 +13,7 @@ from scvi_sctab.train import UpdateMovingAverage, WarnCollapse
 if TYPE_CHECKING:
     from anndata import AnnData
     from lightning.pytorch.callbacks import Callback
+    from torch import Tensor
 
     from scvi_sctab._types import Encoder
 
@@ -137,3 +138,8 @@ class BYOL(_ContrastiveModel):
     def _callbacks(self) -> list[Callback]:
         """Move the target after each step, and watch for collapse."""
         return [UpdateMovingAverage(), *super()._callbacks()]
+
+    def _take_encoder(self, weights: dict[str, Tensor]) -> None:
+        """Let encoder and target start alike."""
+        super()._take_encoder(weights)
+        self.module.target_encoder.load_state_dict(weights)

@@ -121,15 +121,28 @@ class MaskedAutoencoder(SelfSupervisedModel):
 
     def _start(self) -> None:
         """Let a decoder that has learnt nothing start from the mean of each gene."""
-        decoder = self.module.decoder
-        if decoder.final_mapping.bias.any():
+        if self._decodes:
             return
         cells = draw_cells(np.arange(self.adata.n_obs), _N_AVERAGED)
         counts = next(read_counts(self.adata, self.layer, cells, block_size=_N_AVERAGED))
         expression = to_scipy(normalize_counts(to_tensor(counts))).mean(axis=0)
         share = counts.sum(axis=0) / counts.sum()
         means = [torch.from_numpy(np.asarray(m).ravel()).float() for m in (expression, share)]
+        decoder = self.module.decoder
         decoder.start_from(self.module.likelihood.start(*means).to(decoder.final_mapping.bias))
+
+    @property
+    def _decodes(self) -> bool:
+        """Whether the decoder has learnt anything; that of an imported encoder has not."""
+        return bool(self.module.decoder.final_mapping.bias.any())
+
+    def _require_decoder(self) -> None:
+        self._require_trained()
+        if not self._decodes:
+            raise RuntimeError(
+                "The encoder of this model was imported, its decoder has learnt nothing. Train it "
+                "first: `MaskedAutoencoder.load_query_data(adata, model)`, then `train()`."
+            )
 
     def reconstruct(
         self,
@@ -151,10 +164,12 @@ class MaskedAutoencoder(SelfSupervisedModel):
 
         Raises
         ------
-        RuntimeError, ValueError
+        RuntimeError
+            If the model is not trained, or its encoder alone was imported.
+        ValueError
             As :meth:`get_latent_representation`.
         """
-        self._require_trained()
+        self._require_decoder()
         adata, cells = self._query(adata, indices)
         parts = self._map_cells(self._reconstruct, adata, cells, batch_size)
         return np.concatenate([np.zeros((0, len(self.gene_names)), np.float32), *parts])
@@ -186,10 +201,12 @@ class MaskedAutoencoder(SelfSupervisedModel):
 
         Raises
         ------
-        RuntimeError, ValueError
+        RuntimeError
+            If the model is not trained, or its encoder alone was imported.
+        ValueError
             As :meth:`get_latent_representation`.
         """
-        self._require_trained()
+        self._require_decoder()
         adata, cells = self._query(adata, indices)
         generator = Generator(self.module.device).manual_seed(seed)
 

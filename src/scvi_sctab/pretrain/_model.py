@@ -22,6 +22,7 @@ from scvi_sctab.mixins import (
     RegisteredMixin,
 )
 from scvi_sctab.pretrain._neighbors import NeighborsMixin
+from scvi_sctab.pretrain._published import PublishedEncoderMixin
 from scvi_sctab.train import RestoreBestWeights, SelfSupervisedTrainingPlan
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ _MONITOR = "validation_loss"
 
 class SelfSupervisedModel(
     NeighborsMixin,
+    PublishedEncoderMixin,
     QueryPreparationMixin,
     CheckpointMixin,
     RegisteredMixin,
@@ -76,11 +78,16 @@ class SelfSupervisedModel(
             check_genes(adata.var_names)
             check_cells(adata, layer)
         manager = AnnDataManager(
-            fields=[LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True)],
+            fields=cls._fields(layer),
             setup_method_args=setup_method_args,
         )
         manager.register_fields(adata, **kwargs)
         cls.register_manager(manager)
+
+    @staticmethod
+    def _fields(layer: str | None) -> list[LayerField]:
+        """List what is registered."""
+        return [LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True)]
 
     def train(
         self,
@@ -149,24 +156,29 @@ class SelfSupervisedModel(
         self._start()
         # Loading and embedding leave the module in eval mode, in which Lightning would train it.
         self.module.train()
-        self._train_runner_cls(
-            self,
-            training_plan=plan,
-            data_splitter=splitter,
-            max_epochs=max_epochs,
-            accelerator=accelerator,
-            devices=devices,
-            callbacks=callbacks,
-            **{
-                "check_val_every_n_epoch": 1,
-                "early_stopping": early_stopping and bool(splitter.n_val),
-                "early_stopping_monitor": _MONITOR,
-                "early_stopping_mode": "min",
-                "early_stopping_patience": defaults.patience(max_epochs),
-                "log_every_n_steps": 1,
-                **trainer_kwargs,
-            },
-        )()
+        # The host would add to the history of a trained model; an imported one has none yet.
+        was_trained, self.is_trained_ = self.is_trained_, self.history_ is not None
+        try:
+            self._train_runner_cls(
+                self,
+                training_plan=plan,
+                data_splitter=splitter,
+                max_epochs=max_epochs,
+                accelerator=accelerator,
+                devices=devices,
+                callbacks=callbacks,
+                **{
+                    "check_val_every_n_epoch": 1,
+                    "early_stopping": early_stopping and bool(splitter.n_val),
+                    "early_stopping_monitor": _MONITOR,
+                    "early_stopping_mode": "min",
+                    "early_stopping_patience": defaults.patience(max_epochs),
+                    "log_every_n_steps": 1,
+                    **trainer_kwargs,
+                },
+            )()
+        finally:
+            self.is_trained_ = self.is_trained_ or was_trained
 
     def _start(self) -> None:
         """Prepare what depends on the cells, before the first step."""

@@ -1,0 +1,94 @@
+"""Models from checkpoints that others published: files without their code, genes without cells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pickle import UnpicklingError
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+from scipy import sparse
+from scvi.data import AnnDataManager
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import StepLR
+
+from scvi_sctab.data import check_genes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from scvi.data.fields import AnnDataField
+
+
+def read_checkpoint(path: Path) -> Any:
+    """Read a checkpoint as data only; its large buffers stay on disk.
+
+    Parameters
+    ----------
+    path
+        A file of torch or Lightning.
+
+    Returns
+    -------
+    What was saved, tensors on the CPU.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, or holds anything but tensors and settings.
+    """
+    try:
+        # The names of these classes stand among the settings; nothing is done with them.
+        with torch.serialization.safe_globals([AdamW, StepLR, torch.nn.SELU]):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except UnpicklingError as error:
+        raise ValueError(
+            f"{path} cannot be read without running code from it, which is refused: {error}"
+        ) from error
+    except (RuntimeError, OSError, EOFError, ValueError) as error:
+        raise ValueError(f"{path} is not a checkpoint or is damaged: {error}") from error
+
+
+def registry_without_cells(
+    model_name: str,
+    fields: Sequence[AnnDataField],
+    setup_args: dict[str, Any],
+    var_names: Sequence[str],
+    obs: pd.DataFrame | None = None,
+) -> dict[str, Any]:
+    """Registry of a reference with these genes and columns, of which no cell is at hand.
+
+    Parameters
+    ----------
+    model_name, fields, setup_args
+        Class of the model, and what it registers with which arguments.
+    var_names
+        Genes.
+    obs
+        Columns that ``fields`` read.
+
+    Raises
+    ------
+    ValueError
+        If genes stand twice or are too few.
+    """
+    obs = pd.DataFrame(index=["cell"]) if obs is None else obs
+    genes = check_genes(list(var_names))
+    adata = AnnData(
+        sparse.csr_matrix((len(obs), len(genes)), dtype=np.float32),
+        obs=obs,
+        var=pd.DataFrame(index=genes),
+    )
+    manager = AnnDataManager(
+        fields=fields,
+        setup_method_args={
+            "model_name": model_name,
+            "setup_args": setup_args,
+            "setup_method_name": "setup_anndata",
+        },
+    )
+    manager.register_fields(adata)
+    return manager.registry
