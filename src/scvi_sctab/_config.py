@@ -178,6 +178,14 @@ class SelfSupervisedPlanConfig:
 
 
 @dataclass(frozen=True)
+class ProteinPlanConfig(SelfSupervisedPlanConfig):
+    """Hyperparameters of the plan that learns proteins."""
+
+    linear_lr: float = 0.2
+    linear_momentum: float = 0.9
+
+
+@dataclass(frozen=True)
 class SelfSupervisedTrainConfig:
     """How long and on what to train without labels.
 
@@ -217,6 +225,9 @@ class ViewsConfig:
 PRETRAINING = PretrainingConfig()
 SELF_SUPERVISED_PLAN = SelfSupervisedPlanConfig()
 SELF_SUPERVISED_TRAIN = SelfSupervisedTrainConfig()
+PROTEIN_PLAN = ProteinPlanConfig()
+PROTEIN_TRAIN = SelfSupervisedTrainConfig(batch_size=128, early_stopping_patience=20)
+PROTEIN_HIDDEN = 64
 MASKS = MaskConfig()
 VIEWS = ViewsConfig()
 SELF_TRAINING = SelfTrainingConfig()
