@@ -177,6 +177,19 @@ class SelfSupervisedPlanConfig:
 
 
 @dataclass(frozen=True)
+class ProteinPlanConfig(SelfSupervisedPlanConfig):
+    """Hyperparameters of the plan that learns proteins.
+
+    Tried on 800 tumour cells with 14 proteins: squared error of log counts in others, one split,
+    of the linear path by gradient descent .51 and by AdamW .60, of the network .50, of the mean
+    of both paths .48, of ridge regression on 50 principal components .53.
+    """
+
+    linear_lr: float = 0.2
+    linear_momentum: float = 0.9
+
+
+@dataclass(frozen=True)
 class SelfSupervisedTrainConfig:
     """How long and on what to train without labels.
 
@@ -227,6 +240,9 @@ class ViewsConfig:
 PRETRAINING = PretrainingConfig()
 SELF_SUPERVISED_PLAN = SelfSupervisedPlanConfig()
 SELF_SUPERVISED_TRAIN = SelfSupervisedTrainConfig()
+PROTEIN_PLAN = ProteinPlanConfig()
+PROTEIN_TRAIN = SelfSupervisedTrainConfig(batch_size=128)
+PROTEIN_HIDDEN = 64
 MASKS = MaskConfig()
 VIEWS = ViewsConfig()
 SELF_TRAINING = SelfTrainingConfig()

@@ -129,7 +129,7 @@ def test_before_training_every_cell_is_taken_for_the_mean_cell(unlabelled):
     for likelihood in ("gaussian", "nb"):
         model = build(unlabelled, likelihood=likelihood)
         torch.nn.init.zeros_(model.module.decoder.final_mapping.weight)
-        model._start()
+        model._start(np.arange(unlabelled.n_obs))
         model.is_trained_ = True
         expected = log_normalised(unlabelled).mean(axis=0)
         if likelihood == "nb":

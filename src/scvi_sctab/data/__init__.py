@@ -28,6 +28,7 @@ from scvi_sctab.data._indices import check_indices
 from scvi_sctab.data._messages import list_names
 from scvi_sctab.data._obs import check_labels, get_column
 from scvi_sctab.data._programmes import GeneProgrammes, gene_programmes, read_gmt, regulators
+from scvi_sctab.data._proteins import get_proteins, join_proteins
 from scvi_sctab.data._query import (
     check_query_conditions,
     prepare_query,
@@ -65,7 +66,9 @@ __all__ = [
     "gene_programmes",
     "get_column",
     "get_matrix",
+    "get_proteins",
     "group_means",
+    "join_proteins",
     "list_names",
     "normalized_expression",
     "prepare_query",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
@@ -93,7 +94,7 @@ class CellSplitter(pl.LightningDataModule):
 
 
 class UnlabeledDataSplitter(CellSplitter):
-    """Split all cells of a registered AnnData, whatever they are, and load them in batches.
+    """Split cells of a registered AnnData, whatever their labels, and load them in batches.
 
     Parameters
     ----------
@@ -105,6 +106,10 @@ class UnlabeledDataSplitter(CellSplitter):
         Cells per batch.
     seed
         Seed of the split.
+    among
+        Positions of the cells to split; all if not given.
+    arrays
+        See :class:`CellDataset`.
     **loader_kwargs
         Passed to :class:`CellSplitter`.
 
@@ -121,13 +126,17 @@ class UnlabeledDataSplitter(CellSplitter):
         train_size: float,
         batch_size: int,
         seed: int = 0,
+        among: NDArray[np.intp] | None = None,
+        arrays: Mapping[str, NDArray[np.float32]] | None = None,
         **loader_kwargs: Any,
     ):
         if not 0 < train_size <= 1:
             raise ValueError(f"{train_size=} is not in (0, 1].")
         n_cells = adata_manager.adata.n_obs
-        order = np.random.default_rng(seed).permutation(n_cells)
-        n_train = int(np.ceil(train_size * n_cells))
+        among = np.arange(n_cells) if among is None else among
+        order = np.random.default_rng(seed).permutation(among)
+        n_train = int(np.ceil(train_size * len(among)))
         parts = [order[:n_train], order[n_train:], order[:0]]
-        cells = CellDataset.from_manager(adata_manager, np.zeros(n_cells, dtype=np.int64))
+        labels = np.zeros(n_cells, dtype=np.int64)
+        cells = CellDataset.from_manager(adata_manager, labels, arrays)
         super().__init__(cells, parts, batch_size=batch_size, **loader_kwargs)

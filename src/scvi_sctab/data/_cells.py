@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +33,8 @@ class CellDataset(Dataset[dict[str, torch.Tensor]]):
         Codes of batch and covariates per cell, ``(n_cells, n_conditions)``.
     cells
         Positions of the cells to load; all if not given.
+    arrays
+        What else is known of cells, by the name it has in a batch, each ``(n_cells, ...)``.
     """
 
     def __init__(
@@ -40,23 +43,32 @@ class CellDataset(Dataset[dict[str, torch.Tensor]]):
         labels: NDArray[np.int64],
         conditions: NDArray[np.int64],
         cells: NDArray[np.intp] | None = None,
+        arrays: Mapping[str, NDArray[np.float32]] | None = None,
     ):
         self.counts, self.labels, self.conditions = counts, labels, conditions
+        self.arrays = dict(arrays or {})
         self.cells = np.arange(len(labels)) if cells is None else cells
         # Batches of other processes are put together in this one.
         silence_torch()
 
     @classmethod
-    def from_manager(cls, manager: AnnDataManager, labels: NDArray[np.int64]) -> CellDataset:
+    def from_manager(
+        cls,
+        manager: AnnDataManager,
+        labels: NDArray[np.int64],
+        arrays: Mapping[str, NDArray[np.float32]] | None = None,
+    ) -> CellDataset:
         """Read what an AnnData was registered with; a matrix stored by columns is turned once."""
         layer = manager.data_registry[REGISTRY_KEYS.X_KEY].attr_key
         matrix = get_matrix(manager.adata, layer)
         conditions = condition_codes(registered_conditions(manager.registry), manager.adata.obs)
-        return cls(row_readable(matrix, counts_source(layer)), labels, conditions)
+        counts = row_readable(matrix, counts_source(layer))
+        return cls(counts, labels, conditions, arrays=arrays)
 
     def create_torch_dataset(self, indices: NDArray[np.intp], **_: Any) -> CellDataset:
         """Restrict to some cells; :class:`~scvi.dataloaders.AnnDataLoader` asks a manager so."""
-        return CellDataset(self.counts, self.labels, self.conditions, self.cells[indices])
+        cells = self.cells[indices]
+        return CellDataset(self.counts, self.labels, self.conditions, cells, self.arrays)
 
     def __len__(self) -> int:
         return len(self.cells)
@@ -67,4 +79,5 @@ class CellDataset(Dataset[dict[str, torch.Tensor]]):
             REGISTRY_KEYS.X_KEY: to_tensor(in_order(as_float32(take_rows(self.counts, cells)))),
             REGISTRY_KEYS.LABELS_KEY: torch.from_numpy(self.labels[cells, None]),
             CONDITIONS_KEY: torch.from_numpy(self.conditions[cells]),
+            **{name: torch.from_numpy(array[cells]) for name, array in self.arrays.items()},
         }

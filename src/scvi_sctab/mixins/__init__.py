@@ -3,6 +3,7 @@
 from scvi_sctab.mixins._arrays import draw_cells, to_scipy
 from scvi_sctab.mixins._cells import CellsMixin
 from scvi_sctab.mixins._checkpoint import CheckpointMixin
+from scvi_sctab.mixins._encoder import EncoderMixin
 from scvi_sctab.mixins._published import read_checkpoint, registry_without_cells
 from scvi_sctab.mixins._query_preparation import QueryPreparationMixin
 from scvi_sctab.mixins._registered import RegisteredMixin
@@ -11,6 +12,7 @@ from scvi_sctab.mixins._serialization import NotPortableError, decode, encode
 __all__ = [
     "CellsMixin",
     "CheckpointMixin",
+    "EncoderMixin",
     "NotPortableError",
     "QueryPreparationMixin",
     "RegisteredMixin",

@@ -4,26 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
 from scvi.model import SCANVI, SCVI
 
 from scvi_sctab._constants import UNLABELED_CATEGORY
-from scvi_sctab.data import check_genes, query_cells
-from scvi_sctab.mixins import draw_cells
+from scvi_sctab.mixins import EncoderMixin
 from scvi_sctab.model._latent_space import number_batches_alike, take_latent_space
-from scvi_sctab.nn import SELUEncoder
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from scvi_sctab._types import HasEncoder
 
-# Enough cells for the mean and the spread of each dimension.
-_N_AVERAGED = 4096
 
-
-class PretrainedMixin:
+class PretrainedMixin(EncoderMixin):
     """Start from an encoder that was trained without labels."""
 
     @classmethod
@@ -116,28 +109,11 @@ class PretrainedMixin:
     ) -> Any:
         """Build a model whose encoder of genes is taken over."""
         encoder = model.pretrained_encoder()
-        layer = encoder.registry["setup_args"]["layer"]
-        state = encoder.registry["field_registries"]["X"]["state_registry"]
-        if adata is not None:
-            adata = query_cells(adata, layer, check_genes(state["column_names"]))
-        elif encoder.adata is None:
-            raise ValueError("The encoder's model has no AnnData; say which cells: `adata=`.")
-        else:
-            adata = encoder.adata
-        cls.setup_anndata(adata, layer=layer, **setup)
+        adata = cls._cells_of_encoder(encoder, adata)
+        cls.setup_anndata(adata, layer=encoder.registry["setup_args"]["layer"], **setup)
         sctab = cls(adata, preset, **{**encoder.network, **overrides})
-        sctab.module.encoder.load_state_dict(encoder.weights)
-        sctab._standardize_encoder()
+        sctab._take_encoder(encoder)
         return sctab
-
-    def _standardize_encoder(self) -> None:
-        """Let the head start from numbers of size one, whatever the pretext made of them."""
-        encoder = self.module.encoder
-        if isinstance(encoder, SELUEncoder):
-            cells = draw_cells(np.arange(self.adata.n_obs), _N_AVERAGED)
-            z = np.concatenate(list(self._map_cells(self._embed, self.adata, cells, None)))
-            moments = (torch.from_numpy(moment) for moment in (z.mean(axis=0), z.std(axis=0)))
-            encoder.standardize(*(moment.to(self.module.device) for moment in moments))
 
     @classmethod
     def _on_latent_space(

@@ -2,5 +2,6 @@
 
 from scvi_sctab.pretrain._contrastive import BYOL, BarlowTwins
 from scvi_sctab.pretrain._masked_autoencoder import MaskedAutoencoder
+from scvi_sctab.pretrain._protein import ProteinPredictor
 
-__all__ = ["BYOL", "BarlowTwins", "MaskedAutoencoder"]
+__all__ = ["BYOL", "BarlowTwins", "MaskedAutoencoder", "ProteinPredictor"]

@@ -119,11 +119,11 @@ class MaskedAutoencoder(SelfSupervisedModel):
             f"{sum(p.numel() for p in self.module.parameters()):,} parameters"
         )
 
-    def _start(self) -> None:
+    def _start(self, cells: NDArray[np.intp]) -> None:
         """Let a decoder that has learnt nothing start from the mean of each gene."""
         if self._decodes:
             return
-        cells = draw_cells(np.arange(self.adata.n_obs), _N_AVERAGED)
+        cells = draw_cells(cells, _N_AVERAGED)
         counts = next(read_counts(self.adata, self.layer, cells, block_size=_N_AVERAGED))
         expression = to_scipy(normalize_counts(to_tensor(counts))).mean(axis=0)
         share = counts.sum(axis=0) / counts.sum()

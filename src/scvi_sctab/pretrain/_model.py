@@ -1,7 +1,8 @@
-"""What all self-supervised models have in common: set up, train, embed, map a query, hand over."""
+"""What models of this folder have in common: set up, train, embed, map a query, hand over."""
 
 from __future__ import annotations
 
+import warnings
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
@@ -36,58 +37,16 @@ if TYPE_CHECKING:
 _MONITOR = "validation_loss"
 
 
-class SelfSupervisedModel(
-    NeighborsMixin,
-    PublishedEncoderMixin,
-    QueryPreparationMixin,
-    CheckpointMixin,
-    RegisteredMixin,
-    CellsMixin,
-    BaseModelClass,
+class EncoderModel(
+    QueryPreparationMixin, CheckpointMixin, RegisteredMixin, CellsMixin, BaseModelClass
 ):
-    """An encoder of genes and the pretext that trains it; labels are not needed."""
+    """An encoder of genes and what trains it."""
 
     _training_plan_cls = SelfSupervisedTrainingPlan
     _data_splitter_cls = UnlabeledDataSplitter
     _train_runner_cls = TrainRunner
-
-    @classmethod
-    def setup_anndata(cls, adata: AnnData, layer: str | None = None, **kwargs: Any) -> None:
-        """Check cells and register where their counts are.
-
-        Parameters
-        ----------
-        adata
-            Raw counts, ``(n_cells, n_genes)``; dense, CSR or CSC. Labels are not asked for.
-        layer
-            Layer with raw counts; ``None`` is ``adata.X``.
-        **kwargs
-            Passed to :meth:`~scvi.data.AnnDataManager.register_fields`.
-
-        Raises
-        ------
-        KeyError
-            If there is no such layer.
-        ValueError
-            If it does not hold raw counts, cells are empty, or genes stand twice or are too few.
-        """
-        setup_method_args = cls._get_setup_method_args(**locals())
-        if adata.is_view:
-            raise ValueError("`adata` is a view of another AnnData; pass a copy: `adata.copy()`.")
-        if "source_registry" not in kwargs:
-            check_genes(adata.var_names)
-            check_cells(adata, layer)
-        manager = AnnDataManager(
-            fields=cls._fields(layer),
-            setup_method_args=setup_method_args,
-        )
-        manager.register_fields(adata, **kwargs)
-        cls.register_manager(manager)
-
-    @staticmethod
-    def _fields(layer: str | None) -> list[LayerField]:
-        """List what is registered."""
-        return [LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True)]
+    _plan_config = SELF_SUPERVISED_PLAN
+    _train_config = SELF_SUPERVISED_TRAIN
 
     def train(
         self,
@@ -102,7 +61,7 @@ class SelfSupervisedModel(
         plan_kwargs: dict[str, Any] | None = None,
         **trainer_kwargs: Any,
     ) -> None:
-        """Train on all cells, and keep the weights of the epoch with the best held-out loss.
+        """Train, and keep the weights of the epoch with the best held-out loss.
 
         Parameters
         ----------
@@ -135,9 +94,8 @@ class SelfSupervisedModel(
             raise ValueError(f"This model has no AnnData to train on: `{name}.load(path, adata)`.")
         self._validate_anndata()
         check_cells(self.adata, self.layer)
-        defaults = SELF_SUPERVISED_TRAIN
-        splitter = self._data_splitter_cls(
-            self.adata_manager,
+        defaults = self._train_config
+        splitter = self._splitter(
             train_size=defaults.train_size if train_size is None else train_size,
             batch_size=batch_size or defaults.batch_size,
             **{"seed": _seed(), **(datasplitter_kwargs or {})},
@@ -147,41 +105,53 @@ class SelfSupervisedModel(
         callbacks = [*trainer_kwargs.pop("callbacks", ()), *self._callbacks()]
         if splitter.n_val:
             callbacks.append(RestoreBestWeights(_MONITOR, "min"))
-        plan_settings = {
-            **SELF_SUPERVISED_PLAN.to_kwargs(),
+        plan_kwargs = {
+            **self._plan_config.to_kwargs(),
             "lr_decay_every": defaults.lr_decay_every(max_epochs),
             **(plan_kwargs or {}),
         }
-        plan = self._training_plan_cls(self.module, **plan_settings)
-        self._start()
+        plan = self._training_plan_cls(self.module, **plan_kwargs)
+        self._start(splitter.train_idx)
         # Loading and embedding leave the module in eval mode, in which Lightning would train it.
         self.module.train()
+        trainer_kwargs = {
+            "check_val_every_n_epoch": 1,
+            "early_stopping": early_stopping and bool(splitter.n_val),
+            "early_stopping_monitor": _MONITOR,
+            "early_stopping_mode": "min",
+            "early_stopping_patience": defaults.patience(max_epochs),
+            "log_every_n_steps": 1,
+            **trainer_kwargs,
+        }
+        runner = self._train_runner_cls(
+            self,
+            training_plan=plan,
+            data_splitter=splitter,
+            max_epochs=max_epochs,
+            accelerator=accelerator,
+            devices=devices,
+            callbacks=callbacks,
+            **trainer_kwargs,
+        )
+        self._run(runner)
+
+    def _run(self, runner: TrainRunner) -> None:
         # The host would add to the history of a trained model; an imported one has none yet.
         was_trained, self.is_trained_ = self.is_trained_, self.history_ is not None
         try:
-            self._train_runner_cls(
-                self,
-                training_plan=plan,
-                data_splitter=splitter,
-                max_epochs=max_epochs,
-                accelerator=accelerator,
-                devices=devices,
-                callbacks=callbacks,
-                **{
-                    "check_val_every_n_epoch": 1,
-                    "early_stopping": early_stopping and bool(splitter.n_val),
-                    "early_stopping_monitor": _MONITOR,
-                    "early_stopping_mode": "min",
-                    "early_stopping_patience": defaults.patience(max_epochs),
-                    "log_every_n_steps": 1,
-                    **trainer_kwargs,
-                },
-            )()
+            with warnings.catch_warnings():
+                # A frozen encoder means to be.
+                warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode")
+                runner()
         finally:
             self.is_trained_ = self.is_trained_ or was_trained
 
-    def _start(self) -> None:
-        """Prepare what depends on the cells, before the first step."""
+    def _splitter(self, **kwargs: Any) -> UnlabeledDataSplitter:
+        """Choose what is learnt from which cells."""
+        return self._data_splitter_cls(self.adata_manager, **kwargs)
+
+    def _start(self, cells: NDArray[np.intp]) -> None:
+        """Prepare what depends on the cells to train on, before the first step."""
 
     def _callbacks(self) -> list[Callback]:
         """List what the pretext does between steps."""
@@ -222,6 +192,64 @@ class SelfSupervisedModel(
 
     def _embed(self, tensors: dict[str, Tensor]) -> NDArray[np.float32]:
         return self.module.embed(tensors).cpu().numpy()
+
+    def pretrained_encoder(self) -> PretrainedEncoder:
+        """Return cells, registry, hyperparameters and weights of the encoder.
+
+        :meth:`scvi_sctab.SCTAB.from_pretrained` asks for them.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        """
+        self._require_trained()
+        weights = self.module.encoder.state_dict()
+        return PretrainedEncoder(
+            self.adata,
+            deepcopy(self.registry),
+            self._network.encoder_kwargs(),
+            {name: tensor.detach().clone() for name, tensor in weights.items()},
+        )
+
+
+class SelfSupervisedModel(NeighborsMixin, PublishedEncoderMixin, EncoderModel):
+    """An encoder of genes and the pretext that trains it; labels are not needed."""
+
+    @classmethod
+    def setup_anndata(cls, adata: AnnData, layer: str | None = None, **kwargs: Any) -> None:
+        """Check cells and register where their counts are.
+
+        Parameters
+        ----------
+        adata
+            Raw counts, ``(n_cells, n_genes)``; dense, CSR or CSC. Labels are not asked for.
+        layer
+            Layer with raw counts; ``None`` is ``adata.X``.
+        **kwargs
+            Passed to :meth:`~scvi.data.AnnDataManager.register_fields`.
+
+        Raises
+        ------
+        KeyError
+            If there is no such layer.
+        ValueError
+            If it does not hold raw counts, cells are empty, or genes stand twice or are too few.
+        """
+        setup_method_args = cls._get_setup_method_args(**locals())
+        if adata.is_view:
+            raise ValueError("`adata` is a view of another AnnData; pass a copy: `adata.copy()`.")
+        if "source_registry" not in kwargs:
+            check_genes(adata.var_names)
+            check_cells(adata, layer)
+        manager = AnnDataManager(fields=cls._fields(layer), setup_method_args=setup_method_args)
+        manager.register_fields(adata, **kwargs)
+        cls.register_manager(manager)
+
+    @staticmethod
+    def _fields(layer: str | None) -> list[LayerField]:
+        """List what is registered."""
+        return [LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True)]
 
     @classmethod
     def load_query_data(
@@ -265,25 +293,6 @@ class SelfSupervisedModel(
         model.module.eval()
         model.history_, model.is_trained_ = deepcopy(reference.history_), True
         return model
-
-    def pretrained_encoder(self) -> PretrainedEncoder:
-        """Return cells, registry, hyperparameters and weights of the encoder.
-
-        :meth:`scvi_sctab.SCTAB.from_pretrained` asks for them.
-
-        Raises
-        ------
-        RuntimeError
-            If the model is not trained.
-        """
-        self._require_trained()
-        weights = self.module.encoder.state_dict()
-        return PretrainedEncoder(
-            self.adata,
-            deepcopy(self.registry),
-            self._network.encoder_kwargs(),
-            {name: tensor.detach().clone() for name, tensor in weights.items()},
-        )
 
 
 def _seed() -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as pl
 import torch
 from torch import Generator, Tensor
+from torch.nn import Parameter
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.lr_scheduler import LRScheduler, StepLR
 
@@ -92,10 +93,14 @@ class SelfSupervisedTrainingPlan(pl.LightningModule):
         """Score held-out cells."""
         self._log(self._loss(batch, self._generator), "validation")
 
+    def _deep_parameters(self) -> list[Parameter]:
+        """List what AdamW trains."""
+        return [p for p in self.module.parameters() if p.requires_grad]
+
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[LRScheduler]]:
         """AdamW, and a learning rate that falls by steps."""
         optimizer = torch.optim.AdamW(
-            [p for p in self.module.parameters() if p.requires_grad],
+            self._deep_parameters(),
             lr=self.lr,
             weight_decay=self.weight_decay,
             fused=self.device.type in _FUSED,

@@ -1,0 +1,45 @@
+"""Take over an encoder that another model trained."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from scvi_sctab.data import check_genes, query_cells
+from scvi_sctab.mixins._arrays import draw_cells
+from scvi_sctab.nn import SELUEncoder
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from scvi_sctab._types import PretrainedEncoder
+
+# Enough cells for the mean and the spread of each dimension.
+_N_AVERAGED = 4096
+
+
+class EncoderMixin:
+    """Cells and weights of a pretrained encoder."""
+
+    @staticmethod
+    def _cells_of_encoder(encoder: PretrainedEncoder, adata: AnnData | None) -> AnnData:
+        """Bring cells to the genes of an encoder; its own if none are given."""
+        if adata is not None:
+            state = encoder.registry["field_registries"]["X"]["state_registry"]
+            layer = encoder.registry["setup_args"]["layer"]
+            return query_cells(adata, layer, check_genes(state["column_names"]))
+        if encoder.adata is None:
+            raise ValueError("The encoder's model has no AnnData; say which cells: `adata=`.")
+        return encoder.adata
+
+    def _take_encoder(self, encoder: PretrainedEncoder) -> None:
+        """Take the weights; let a head start from numbers of size one, whatever the pretext."""
+        own = self.module.encoder
+        own.load_state_dict(encoder.weights)
+        if isinstance(own, SELUEncoder):
+            cells = draw_cells(np.arange(self.adata.n_obs), _N_AVERAGED)
+            z = np.concatenate(list(self._map_cells(self._embed, self.adata, cells, None)))
+            moments = (torch.from_numpy(moment) for moment in (z.mean(axis=0), z.std(axis=0)))
+            own.standardize(*(moment.to(self.module.device) for moment in moments))

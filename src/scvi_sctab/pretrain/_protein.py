@@ -1,0 +1,254 @@
+"""Surface proteins from RNA."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from scvi import REGISTRY_KEYS
+from scvi.data import AnnDataManager
+from scvi.data.fields import CategoricalObsField, LayerField
+
+from scvi_sctab._config import (
+    PROTEIN_HIDDEN,
+    PROTEIN_PLAN,
+    PROTEIN_TRAIN,
+    SELF_SUPERVISED_NETWORK,
+    override,
+)
+from scvi_sctab.data import (
+    check_cells,
+    check_genes,
+    get_column,
+    get_proteins,
+    read_counts,
+    to_tensor,
+)
+from scvi_sctab.mixins import EncoderMixin, draw_cells, to_scipy
+from scvi_sctab.module import ProteinModule, build_encoder
+from scvi_sctab.nn import normalize_counts
+from scvi_sctab.pretrain._model import EncoderModel
+from scvi_sctab.pretrain._protein_field import ProteinField
+from scvi_sctab.pretrain._protein_prediction import ProteinPredictionMixin
+from scvi_sctab.train import ProteinTrainingPlan
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+    from scvi_sctab._types import HasEncoder
+    from scvi_sctab.data import UnlabeledDataSplitter
+
+# Enough cells for the mean of each gene.
+_N_AVERAGED = 4096
+
+
+class ProteinPredictor(ProteinPredictionMixin, EncoderMixin, EncoderModel):
+    """Predict surface proteins from RNA, as :cite:t:`Richter24` do with CITE-seq.
+
+    Learns log counts of proteins, standardised, from cells that have both; proteins may be missing
+    in some. A network on an encoder of genes, which may be pretrained, and a linear path beside it
+    learn the task apart, and what is predicted is their mean.
+
+    Parameters
+    ----------
+    adata
+        AnnData registered by :meth:`setup_anndata`.
+    n_hidden
+        Width of the hidden layer between embedding and proteins.
+    registry
+        Registry of a saved model, in place of ``adata``.
+    **overrides
+        Hyperparameters of :class:`~scvi_sctab.SCTAB`; those of the encoder, ``freeze_encoder``,
+        ``linear_skip`` and ``batch_dropout`` matter here.
+
+    Raises
+    ------
+    TypeError
+        If a hyperparameter does not exist.
+
+    Examples
+    --------
+    >>> from scvi_sctab.pretrain import MaskedAutoencoder, ProteinPredictor
+    >>> ProteinPredictor.setup_anndata(cells, "protein_expression")  # doctest: +SKIP
+    >>> model = ProteinPredictor(cells)  # doctest: +SKIP
+    >>> model.train()  # doctest: +SKIP
+    >>> query.obsm["protein"] = model.predict_protein(query)  # doctest: +SKIP
+    """
+
+    _module_cls = ProteinModule
+    _training_plan_cls = ProteinTrainingPlan
+    _plan_config = PROTEIN_PLAN
+    _train_config = PROTEIN_TRAIN
+
+    def __init__(
+        self,
+        adata: AnnData | None = None,
+        *,
+        n_hidden: int = PROTEIN_HIDDEN,
+        registry: dict | None = None,
+        **overrides: Any,
+    ):
+        super().__init__(adata, registry)
+        config = override(SELF_SUPERVISED_NETWORK, overrides)
+        # Record what was resolved, so that a saved model does not follow later defaults.
+        overrides = config.to_kwargs()
+        self.init_params_ = self._get_init_params(locals())
+        self._network = config
+        n_genes, n_proteins = len(self.gene_names), len(self.protein_names)
+        self.module = ProteinModule(
+            build_encoder(n_genes, config),
+            n_genes,
+            n_proteins,
+            n_hidden=n_hidden,
+            n_categories=[len(condition.categories) for condition in self.conditions],
+            batch_dropout=config.batch_dropout,
+            freeze_encoder=config.freeze_encoder,
+            linear_path=config.linear_skip,
+        )
+        self._model_summary_string = (
+            f"ProteinPredictor: {config.encoder}, {n_genes:,} genes, {n_proteins:,} proteins, "
+            f"{sum(p.numel() for p in self.module.parameters()):,} parameters"
+        )
+
+    @classmethod
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        protein_expression_obsm_key: str,
+        protein_names_uns_key: str | None = None,
+        batch_key: str | None = None,
+        layer: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Check cells and register where their counts are; arguments are those of TOTALVI.
+
+        Parameters
+        ----------
+        adata
+            Raw counts of genes, ``(n_cells, n_genes)``; dense, CSR or CSC. Of a MuData,
+            :func:`scvi_sctab.data.join_proteins` makes one.
+        protein_expression_obsm_key
+            Key of ``adata.obsm`` with counts of proteins, ``(n_cells, n_proteins)``. What was not
+            measured is NaN; 0 is taken as measured, also where a batch has nothing else.
+        protein_names_uns_key
+            Key of ``adata.uns`` with the names of proteins; those of the data frame, or numbers,
+            if not given.
+        batch_key
+            Column of batches, whose proteins differ by a shift of their logarithm.
+        layer
+            Layer with counts of genes; ``None`` is ``adata.X``.
+        **kwargs
+            Passed to :meth:`~scvi.data.AnnDataManager.register_fields`.
+
+        Raises
+        ------
+        KeyError
+            If there is no such key, column or layer.
+        ValueError
+            If genes are no raw counts, cells are empty, genes stand twice or are too few, or
+            proteins are negative, infinite or missing throughout.
+        """
+        setup_method_args = cls._get_setup_method_args(**locals())
+        if adata.is_view:
+            raise ValueError("`adata` is a view of another AnnData; pass a copy: `adata.copy()`.")
+        if "source_registry" not in kwargs:
+            check_genes(adata.var_names)
+            check_cells(adata, layer)
+        if batch_key is not None:
+            get_column(adata.obs, batch_key, "batch_key")
+        manager = AnnDataManager(
+            fields=[
+                LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True),
+                CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
+                ProteinField(protein_expression_obsm_key, protein_names_uns_key),
+            ],
+            setup_method_args=setup_method_args,
+        )
+        manager.register_fields(adata, **kwargs)
+        cls.register_manager(manager)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: HasEncoder,
+        adata: AnnData,
+        protein_expression_obsm_key: str,
+        protein_names_uns_key: str | None = None,
+        batch_key: str | None = None,
+        freeze_encoder: bool = False,
+        **overrides: Any,
+    ) -> ProteinPredictor:
+        """Build a model on the encoder of a trained one; ``model`` is left as it is.
+
+        Parameters
+        ----------
+        model
+            A trained model of :mod:`scvi_sctab.pretrain`, or another with a method
+            ``pretrained_encoder``.
+        adata
+            Cells with proteins; their counts in the same layer. Genes are matched by name.
+        protein_expression_obsm_key, protein_names_uns_key, batch_key
+            As in :meth:`setup_anndata`.
+        freeze_encoder
+            Whether the encoder stays exactly as it is.
+        **overrides
+            As of the class.
+
+        Returns
+        -------
+        A model to :meth:`train`.
+
+        Raises
+        ------
+        RuntimeError
+            If ``model`` is not trained.
+        KeyError, ValueError
+            As :meth:`setup_anndata`, or if too few of the genes are there.
+        """
+        encoder = model.pretrained_encoder()
+        proteins = get_proteins(adata, protein_expression_obsm_key, protein_names_uns_key)
+        cells = cls._cells_of_encoder(encoder, adata)
+        cells.obsm[protein_expression_obsm_key] = proteins
+        cls.setup_anndata(
+            cells,
+            protein_expression_obsm_key,
+            batch_key=batch_key,
+            layer=encoder.registry["setup_args"]["layer"],
+        )
+        predictor = cls(
+            cells, **{**encoder.network, "freeze_encoder": freeze_encoder, **overrides}
+        )
+        predictor._take_encoder(encoder)
+        return predictor
+
+    @property
+    def protein_names(self) -> NDArray[np.str_]:
+        """Proteins that the model predicts, in its order."""
+        state = self.registry["field_registries"][REGISTRY_KEYS.PROTEIN_EXP_KEY]["state_registry"]
+        return np.array([*state["column_names"]], dtype=str)
+
+    def _splitter(self, **kwargs: Any) -> UnlabeledDataSplitter:
+        """Learn from the cells that have some protein."""
+        proteins = self._log_proteins(self.adata).to_numpy()
+        measured = np.flatnonzero(~np.isnan(proteins).all(axis=1))
+        arrays = {REGISTRY_KEYS.PROTEIN_EXP_KEY: proteins}
+        return super()._splitter(among=measured, arrays=arrays, **kwargs)
+
+    def _start(self, cells: NDArray[np.intp]) -> None:
+        """Standardise genes and proteins over the cells to train on, before anything is learnt."""
+        if self.is_trained_:
+            return
+        proteins = self._log_proteins(self.adata).iloc[cells]
+        # A protein that was measured in none of them is predicted as 0.
+        moments = proteins.mean().fillna(0), proteins.std(ddof=0).replace(0, 1).fillna(1)
+        drawn = draw_cells(cells, _N_AVERAGED)
+        counts = next(read_counts(self.adata, self.layer, drawn, block_size=_N_AVERAGED))
+        x = to_scipy(normalize_counts(to_tensor(counts)))
+        mean = np.asarray(x.mean(axis=0)).ravel()
+        variance = x.multiply(x).sum() / x.shape[0] - mean @ mean
+        self.module.standardize(
+            tuple(torch.from_numpy(m.to_numpy(dtype=np.float32, copy=True)) for m in moments),
+            (torch.from_numpy(mean), torch.tensor(float(max(variance, 1e-8)) ** 0.5)),
+        )

@@ -1,0 +1,123 @@
+"""Proteins as a model tells them, and how well."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from scvi_sctab.data import get_proteins
+from scvi_sctab.pretrain._scores import score_columns
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+
+class ProteinPredictionMixin:
+    """Predict proteins and compare them to what was measured."""
+
+    def _log_proteins(self, adata: AnnData) -> pd.DataFrame:
+        """Log counts of the model's proteins, NaN where missing."""
+        setup = self.registry["setup_args"]
+        keys = setup["protein_expression_obsm_key"], setup["protein_names_uns_key"]
+        return np.log1p(get_proteins(adata, *keys).reindex(columns=self.protein_names))
+
+    def predict_protein(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+    ) -> pd.DataFrame:
+        """Predict proteins of cells; a batch that the model does not know shifts nothing.
+
+        Parameters
+        ----------
+        adata, indices, batch_size
+            As in :meth:`get_latent_representation`.
+
+        Returns
+        -------
+        ``log(1 + count)``, ``(n_cells, n_proteins)``, rows named by cell, columns by protein.
+
+        Raises
+        ------
+        RuntimeError, ValueError
+            As :meth:`get_latent_representation`.
+        """
+        self._require_trained()
+        adata, cells = self._query(adata, indices)
+
+        def predict(tensors: dict[str, Tensor]) -> NDArray[np.float32]:
+            return self.module.predict(tensors).cpu().numpy()
+
+        parts = self._map_cells(predict, adata, cells, batch_size)
+        proteins = np.concatenate([np.zeros((0, len(self.protein_names)), np.float32), *parts])
+        return pd.DataFrame(proteins, adata.obs_names[cells], pd.Index(self.protein_names))
+
+    def get_protein_scores(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+    ) -> pd.DataFrame:
+        """Compare predicted to measured proteins.
+
+        Parameters
+        ----------
+        adata
+            Cells with proteins, where those of the model are and matched by name; those of the
+            model if not given.
+        indices, batch_size
+            As in :meth:`get_latent_representation`.
+
+        Returns
+        -------
+        A row per protein: ``pearson`` and ``mse`` of log counts over cells, and ``n``, in how
+        many cells it was measured.
+
+        Raises
+        ------
+        RuntimeError, KeyError, ValueError
+            As :meth:`predict_protein` and :meth:`setup_anndata`.
+        """
+        return score_columns(*self._compared(adata, indices, batch_size))
+
+    def get_cell_scores(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+    ) -> pd.DataFrame:
+        """Compare predicted to measured proteins within each cell.
+
+        The correlation is high for any prediction that knows which proteins are abundant.
+
+        Parameters
+        ----------
+        adata, indices, batch_size
+            As in :meth:`get_protein_scores`.
+
+        Returns
+        -------
+        A row per cell, with the columns of :meth:`get_protein_scores`.
+
+        Raises
+        ------
+        RuntimeError, KeyError, ValueError
+            As :meth:`get_protein_scores`.
+        """
+        predicted, measured = self._compared(adata, indices, batch_size)
+        return score_columns(predicted.T, measured.T)
+
+    def _compared(
+        self, adata: AnnData | None, indices: Sequence[int] | None, batch_size: int | None
+    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+        adata, cells = self._query(adata, indices)
+        return (
+            self.predict_protein(adata, cells, batch_size),
+            self._log_proteins(adata).iloc[cells],
+        )
