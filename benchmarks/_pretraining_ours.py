@@ -102,9 +102,9 @@ def train_or_load(task: MappingTask, seed: int, key: str, cache: Path) -> Traine
     name = f"pretrain_{key}_{source_digest()}"
     folder = cache_file(cache, task, seed, name).with_suffix("")
     if not folder.exists():
-        start = time.perf_counter()
+        start = time.process_time()
         model = pretrain(task.labelled_reference(), encoder, seed)
-        seconds = time.perf_counter() - start
+        seconds = time.process_time() - start
         part = folder.with_name(f"part-{folder.name}")
         shutil.rmtree(part, ignore_errors=True)
         model.save(part, save_anndata=False)
@@ -119,9 +119,9 @@ def latents(task: MappingTask, seed: int, *, key: str, cache: Path) -> Latents:
     """Both sides in the encoder of the reference."""
     trained = train_or_load(task, seed, key, cache)
     sides = (task.labelled_reference(), task.unlabelled_query())
-    start = time.perf_counter()
+    start = time.process_time()
     embedded = [trained.model.get_latent_representation(side) for side in sides]
-    return Latents(*embedded, trained.seconds + time.perf_counter() - start)
+    return Latents(*embedded, trained.seconds + time.process_time() - start)
 
 
 def from_encoder(
@@ -134,7 +134,7 @@ def from_encoder(
 
     trained = train_or_load(task.split(), seed, key, cache)
     scvi.settings.seed = seed
-    start = time.perf_counter()
+    start = time.process_time()
     options = {"freeze_encoder": frozen}
     if not linear_skip:
         options["linear_skip"] = False
@@ -143,7 +143,7 @@ def from_encoder(
     )
     model.train(**QUIET)
     labels = np.asarray(model.predict(task.unlabelled_query())).astype(str)
-    seconds = trained.seconds + time.perf_counter() - start
+    seconds = trained.seconds + time.process_time() - start
     name = ENCODERS[key].name
     name = f"SCTAB on {name}" if linear_skip else name
     return Prediction(f"{name}, {'frozen' if frozen else 'fine-tuned'}", labels, seconds)
