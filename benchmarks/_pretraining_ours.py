@@ -6,10 +6,12 @@ new encoder is one more line in `ENCODERS`.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import time
 from collections.abc import Callable
+from functools import cache as once
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +19,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from _mapping_cache import cache_file
-from _mapping_sctab import source_digest
 from _peers import Prediction
 from _pretraining_latents import Latents, Representation
 from _pretraining_programmes import programmes_of
@@ -56,6 +57,10 @@ TUNED = ("mae", "autoencoder", "barlow", "byol")
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
 
 
+PARTS = ("pretrain", "module", "train", "nn", "data", "_config.py")
+"""Where in the package a change makes another encoder."""
+
+
 class Trained(NamedTuple):
     """A trained encoder."""
 
@@ -73,6 +78,19 @@ def missing(name: str = "") -> str:
 
     known = not name or hasattr(scvi_sctab.pretrain, name)
     return "" if known else f"this scvi_sctab.pretrain has no `{name}`"
+
+
+@once
+def digest() -> str:
+    """Digest of the sources that encoders are trained by."""
+    import scvi_sctab
+
+    found = hashlib.sha256()
+    for part in PARTS:
+        path = Path(scvi_sctab.__file__).parent / part
+        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
+            found.update(file.read_bytes())
+    return found.hexdigest()[:8]
 
 
 def pretrain(reference: AnnData, encoder: Encoder, seed: int) -> Any:
@@ -99,7 +117,7 @@ def train_or_load(task: MappingTask, seed: int, key: str, cache: Path) -> Traine
     import scvi_sctab.pretrain
 
     encoder = ENCODERS[key]
-    name = f"pretrain_{key}_{source_digest()}"
+    name = f"pretrain_{key}_{digest()}"
     folder = cache_file(cache, task, seed, name).with_suffix("")
     if not folder.exists():
         start = time.process_time()

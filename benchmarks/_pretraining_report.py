@@ -99,7 +99,7 @@ def paired_table(runs: pd.DataFrame, baselines: list[str], metric: str = "macro_
 
 
 def draw_tasks(runs: pd.DataFrame, path: Path, metric: str = "macro_f1") -> None:
-    """Dots per run and a bar at the mean, a panel per task, methods in the same order.
+    """Dots per run and a bar at the mean, a panel per task, the best methods first.
 
     Parameters
     ----------
@@ -116,26 +116,28 @@ def draw_tasks(runs: pd.DataFrame, path: Path, metric: str = "macro_f1") -> None
     from matplotlib import pyplot as plt
 
     tasks = list(dict.fromkeys(runs["task"]))
-    width = 1.5 + 3.0 * len(tasks)
     panels = [runs[runs["task"] == task] for task in tasks]
     tallest = max(part["method"].nunique() for part in panels)
-    fig, axes = plt.subplots(
-        1, len(tasks), figsize=(width + 2.5, 1.2 + 0.27 * tallest), layout="constrained"
-    )
-    for ax, task, part in zip(np.atleast_1d(axes), tasks, panels, strict=True):
+    size = (10, (1.2 + 0.2 * tallest) * -(-len(tasks) // 2) + 0.6)
+    fig, axes = plt.subplots(-(-len(tasks) // 2), 2, figsize=size, layout="constrained")
+    for ax in axes.ravel()[len(tasks) :]:
+        ax.remove()
+    for ax, task, part in zip(axes.ravel(), tasks, panels, strict=False):
         order = part.groupby("method")[metric].mean().sort_values(ascending=False).index
         for height, method in enumerate(order):
             values = part.loc[part["method"] == method, metric]
             colour = "tab:orange" if method.startswith(OURS) else "tab:blue"
             ax.plot(values, np.full(len(values), height), "o", markersize=3.5, color=colour)
             ax.plot(values.mean(), height, "|", markersize=13, color=colour, markeredgewidth=2)
-        ax.set_yticks(range(len(order)), order, fontsize=7)
+        names = [name.replace("logistic regression", "LR") for name in order]
+        ax.set_yticks(range(len(order)), names, fontsize=8)
         ax.invert_yaxis()
         ax.set_title(task, fontsize=9)
         ax.grid(axis="x", color="0.9")
         ax.set_axisbelow(True)
         ax.spines[["top", "right"]].set_visible(False)
-    fig.supxlabel(f"{metric.replace('_', ' ')} of the query (dots: seeds, bars: means)")
+    title = metric.replace("_f1", " F1").replace("_", " ")
+    fig.supxlabel(f"{title} of the query (dots: seeds; LR: logistic regression)", fontsize=10)
     part_path = path.with_name(f"{path.name}.part")
     fig.savefig(part_path, dpi=150, format="png")
     plt.close(fig)
