@@ -131,7 +131,7 @@ def draw_tasks(runs: pd.DataFrame, path: Path, metric: str = "macro_f1") -> None
             ax.plot(values.mean(), height, "|", markersize=13, color=colour, markeredgewidth=2)
         names = [name.replace("logistic regression", "LR") for name in order]
         ax.set_yticks(range(len(order)), names, fontsize=8)
-        ax.invert_yaxis()
+        ax.set_ylim(len(order) - 0.5, -0.5)
         ax.set_title(task, fontsize=9)
         ax.grid(axis="x", color="0.9")
         ax.set_axisbelow(True)
