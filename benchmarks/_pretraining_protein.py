@@ -26,11 +26,12 @@ def correlate(truth: np.ndarray, predicted: np.ndarray) -> float:
     truth, predicted
         ``(n, n_columns)``.
     """
+    known = truth.std(axis=0) > 0
+    truth, predicted = truth[:, known], predicted[:, known]
     truth, predicted = truth - truth.mean(axis=0), predicted - predicted.mean(axis=0)
-    spread = np.linalg.norm(truth, axis=0), np.linalg.norm(predicted, axis=0)
-    known = spread[0] > 0
-    norms = np.where(spread[1] > 1e-9, spread[0] * spread[1], np.inf)
-    return float(((truth * predicted).sum(axis=0) / norms)[known].mean())
+    spread = np.linalg.norm(predicted, axis=0)
+    norms = np.linalg.norm(truth, axis=0) * np.where(spread > 1e-9, spread, np.inf)
+    return float(((truth * predicted).sum(axis=0) / norms).mean())
 
 
 def score(task: ProteinTask, seed: int, predicted: np.ndarray) -> dict[str, float]:
