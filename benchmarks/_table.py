@@ -29,7 +29,7 @@ class Table:
     def rows(self) -> pd.DataFrame:
         """Rows so far."""
         if self.merge and self.path.exists():
-            return pd.read_csv(self.path, dtype={"seed": int})
+            return pd.read_csv(self.path)
         return pd.DataFrame(columns=self.keys)
 
     def add(self, rows: list[dict[str, Any]]) -> None:
