@@ -31,11 +31,12 @@ def run(args: Namespace) -> None:
     for key, arm in arms.items():
         for seed in args.seeds:
             for task in tasks:
-                again = seed != args.seeds[0] and not arm.depends_on_seed(task)
-                if task.name not in arm.tasks or again:
+                fixed = not arm.depends_on_seed(task)
+                if task.name not in arm.tasks or (fixed and seed != args.seeds[0]):
                     continue
                 row = score(task, arm.run(task, seed), seed)
-                table.add([row | {"n_labelled": int(task.labelled(seed).sum())}])
+                row |= {"n_labelled": int(task.labelled(seed).sum()), "deterministic": fixed}
+                table.add([row])
                 print(
                     f"{key:<24} {task.name:<24} seed {seed}  macro F1 {row['macro_f1']:.3f}  "
                     f"accuracy {row['accuracy']:.3f}  {row['seconds']:.1f} s",

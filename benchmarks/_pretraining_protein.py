@@ -54,6 +54,7 @@ def run_arm(task: ProteinTask, key: str, arm: ProteinArm, seed: int) -> dict[str
     seconds = time.process_time() - start
     row = {"method": arm.name, "task": task.name, "family": task.name, "seed": seed}
     row |= score(task, seed, predicted) | {"seconds": seconds}
+    row["deterministic"] = not (arm.seeded or task.folds)
     print(
         f"{key:<12} {task.name:<24} seed {seed}  by protein {row['by_protein']:.3f}  "
         f"by cell {row['by_cell']:.3f}  {seconds:.1f} s",

@@ -44,7 +44,7 @@ def _text(values: pd.Series, form: str = "{:.3f}") -> str:
 
 
 def tasks_table(runs: pd.DataFrame, metric: str = "macro_f1") -> str:
-    """Methods in rows, tasks in columns, ``mean ± sd`` over seeds; and the seconds of a run.
+    """Methods in rows, the best first; tasks in columns, ``mean ± sd`` over seeds; and seconds.
 
     Parameters
     ----------
@@ -55,21 +55,22 @@ def tasks_table(runs: pd.DataFrame, metric: str = "macro_f1") -> str:
     """
     tasks = list(dict.fromkeys(runs["task"]))
     rows = {}
-    for method, part in runs.groupby("method", sort=False):
+    best = runs.groupby("method")[metric].mean().sort_values(ascending=False)
+    for method in best.index:
+        part = runs[runs["method"] == method]
         cells = {task: part.loc[part["task"] == task, metric] for task in tasks}
         rows[method] = {task: _text(v) if len(v) else "-" for task, v in cells.items()}
         rows[method]["seconds"] = f"{part['seconds'].median():.0f}"
     return as_markdown(pd.DataFrame(rows).T.rename_axis(index=metric))
 
 
-def _pairs(values: pd.Series, baseline: pd.Series) -> pd.Series:
-    """Differences by seed; the single run of one side pairs with every run of the other."""
-    values, baseline = values.dropna(), baseline.dropna()
-    if len(baseline) == 1:
-        return values - baseline.iloc[0]
-    if len(values) == 1:
-        return values.iloc[0] - baseline
-    return (values - baseline).dropna()
+def _by_seed(part: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, set[str]]:
+    """Seeds in rows, methods in columns; and those that stand in every row, being deterministic."""
+    wide = part.pivot_table(index="seed", columns="method", values=metric, sort=False)
+    fixed = part.loc[part.get("deterministic", pd.Series(False, part.index)).eq(True), "method"]
+    for method in fixed.unique():
+        wide[method] = wide[method].dropna().iloc[0]
+    return wide.sort_index(), set(fixed)
 
 
 def paired_table(runs: pd.DataFrame, baselines: list[str], metric: str = "macro_f1") -> str:
@@ -78,7 +79,7 @@ def paired_table(runs: pd.DataFrame, baselines: list[str], metric: str = "macro_
     Parameters
     ----------
     runs
-        One row per method, task and seed; a deterministic method's one run pairs with every seed.
+        One row per method, task and seed; one that is ``deterministic`` pairs with every seed.
     baselines
         Methods to compare with; those that did not run are left out.
     metric
@@ -86,10 +87,11 @@ def paired_table(runs: pd.DataFrame, baselines: list[str], metric: str = "macro_
     """
     rows = {}
     for task, part in runs.groupby("task", sort=False):
-        wide = part.pivot_table(index="seed", columns="method", values=metric, sort=False)
+        wide, fixed = _by_seed(part, metric)
         for method in wide.columns:
             for baseline in (b for b in baselines if b in wide and b != method):
-                change = _pairs(wide[method], wide[baseline])
+                change = (wide[method] - wide[baseline]).dropna()
+                change = change[:1] if {method, baseline} <= fixed else change
                 if len(change):
                     wins = f"{(change > 0).sum()} of {len(change)}"
                     text = f"{_text(change, '{:+.3f}')} ({wins})"

@@ -45,9 +45,9 @@ def build_model(key: str, adata: AnnData) -> object:
 
 def train(key: str, model: object, epochs: int, batch_size: int | None) -> None:
     """Train for some epochs on all cells, nothing held out."""
-    batch = {} if batch_size is None else {"batch_size": batch_size}
-    extra = {} if key == "scvi" else {"early_stopping": False}
-    model.train(max_epochs=epochs, train_size=1.0, **batch, **extra, **QUIET)
+    options = {} if batch_size is None else {"batch_size": batch_size}
+    options |= {"early_stopping": False, "limit_val_batches": 0}
+    model.train(max_epochs=epochs, train_size=1.0, **options, **QUIET)
 
 
 METHODS = {
