@@ -105,7 +105,7 @@ def read(folder: Path, name: str, labels: str, merge: dict[str, str] | None = No
     return adata
 
 
-def _hold_out(adata: AnnData, donors: tuple[str, ...]) -> tuple[AnnData, AnnData]:
+def hold_out(adata: AnnData, donors: tuple[str, ...]) -> tuple[AnnData, AnnData]:
     """Reference without `donors`, and the cells of `donors`."""
     held_out = adata.obs[DONOR_KEY].isin(donors).to_numpy()
     if adata.obs.loc[held_out, DONOR_KEY].nunique() != len(donors):
@@ -117,7 +117,7 @@ def _kang_donors(folder: Path) -> Iterator[Task]:
     adata = read(folder, KANG, "cell_type")
     for pair in KANG_DONOR_PAIRS:
         name = f"kang donors {'+'.join(pair)}"
-        yield Task(name, "kang donors", *_hold_out(adata, pair))
+        yield Task(name, "kang donors", *hold_out(adata, pair))
 
 
 def _kang_to_pbmc3k(folder: Path) -> Iterator[Task]:
@@ -128,7 +128,7 @@ def _kang_to_pbmc3k(folder: Path) -> Iterator[Task]:
 
 def _bundled_donors(folder: Path) -> Iterator[Task]:
     adata = read(folder, BUNDLED, "cell_type")
-    yield Task("bundled donors", "bundled donors", *_hold_out(adata, BUNDLED_DONORS))
+    yield Task("bundled donors", "bundled donors", *hold_out(adata, BUNDLED_DONORS))
 
 
 def _bundled_to_pbmc3k(folder: Path) -> Iterator[Task]:
@@ -146,7 +146,7 @@ def _bundled_to_pbmc3k(folder: Path) -> Iterator[Task]:
 
 def _onek1k_donors(folder: Path) -> Iterator[Task]:
     adata = read(folder, ONEK1K, "cell_type")
-    yield Task("onek1k donors", "onek1k donors", *_hold_out(adata, ONEK1K_DONORS))
+    yield Task("onek1k donors", "onek1k donors", *hold_out(adata, ONEK1K_DONORS))
 
 
 FAMILIES: dict[str, Callable[[Path], Iterator[Task]]] = {

@@ -17,6 +17,7 @@ from typing import Any
 
 import pandas as pd
 from _arguments import add_data
+from _table import Table
 from _tasks import FAMILIES, iter_tasks
 from _trust_coarse import compare
 from _trust_ensemble import ENSEMBLE, TABNET, run_ensemble
@@ -61,22 +62,9 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-class Table:
-    """Rows of a part, written after each run, so that a killed one loses nothing."""
-
-    def __init__(self, part: str, args: argparse.Namespace):
-        self.path = args.out / f"trust_{part}.csv"
-        self.keys = KEYS[part]
-        there = args.merge and self.path.exists()
-        self.rows = pd.read_csv(self.path) if there else pd.DataFrame(columns=self.keys)
-
-    def add(self, rows: list[dict[str, Any]]) -> None:
-        """Add rows; the last of equal keys counts."""
-        parts = [part for part in (self.rows, pd.DataFrame(rows)) if len(part)]
-        self.rows = pd.concat(parts, ignore_index=True).drop_duplicates(self.keys, keep="last")
-        beside = self.path.with_suffix(".csv.part")
-        self.rows.to_csv(beside, index=False, float_format="%.6f")
-        beside.replace(self.path)
+def table_of(part: str, args: argparse.Namespace) -> Table:
+    """Rows of a part."""
+    return Table(args.out / f"trust_{part}.csv", KEYS[part], args.merge)
 
 
 def peers(args: argparse.Namespace) -> dict[str, Any]:
@@ -94,7 +82,7 @@ def peers(args: argparse.Namespace) -> dict[str, Any]:
 
 def run_accuracy(args: argparse.Namespace) -> pd.DataFrame:
     """Ensembles and peers on every task."""
-    table = Table("accuracy", args)
+    table = table_of("accuracy", args)
     for task in iter_tasks(Path(args.data), args.tasks):
         runs = {key: partial(run_accuracy_peer, build=b) for key, b in peers(args).items()}
         ensembles = {
@@ -120,7 +108,7 @@ def run_accuracy(args: argparse.Namespace) -> pd.DataFrame:
 
 def run_novelty(args: argparse.Namespace) -> pd.DataFrame:
     """Each type left out in turn."""
-    table = Table("novelty", args)
+    table = table_of("novelty", args)
     wanted = {"logreg", "celltypist"} & peers(args).keys()
     for seed in args.seeds:
         for new, task in without_each_type(Path(args.data)):
@@ -134,14 +122,14 @@ def run_novelty(args: argparse.Namespace) -> pd.DataFrame:
 
 def run_sets(args: argparse.Namespace) -> pd.DataFrame:
     """Prediction sets of the same donors."""
-    table = Table("sets", args)
+    table = table_of("sets", args)
     table.add(cover(Path(args.data), args.seeds))
     return table.rows
 
 
 def run_coarse(args: argparse.Namespace) -> pd.DataFrame:
     """Labels of mixed depth."""
-    table = Table("coarse", args)
+    table = table_of("coarse", args)
     for row in compare(Path(args.data), args.seeds):
         table.add([row])
     return table.rows
