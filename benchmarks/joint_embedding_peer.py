@@ -2,7 +2,8 @@
 
 Runs under the interpreter of an environment with scvi-tools >= 1.5, which has the model (scvi-tools
 1.5 needs Python 3.12); nothing of this repository is imported here. Both files hold raw counts of
-the same genes in ``X``. The recipe is the model's own: its defaults, and `train()` by default.
+the same genes in ``X``. The recipe is that of the model's tutorial: 32 dimensions, a negative
+binomial, 512 cells a step, a learning rate of 0.004, and as many epochs as the host takes by default.
 Seconds are those of the processor.
 """
 
@@ -43,8 +44,14 @@ def main() -> None:
     reference, query = anndata.read_h5ad(args.reference), anndata.read_h5ad(args.query)
     start = time.process_time()
     JointEmbeddingSCVI.setup_anndata(reference)
-    model = JointEmbeddingSCVI(reference)
-    model.train(max_epochs=args.max_epochs, accelerator="cpu", enable_progress_bar=False)
+    model = JointEmbeddingSCVI(reference, n_latent=32, gene_likelihood="nb")
+    model.train(
+        max_epochs=args.max_epochs,
+        batch_size=512,
+        plan_kwargs={"lr": 4e-3},
+        accelerator="cpu",
+        enable_progress_bar=False,
+    )
     latents = {
         "reference": model.get_latent_representation(),
         "query": model.get_latent_representation(query),

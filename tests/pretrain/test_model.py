@@ -55,6 +55,17 @@ def test_the_target_of_byol_moves_while_it_trains(unlabelled):
     assert "validation_embedding_spread" in model.history
 
 
+def test_without_held_out_cells_it_trains_on_all_and_keeps_the_last_weights(unlabelled):
+    MaskedAutoencoder.setup_anndata(unlabelled)
+    model = MaskedAutoencoder(unlabelled, **SMALL)
+    before = [p.clone() for p in model.module.parameters()]
+    model.train(max_epochs=2, train_size=1, **QUIET)
+    assert len(model.history["train_loss"]) == 2
+    assert "validation_loss" not in model.history
+    after = list(model.module.parameters())
+    assert any((a != b).any() for a, b in zip(after, before, strict=True))
+
+
 def test_a_query_trains_on_from_the_weights_of_the_reference(autoencoder, query):
     before = autoencoder.get_latent_representation(query)
     model = MaskedAutoencoder.load_query_data(query, autoencoder)

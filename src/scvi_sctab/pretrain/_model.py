@@ -73,7 +73,7 @@ class EncoderModel(
         batch_size
             Cells per step.
         early_stopping
-            Whether to stop when the loss on held-out cells no longer falls.
+            Whether to stop when the loss on held-out cells, if there are any, no longer falls.
         accelerator, devices
             Where to train; a GPU if there is one.
         datasplitter_kwargs
@@ -86,8 +86,7 @@ class EncoderModel(
         Raises
         ------
         ValueError
-            If the model has no AnnData, its cells are no raw counts, or none is held out and
-            ``early_stopping`` asked for all the same.
+            If the model has no AnnData, or its cells are no raw counts.
         """
         if self.adata is None:
             name = type(self).__name__
@@ -114,15 +113,16 @@ class EncoderModel(
         self._start(splitter.train_idx)
         # Loading and embedding leave the module in eval mode, in which Lightning would train it.
         self.module.train()
-        trainer_kwargs = {
-            "check_val_every_n_epoch": 1,
-            "early_stopping": early_stopping and bool(splitter.n_val),
-            "early_stopping_monitor": _MONITOR,
-            "early_stopping_mode": "min",
-            "early_stopping_patience": defaults.patience(max_epochs),
-            "log_every_n_steps": 1,
-            **trainer_kwargs,
-        }
+        trainer_kwargs = {"log_every_n_steps": 1, **trainer_kwargs}
+        if splitter.n_val:
+            trainer_kwargs = {
+                "check_val_every_n_epoch": 1,
+                "early_stopping": early_stopping,
+                "early_stopping_monitor": _MONITOR,
+                "early_stopping_mode": "min",
+                "early_stopping_patience": defaults.patience(max_epochs),
+                **trainer_kwargs,
+            }
         runner = self._train_runner_cls(
             self,
             training_plan=plan,
