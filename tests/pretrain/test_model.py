@@ -179,6 +179,23 @@ def test_a_pretrained_tabnet_keeps_its_attention(unlabelled, reference):
     assert model.get_attention(indices=range(5)).shape == (5, reference.n_vars)
 
 
+def test_what_a_frozen_encoder_remembers_of_batches_stays_and_it_drops_nothing(
+    unlabelled, reference
+):
+    MaskedAutoencoder.setup_anndata(unlabelled)
+    tabnet = MaskedAutoencoder(unlabelled, encoder="tabnet")
+    tabnet.train(max_epochs=2, **QUIET)
+    model = SCTAB.from_pretrained(tabnet, "cell_type", freeze_encoder=True, adata=reference)
+    before = {name: b.clone() for name, b in model.module.encoder.named_buffers()}
+    assert before
+    model.train(max_epochs=2, **QUIET)
+    for name, buffer in model.module.encoder.named_buffers():
+        assert torch.equal(buffer, before[name]), name
+    model.module.train()
+    assert not any(part.training for part in model.module.encoder.modules())
+    assert model.module.final_mapping.training
+
+
 def test_a_query_is_mapped_onto_a_model_with_a_pretrained_encoder(autoencoder, reference, query):
     model = SCTAB.from_pretrained(
         autoencoder, "cell_type", freeze_encoder=True, adata=reference, batch_key="condition"

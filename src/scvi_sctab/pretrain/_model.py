@@ -291,7 +291,7 @@ class SelfSupervisedModel(NeighborsMixin, PublishedEncoderMixin, EncoderModel):
         model.module.load_state_dict(reference.module.state_dict())
         model.to_device(reference.device)
         model.module.eval()
-        model.history_, model.is_trained_ = deepcopy(reference.history_), True
+        model.is_trained_ = True
         return model
 
 
