@@ -124,6 +124,20 @@ def test_cells_are_asked_for_where_a_model_has_none(autoencoder, tmp_path):
         untrained.get_latent_representation(autoencoder.adata)
 
 
+def test_no_cells_at_a_time_and_no_epochs_are_refused(autoencoder, unlabelled):
+    for batch_size in (0, -1):
+        with pytest.raises(ValueError, match=f"batch_size={batch_size}: take at least one"):
+            autoencoder.get_latent_representation(batch_size=batch_size)
+    MaskedAutoencoder.setup_anndata(unlabelled)
+    model = MaskedAutoencoder(unlabelled, **SMALL)
+    for max_epochs in (0, -1):
+        with pytest.raises(ValueError, match=f"max_epochs={max_epochs}: train for at least one"):
+            model.train(max_epochs, **QUIET)
+    with pytest.raises(ValueError, match="two cells per step.*batch_size=0"):
+        model.train(batch_size=0, **QUIET)
+    assert not model.is_trained
+
+
 def standardised(z):
     return (z - z.mean(axis=0)) / z.std(axis=0)
 

@@ -86,7 +86,8 @@ class EncoderModel(
         Raises
         ------
         ValueError
-            If the model has no AnnData, or its cells are no raw counts.
+            If the model has no AnnData, its cells are no raw counts, ``train_size`` is no share,
+            or there are fewer than two cells to train on or in a batch, or less than one epoch.
         """
         if self.adata is None:
             name = type(self).__name__
@@ -96,9 +97,11 @@ class EncoderModel(
         defaults = self._train_config
         splitter = self._splitter(
             train_size=defaults.train_size if train_size is None else train_size,
-            batch_size=batch_size or defaults.batch_size,
+            batch_size=defaults.batch_size if batch_size is None else batch_size,
             **{"seed": _seed(), **(datasplitter_kwargs or {})},
         )
+        if max_epochs is not None and max_epochs < 1:
+            raise ValueError(f"{max_epochs=}: train for at least one epoch.")
         if max_epochs is None:
             max_epochs = defaults.n_epochs(len(splitter.train_dataloader()))
         callbacks = [*trainer_kwargs.pop("callbacks", ()), *self._callbacks()]
