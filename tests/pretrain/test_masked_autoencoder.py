@@ -246,7 +246,16 @@ WRONG = {
     ),
     "a_rate_that_is_not_used": ({"mask": "none", "mask_rate": 0.5}, ValueError, "has no rate"),
     "an_unknown_likelihood": ({"likelihood": "poisson"}, ValueError, "likelihood='poisson'"),
-    "an_unknown_hyperparameter": ({"width": 3}, TypeError, "width"),
+    "an_unknown_hyperparameter": (
+        {"width": 3},
+        TypeError,
+        r"MaskedAutoencoder has no hyperparameters \['width'\]",
+    ),
+    "what_only_classifiers_have": ({"freeze_encoder": True}, TypeError, "freeze_encoder"),
+    "no_layers": ({"widths": ()}, ValueError, r"widths=\(\) are not those of layers"),
+    "one_number_as_widths": ({"widths": 64}, ValueError, "widths=64 are not"),
+    "a_layer_without_units": ({"widths": (0, 8)}, ValueError, "positive integers"),
+    "a_layer_of_half_a_unit": ({"widths": (2.5, 8)}, ValueError, "positive integers"),
 }
 
 

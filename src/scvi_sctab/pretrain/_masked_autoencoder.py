@@ -72,7 +72,7 @@ class MaskedAutoencoder(SelfSupervisedModel):
         If a hyperparameter does not exist.
     ValueError
         If the mask or the likelihood does not exist, or programmes are needed and not given, or
-        too few of their genes are the model's.
+        too few of their genes are the model's, or a rate or a width is out of bounds.
 
     Examples
     --------
@@ -99,7 +99,7 @@ class MaskedAutoencoder(SelfSupervisedModel):
         **overrides: Any,
     ):
         super().__init__(adata, registry)
-        config = override(SELF_SUPERVISED_NETWORK, overrides)
+        config = override(SELF_SUPERVISED_NETWORK, overrides, type(self).__name__, of_encoder=True)
         if likelihood not in LIKELIHOODS:
             raise ValueError(f"{likelihood=} is none of {', '.join(map(repr, LIKELIHOODS))}.")
         masking, programmes = build_mask(mask, mask_rate, programmes, adata, self.gene_names)
