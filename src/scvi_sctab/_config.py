@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from math import ceil
+from numbers import Integral
 from typing import Any, Literal
 
 _OF_ENCODER = {
@@ -331,7 +333,13 @@ def choose_preset(name: str, n_labeled_cells: int) -> str:
     return name
 
 
-def override(config: NetworkConfig, overrides: dict[str, Any]) -> NetworkConfig:
+def override(
+    config: NetworkConfig,
+    overrides: dict[str, Any],
+    model: str = "SCTAB",
+    *,
+    of_encoder: bool = False,
+) -> NetworkConfig:
     """Change fields of a configuration.
 
     Parameters
@@ -340,14 +348,29 @@ def override(config: NetworkConfig, overrides: dict[str, Any]) -> NetworkConfig:
         What to start from.
     overrides
         Fields to change.
+    model
+        Whose they are, for the error.
+    of_encoder
+        Whether the model has those of the encoder alone.
 
     Raises
     ------
     TypeError
         If a field does not exist.
+    ValueError
+        If a width is no positive number.
     """
-    known = [f.name for f in fields(config)]
+    known = [f.name for f in fields(config) if not of_encoder or f.name in _OF_ENCODER]
     unknown = sorted(set(overrides) - set(known))
     if unknown:
-        raise TypeError(f"SCTAB has no hyperparameters {unknown}; it has {known}.")
+        raise TypeError(f"{model} has no hyperparameters {unknown}; it has {known}.")
+    widths = overrides.get("widths", config.widths)
+    if not (
+        isinstance(widths, Sequence)
+        and len(widths)
+        and all(isinstance(width, Integral) and int(width) > 0 for width in widths)
+    ):
+        raise ValueError(
+            f"{widths=} are not those of layers; give positive integers, e.g. (512, 64)."
+        )
     return replace(config, **overrides)

@@ -208,6 +208,12 @@ def test_regulators_are_found_by_the_whole_name_or_its_start():
     assert position.dtype == np.int64
 
 
+def test_regulators_with_underscores_are_found_by_the_longest_start():
+    genes = ["NKX2", "NKX2_5", "GRCh38_SPI1"]
+    names = ["NKX2_5_TARGETS", "NKX2_1", "GRCh38_SPI1_SPI1_TARGETS", "GRCh38"]
+    assert regulators(names, genes).tolist() == [1, 0, 2, -1]
+
+
 def test_regulators_named_by_id_have_versions():
     ids = ["ENSG00000102145.14", "ENSG00000066336"]
     assert regulators(["ENSG00000066336.3_TARGETS", "ENSG00000102145"], ids).tolist() == [1, 0]

@@ -167,6 +167,17 @@ def test_unusual_cells_have_a_large_reconstruction_error(autoencoder, reference)
     assert (usual != autoencoder.get_reconstruction_error(reference, seed=1)).any()
 
 
+def test_cells_are_scored_on_all_hidden_genes_however_few_a_step_asks_for(
+    autoencoder, reference, monkeypatch
+):
+    scores = autoencoder.get_reconstruction_error(reference)
+    monkeypatch.setattr(autoencoder.module.mask, "n_targets", None)
+    np.testing.assert_array_equal(autoencoder.get_reconstruction_error(reference), scores)
+    monkeypatch.setattr(autoencoder.module.mask, "n_targets", 20)
+    np.testing.assert_array_equal(autoencoder.get_reconstruction_error(reference), scores)
+    assert autoencoder.module.mask.n_targets == 20
+
+
 @pytest.mark.parametrize("mask", ["gene_programme", "programme_to_programme"])
 def test_programmes_are_masked_saved_and_loaded(unlabelled, mask, tmp_path):
     model = build(unlabelled, mask=mask, programmes=programmes(unlabelled))
@@ -186,6 +197,18 @@ def test_a_programme_asks_for_the_gene_that_it_is_named_by(unlabelled, tmp_path)
     model = build(unlabelled, mask="programme_to_gene", programmes=by_regulator)
     assert model.module.mask.genes.tolist() == [7, 250]
     model.train(max_epochs=2, **QUIET)
+    model.save(tmp_path / "model")
+    loaded = MaskedAutoencoder.load(tmp_path / "model", adata=False)
+    assert loaded.module.mask.genes.tolist() == [7, 250]
+
+
+def test_regulators_with_underscores_are_found_again_when_loaded(unlabelled, tmp_path):
+    symbols = list(unlabelled.var_names)
+    unlabelled.var["symbol"] = symbols
+    unlabelled.var_names = [f"GRCh38_{symbol}" for symbol in symbols]
+    by_regulator = {symbols[7]: symbols[:30], f"{symbols[250]}_TARGETS": symbols[40:80]}
+    model = build(unlabelled, mask="programme_to_gene", programmes=by_regulator)
+    model.train(max_epochs=1, **QUIET)
     model.save(tmp_path / "model")
     loaded = MaskedAutoencoder.load(tmp_path / "model", adata=False)
     assert loaded.module.mask.genes.tolist() == [7, 250]
@@ -223,7 +246,16 @@ WRONG = {
     ),
     "a_rate_that_is_not_used": ({"mask": "none", "mask_rate": 0.5}, ValueError, "has no rate"),
     "an_unknown_likelihood": ({"likelihood": "poisson"}, ValueError, "likelihood='poisson'"),
-    "an_unknown_hyperparameter": ({"width": 3}, TypeError, "width"),
+    "an_unknown_hyperparameter": (
+        {"width": 3},
+        TypeError,
+        r"MaskedAutoencoder has no hyperparameters \['width'\]",
+    ),
+    "what_only_classifiers_have": ({"freeze_encoder": True}, TypeError, "freeze_encoder"),
+    "no_layers": ({"widths": ()}, ValueError, r"widths=\(\) are not those of layers"),
+    "one_number_as_widths": ({"widths": 64}, ValueError, "widths=64 are not"),
+    "a_layer_without_units": ({"widths": (0, 8)}, ValueError, "positive integers"),
+    "a_layer_of_half_a_unit": ({"widths": (2.5, 8)}, ValueError, "positive integers"),
 }
 
 
@@ -237,6 +269,9 @@ def test_it_is_not_built_with(name, unlabelled):
 def test_a_programme_named_by_no_gene_has_nothing_to_ask_for(unlabelled):
     with pytest.raises(ValueError, match="none of 'first', 'second', 'third' is a gene"):
         build(unlabelled, mask="programme_to_gene", programmes=programmes(unlabelled))
+    one = {**programmes(unlabelled), unlabelled.var_names[7]: list(unlabelled.var_names[:30])}
+    with pytest.raises(ValueError, match="1 of .* is a gene of these cells, at least 2 are"):
+        build(unlabelled, mask="programme_to_gene", programmes=one)
 
 
 def test_what_is_not_counts_is_refused(unlabelled):

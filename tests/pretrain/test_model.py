@@ -1,5 +1,7 @@
 """What all self-supervised models do: train, save, load, map, vote, hand over."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -97,6 +99,8 @@ def test_cells_without_a_label_do_not_vote(autoencoder, reference, query):
     np.testing.assert_array_equal(labels, expected)
     with pytest.raises(ValueError, match="5 neighbours vote, but 3 cells"):
         autoencoder.predict_knn(query, reference[:3].copy(), "cell_type")
+    with pytest.raises(ValueError, match="n_neighbors=0: at least one"):
+        autoencoder.predict_knn(query, reference, "cell_type", n_neighbors=0)
 
 
 def test_cells_that_would_vote_for_themselves_are_named(autoencoder, reference):
@@ -122,6 +126,20 @@ def test_cells_are_asked_for_where_a_model_has_none(autoencoder, tmp_path):
     untrained = MaskedAutoencoder(registry=autoencoder.registry)
     with pytest.raises(RuntimeError, match="not trained"):
         untrained.get_latent_representation(autoencoder.adata)
+
+
+def test_no_cells_at_a_time_and_no_epochs_are_refused(autoencoder, unlabelled):
+    for batch_size in (0, -1):
+        with pytest.raises(ValueError, match=f"batch_size={batch_size}: take at least one"):
+            autoencoder.get_latent_representation(batch_size=batch_size)
+    MaskedAutoencoder.setup_anndata(unlabelled)
+    model = MaskedAutoencoder(unlabelled, **SMALL)
+    for max_epochs in (0, -1):
+        with pytest.raises(ValueError, match=f"max_epochs={max_epochs}: train for at least one"):
+            model.train(max_epochs, **QUIET)
+    with pytest.raises(ValueError, match="two cells per step.*batch_size=0"):
+        model.train(batch_size=0, **QUIET)
+    assert not model.is_trained
 
 
 def standardised(z):
@@ -165,6 +183,15 @@ def test_a_frozen_encoder_classifies_cells_and_comes_back_from_disk(
     loaded = SCTAB.load(tmp_path / "model", adata=False)
     np.testing.assert_array_equal(loaded.predict(reference), labels)
     assert not any(p.requires_grad for p in loaded.module.encoder.parameters())
+
+
+def test_what_shapes_a_pretrained_encoder_is_not_changed(autoencoder, reference):
+    build = partial(SCTAB.from_pretrained, autoencoder, "cell_type", adata=reference)
+    with pytest.raises(ValueError, match=r"has widths=\(32, 24, 8\); leave widths out"):
+        build(widths=(16, 8))
+    with pytest.raises(ValueError, match="has encoder='selu'"):
+        build(encoder="mlp")
+    assert build(widths=[32, 24, 8]).module.encoder.n_output == 8
 
 
 def test_a_pretrained_tabnet_keeps_its_attention(unlabelled, reference):

@@ -287,6 +287,32 @@ def test_proteins_of_an_array_are_named_by_uns_or_numbered(unlabelled):
     assert list(ProteinPredictor(unlabelled, **SMALL).protein_names) == NAMES
 
 
+def test_names_in_uns_are_those_of_a_pretrained_model_too(autoencoder, unlabelled):
+    values = with_proteins(unlabelled).obsm["protein"].to_numpy()
+    unlabelled.obsm["protein"], unlabelled.uns["names"] = values, NAMES
+    model = ProteinPredictor.from_pretrained(autoencoder, unlabelled, "protein", "names")
+    model.train(max_epochs=1, **QUIET)
+    assert list(model.get_protein_scores(unlabelled).n) == [unlabelled.n_obs] * 3
+    unlabelled.uns["names"] = ["x", "y", "z"]
+    with pytest.raises(ValueError, match="None of the model's proteins, 'first'.*'x', 'y', 'z'"):
+        model.get_protein_scores(unlabelled)
+
+
+def test_a_hidden_layer_has_units(cells):
+    ProteinPredictor.setup_anndata(cells, "protein")
+    with pytest.raises(ValueError, match="n_hidden=0"):
+        ProteinPredictor(cells, n_hidden=0)
+
+
+def test_cells_of_an_unknown_batch_are_not_sent_to_a_method_that_is_not_there(cells, tmp_path):
+    cells.obs["lane"] = "a"
+    trained(cells, 1, batch_key="lane").save(tmp_path / "model")
+    cells.obs["lane"] = "b"
+    with pytest.raises(ValueError, match="does not know: 'b'. To predict alone") as caught:
+        ProteinPredictor.load(tmp_path / "model", cells)
+    assert "load_query_data" not in str(caught.value)
+
+
 def negative(cells):
     cells.obsm["protein"].iloc[3, 1] = -1
 

@@ -152,7 +152,7 @@ def regulators(names: Sequence[str], gene_names: Sequence[str]) -> NDArray[np.in
     ----------
     names
         Names of programmes: of a gene (``"GATA1"``), or beginning with one and an underscore
-        (``"GATA1_TARGET_GENES"``).
+        (``"GATA1_TARGET_GENES"``); of several, the longest counts.
     gene_names
         Names of the model's genes, as the programmes name them.
 
@@ -166,12 +166,12 @@ def regulators(names: Sequence[str], gene_names: Sequence[str]) -> NDArray[np.in
     array([ 2,  0, -1])
     """
     genes = strip_versions(gene_names)
-    first = pd.Series(np.arange(len(genes)), index=genes)
-    first = first[~first.index.duplicated()]
-    whole = first.reindex(strip_versions(names)).to_numpy()
-    start = first.reindex(strip_versions([str(name).split("_")[0] for name in names])).to_numpy()
-    position = np.where(np.isnan(whole), start, whole)
-    return np.nan_to_num(position, nan=-1).astype(np.int64)
+    # Of genes that stand twice, the first.
+    place = {gene: i for i, gene in reversed([*enumerate(genes)])}
+    parts = [str(name).split("_") for name in names]
+    starts = [["_".join(p[:n]) for n in range(len(p), 0, -1)] for p in parts]
+    found = [next((place[s] for s in strip_versions(s_) if s in place), -1) for s_ in starts]
+    return np.array(found, dtype=np.int64)
 
 
 class _Given(NamedTuple):

@@ -66,7 +66,9 @@ class CellsMixin:
         Holds one block of cells at a time, whatever the number of cells.
         """
         self.module.eval()
-        batch_size = batch_size or _BATCH_SIZE
+        batch_size = _BATCH_SIZE if batch_size is None else batch_size
+        if batch_size < 1:
+            raise ValueError(f"{batch_size=}: take at least one cell at a time.")
         alignment = align_genes(self.gene_names, adata.var)
         conditions = torch.from_numpy(self._conditions_of(adata)[cells])
         indices = None if len(cells) == adata.n_obs and _is_range(cells) else cells

@@ -175,7 +175,7 @@ class CheckpointMixin:
         adata = _find_anndata(adata, directory / f"{prefix or ''}{ADATA_FILE}")
         if adata is not None:
             _require_genes(adata, registry, cls.__name__)
-            _require_batches(adata, registry, cls.__name__)
+            _require_batches(adata, registry, cls)
             cls.setup_anndata(
                 adata,
                 source_registry=registry,
@@ -274,8 +274,14 @@ def _require_genes(adata: AnnData, registry: dict, model: str) -> None:
         )
 
 
-def _require_batches(adata: AnnData, registry: dict, model: str) -> None:
+def _require_batches(adata: AnnData, registry: dict, cls: type) -> None:
     """Stop at batches for which the network has no row."""
+    model = cls.__name__
+    mapping = (
+        f"Map these cells, `{model}.load_query_data(adata, path)`; to"
+        if hasattr(cls, "load_query_data")
+        else "To"
+    )
     for condition in registered_conditions(registry):
         unknown = condition_codes([condition], adata.obs).ravel() < 0
         if unknown.any():
@@ -286,6 +292,5 @@ def _require_batches(adata: AnnData, registry: dict, model: str) -> None:
             )
             raise ValueError(
                 f"`adata.obs[{condition.key!r}]` is missing or holds values that the model does not "
-                f"know: {list_names(values)}. Map these cells, `{model}.load_query_data(adata, path)`; "
-                f"to predict alone, load without them, `{model}.load(path, adata=False)`."
+                f"know: {list_names(values)}. {mapping} predict alone, load without them, `{model}.load(path, adata=False)`."
             )

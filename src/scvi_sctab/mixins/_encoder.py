@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 _N_AVERAGED = 4096
 
 
+# What weights of another shape would follow from.
+_OF_SHAPE = ("encoder", "widths", "n_d", "n_a", "n_steps", "n_independent", "n_shared")
+
+
 class EncoderMixin:
     """Cells and weights of a pretrained encoder."""
 
@@ -34,6 +38,20 @@ class EncoderMixin:
             raise ValueError("The encoder's model has no AnnData; say which cells: `adata=`.")
         return encoder.adata
 
+    @staticmethod
+    def _network_of_encoder(encoder: PretrainedEncoder, overrides: dict[str, Any]) -> dict:
+        """Hyperparameters of an encoder and others; those that shape it are its own."""
+        network = encoder.network
+        shape = [name for name in _OF_SHAPE if name in overrides]
+        changed = [n for n in shape if _plain(overrides[n]) != _plain(network[n])]
+        if changed:
+            own = ", ".join(f"{name}={network[name]!r}" for name in changed)
+            raise ValueError(
+                f"The pretrained encoder has {own}; leave {', '.join(changed)} out, or pretrain "
+                "one of the shape that you want."
+            )
+        return {**network, **overrides}
+
     def _take_encoder(self, encoder: PretrainedEncoder) -> None:
         """Take the weights; let a head start from numbers of size one, whatever the pretext."""
         own = self.module.encoder
@@ -43,3 +61,8 @@ class EncoderMixin:
             z = np.concatenate(list(self._map_cells(self._embed, self.adata, cells, None)))
             moments = (torch.from_numpy(moment) for moment in (z.mean(axis=0), z.std(axis=0)))
             own.standardize(*(moment.to(self.module.device) for moment in moments))
+
+
+def _plain(value: Any) -> Any:
+    """Widths may be a list or a tuple."""
+    return tuple(value) if isinstance(value, list) else value

@@ -54,7 +54,8 @@ class PretrainedMixin(EncoderMixin):
         labels_key, unlabeled_category
             As in :meth:`setup_anndata`; those of ``model`` if not given.
         freeze_encoder
-            Whether the encoder stays exactly as it is.
+            Whether the encoder stays as it is. Only the embedding of a SELU encoder is
+            standardised over ``adata``, once, frozen or not.
         adata
             Cells with labels, if they are others than those of ``model``; their counts in the
             same layer. Genes are matched by name. Not for an SCVI or a SCANVI.
@@ -75,7 +76,7 @@ class PretrainedMixin(EncoderMixin):
         RuntimeError
             If it is not trained.
         ValueError
-            If there are no cells, or ``model`` was set up in a way that this cannot follow, or as
+            If there are no cells, the encoder would have another shape, or ``model`` was set up in a way that this cannot follow, or as
             :meth:`setup_anndata`.
         """
         labels = {"labels_key": labels_key, "unlabeled_category": unlabeled_category}
@@ -109,9 +110,10 @@ class PretrainedMixin(EncoderMixin):
     ) -> Any:
         """Build a model whose encoder of genes is taken over."""
         encoder = model.pretrained_encoder()
+        network = cls._network_of_encoder(encoder, overrides)
         adata = cls._cells_of_encoder(encoder, adata)
         cls.setup_anndata(adata, layer=encoder.registry["setup_args"]["layer"], **setup)
-        sctab = cls(adata, preset, **{**encoder.network, **overrides})
+        sctab = cls(adata, preset, **network)
         sctab._take_encoder(encoder)
         return sctab
 

@@ -32,7 +32,7 @@ class _ContrastiveModel(SelfSupervisedModel):
         **overrides: Any,
     ):
         super().__init__(adata, registry)
-        config = override(SELF_SUPERVISED_NETWORK, overrides)
+        config = override(SELF_SUPERVISED_NETWORK, overrides, type(self).__name__, of_encoder=True)
         # Record what was resolved, so that a saved model does not follow later defaults.
         overrides = config.encoder_kwargs()
         self.init_params_ = self._get_init_params(locals())
@@ -75,7 +75,7 @@ class BarlowTwins(_ContrastiveModel):
     TypeError
         If a hyperparameter does not exist.
     ValueError
-        If nothing sets the views apart.
+        If nothing sets the views apart, or a rate or a width is out of bounds.
 
     Examples
     --------
@@ -116,7 +116,7 @@ class BYOL(_ContrastiveModel):
     TypeError
         If a hyperparameter does not exist.
     ValueError
-        If nothing sets the views apart.
+        If nothing sets the views apart, or a rate or a width is out of bounds.
 
     Examples
     --------

@@ -14,7 +14,7 @@ from scvi_sctab.data import read_counts, to_tensor
 from scvi_sctab.mixins import draw_cells, to_scipy
 from scvi_sctab.module import LIKELIHOODS, MaskedAutoencoderModule, build_encoder
 from scvi_sctab.nn import SELUDecoder, normalize_counts
-from scvi_sctab.pretrain._masks import build_mask
+from scvi_sctab.pretrain._masks import all_targets, build_mask
 from scvi_sctab.pretrain._model import SelfSupervisedModel
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 # Enough cells for the mean of each gene.
 _N_AVERAGED = 4096
+# Cells at a time where every gene of each is asked for.
+_N_SCORED = 512
 
 
 class MaskedAutoencoder(SelfSupervisedModel):
@@ -70,7 +72,7 @@ class MaskedAutoencoder(SelfSupervisedModel):
         If a hyperparameter does not exist.
     ValueError
         If the mask or the likelihood does not exist, or programmes are needed and not given, or
-        too few of their genes are the model's.
+        too few of their genes are the model's, or a rate or a width is out of bounds.
 
     Examples
     --------
@@ -97,7 +99,7 @@ class MaskedAutoencoder(SelfSupervisedModel):
         **overrides: Any,
     ):
         super().__init__(adata, registry)
-        config = override(SELF_SUPERVISED_NETWORK, overrides)
+        config = override(SELF_SUPERVISED_NETWORK, overrides, type(self).__name__, of_encoder=True)
         if likelihood not in LIKELIHOODS:
             raise ValueError(f"{likelihood=} is none of {', '.join(map(repr, LIKELIHOODS))}.")
         masking, programmes = build_mask(mask, mask_rate, programmes, adata, self.gene_names)
@@ -196,8 +198,9 @@ class MaskedAutoencoder(SelfSupervisedModel):
 
         Returns
         -------
-        Mean error over the entries that were asked for, ``(n_cells,)``: of log-normalised
-        expression, squared, or in nats of a count. Not a number where nothing was.
+        Mean error over all entries that were hidden, ``(n_cells,)``: of log-normalised
+        expression, squared, or in nats of a count. Not a number where nothing was. What is
+        hidden of a cell depends on its place among the cells and on ``batch_size``.
 
         Raises
         ------
@@ -217,5 +220,8 @@ class MaskedAutoencoder(SelfSupervisedModel):
             error, asked = self.module.error(tensors, inference, generated)
             return (error.sum(dim=1) / asked.sum(dim=1)).cpu().numpy()
 
-        parts = self._map_cells(score, adata, cells, batch_size)
+        batch_size = _N_SCORED if batch_size is None else batch_size
+        # Genes drawn anew for each batch would make cells of different batches incomparable.
+        with all_targets(self.module.mask):
+            parts = [*self._map_cells(score, adata, cells, batch_size)]
         return np.concatenate([np.zeros(0, np.float32), *parts])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -12,6 +13,7 @@ from anndata import AnnData
 from pandas.api.types import is_numeric_dtype
 
 from scvi_sctab._config import MASKS
+from scvi_sctab._constants import MIN_PROGRAMMES
 from scvi_sctab.data import gene_programmes, list_names, regulators
 from scvi_sctab.nn import (
     NoMask,
@@ -90,10 +92,11 @@ def build_mask(
     else:
         genes = _regulators(names, adata)
         known = np.flatnonzero(genes >= 0)
-        if not len(known):
+        if len(known) < MIN_PROGRAMMES:
             raise ValueError(
-                f"mask={name!r} asks for the gene that a programme is named by; none of "
-                f"{list_names(names)} is a gene of these cells."
+                f"mask={name!r} asks for the gene that a programme is named by; "
+                f"{len(known) or 'none'} of {list_names(names)} is a gene of these cells, at "
+                f"least {MIN_PROGRAMMES} are needed."
             )
         members, genes = members[known], genes[known]
         # So that the regulator is found again among the model's genes, however they are called.
@@ -104,6 +107,25 @@ def build_mask(
         for programme, row in zip(names, members, strict=True)
     }
     return mask, resolved
+
+
+@contextmanager
+def all_targets(mask: nn.Module) -> Iterator[None]:
+    """Ask for all genes that a mask may ask for, not for some that it draws.
+
+    Parameters
+    ----------
+    mask
+        What :func:`build_mask` returned.
+    """
+    if not hasattr(mask, "n_targets"):
+        yield
+        return
+    n_targets, mask.n_targets = mask.n_targets, None
+    try:
+        yield
+    finally:
+        mask.n_targets = n_targets
 
 
 def _regulators(names: list[str], adata: AnnData) -> NDArray[np.int64]:

@@ -86,7 +86,8 @@ class EncoderModel(
         Raises
         ------
         ValueError
-            If the model has no AnnData, or its cells are no raw counts.
+            If the model has no AnnData, its cells are no raw counts, ``train_size`` is no share,
+            or there are fewer than two cells to train on or in a batch, or less than one epoch.
         """
         if self.adata is None:
             name = type(self).__name__
@@ -96,11 +97,10 @@ class EncoderModel(
         defaults = self._train_config
         splitter = self._splitter(
             train_size=defaults.train_size if train_size is None else train_size,
-            batch_size=batch_size or defaults.batch_size,
+            batch_size=defaults.batch_size if batch_size is None else batch_size,
             **{"seed": _seed(), **(datasplitter_kwargs or {})},
         )
-        if max_epochs is None:
-            max_epochs = defaults.n_epochs(len(splitter.train_dataloader()))
+        max_epochs = self._n_epochs(max_epochs, len(splitter.train_dataloader()))
         callbacks = [*trainer_kwargs.pop("callbacks", ()), *self._callbacks()]
         if splitter.n_val:
             callbacks.append(RestoreBestWeights(_MONITOR, "min"))
@@ -134,6 +134,12 @@ class EncoderModel(
             **trainer_kwargs,
         )
         self._run(runner)
+
+    def _n_epochs(self, asked: int | None, n_batches: int) -> int:
+        n_epochs = self._train_config.n_epochs(n_batches) if asked is None else asked
+        if n_epochs < 1:
+            raise ValueError(f"max_epochs={asked}: train for at least one epoch.")
+        return n_epochs
 
     def _run(self, runner: TrainRunner) -> None:
         # The host would add to the history of a trained model; an imported one has none yet.

@@ -58,8 +58,11 @@ class NeighborsMixin:
         KeyError
             If there is no such column.
         ValueError
-            If cells of ``adata`` are in the reference, or fewer than ``n_neighbors`` have a label.
+            If cells of ``adata`` are in the reference, fewer than ``n_neighbors`` have a label, or
+            none would vote; or as :meth:`get_latent_representation`.
         """
+        if n_neighbors < 1:
+            raise ValueError(f"{n_neighbors=}: at least one neighbour has to vote.")
         labels = get_column(reference.obs, labels_key, "labels_key", unlabeled_category)
         labelled = np.flatnonzero(labels != str(unlabeled_category))
         if len(labelled) < n_neighbors:

@@ -67,6 +67,8 @@ class ProteinPredictor(ProteinPredictionMixin, EncoderMixin, EncoderModel):
     ------
     TypeError
         If a hyperparameter does not exist.
+    ValueError
+        If a width is no positive number.
 
     Examples
     --------
@@ -91,7 +93,9 @@ class ProteinPredictor(ProteinPredictionMixin, EncoderMixin, EncoderModel):
         **overrides: Any,
     ):
         super().__init__(adata, registry)
-        config = override(SELF_SUPERVISED_NETWORK, overrides)
+        config = override(SELF_SUPERVISED_NETWORK, overrides, type(self).__name__)
+        if n_hidden < 1:
+            raise ValueError(f"{n_hidden=}: give the hidden layer one unit at least.")
         # Record what was resolved, so that a saved model does not follow later defaults.
         overrides = config.to_kwargs()
         self.init_params_ = self._get_init_params(locals())
@@ -192,9 +196,10 @@ class ProteinPredictor(ProteinPredictionMixin, EncoderMixin, EncoderModel):
         protein_expression_obsm_key, protein_names_uns_key, batch_key
             As in :meth:`setup_anndata`.
         freeze_encoder
-            Whether the encoder stays exactly as it is.
+            Whether the encoder stays as it is. Only the embedding of a SELU encoder is
+            standardised over ``adata``, once, frozen or not.
         **overrides
-            As of the class.
+            As of the class, but for what the shape of the encoder depends on.
 
         Returns
         -------
@@ -205,21 +210,24 @@ class ProteinPredictor(ProteinPredictionMixin, EncoderMixin, EncoderModel):
         RuntimeError
             If ``model`` is not trained.
         KeyError, ValueError
-            As :meth:`setup_anndata`, or if too few of the genes are there.
+            As :meth:`setup_anndata`, or if too few of the genes are there, or the encoder would
+            have another shape.
         """
         encoder = model.pretrained_encoder()
         proteins = get_proteins(adata, protein_expression_obsm_key, protein_names_uns_key)
         cells = cls._cells_of_encoder(encoder, adata)
         cells.obsm[protein_expression_obsm_key] = proteins
+        if protein_names_uns_key is not None:
+            cells.uns[protein_names_uns_key] = list(proteins.columns)
         cls.setup_anndata(
             cells,
             protein_expression_obsm_key,
+            protein_names_uns_key,
             batch_key=batch_key,
             layer=encoder.registry["setup_args"]["layer"],
         )
-        predictor = cls(
-            cells, **{**encoder.network, "freeze_encoder": freeze_encoder, **overrides}
-        )
+        network = cls._network_of_encoder(encoder, overrides)
+        predictor = cls(cells, **{"freeze_encoder": freeze_encoder, **network})
         predictor._take_encoder(encoder)
         return predictor
 

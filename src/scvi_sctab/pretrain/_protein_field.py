@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from scvi import REGISTRY_KEYS
@@ -41,10 +42,28 @@ class ProteinField(ObsmField):
         self, state_registry: dict[str, Any], adata_target: AnnData, **kwargs: Any
     ) -> dict[str, Any]:
         """Take other cells, whose proteins are matched by name; those that they lack are missing."""
-        theirs, known = self._setup_column_names(adata_target), state_registry["column_names"]
-        if not set(theirs) & set(known):
-            raise ValueError(
-                f"None of the model's proteins, {list_names(known)}, is among those of "
-                f"`adata.obsm[{self.attr_key!r}]`: {list_names(theirs)}. Rename them."
-            )
+        theirs = self._setup_column_names(adata_target)
+        require_shared(theirs, state_registry["column_names"], self.attr_key)
         return state_registry
+
+
+def require_shared(theirs: Sequence[str], known: Sequence[str], key: str) -> None:
+    """Stop where no protein of the model is there.
+
+    Parameters
+    ----------
+    theirs, known
+        Names of the proteins of some cells, and of the model.
+    key
+        Where those of the cells are in ``obsm``.
+
+    Raises
+    ------
+    ValueError
+        If they share none.
+    """
+    if not set(theirs) & set(known):
+        raise ValueError(
+            f"None of the model's proteins, {list_names(known)}, is among those of "
+            f"`adata.obsm[{key!r}]`: {list_names(theirs)}. Rename them."
+        )

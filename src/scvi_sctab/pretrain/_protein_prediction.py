@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from scvi_sctab.data import get_proteins
+from scvi_sctab.pretrain._protein_field import require_shared
 from scvi_sctab.pretrain._scores import score_columns
 
 if TYPE_CHECKING:
@@ -24,7 +25,9 @@ class ProteinPredictionMixin:
         """Log counts of the model's proteins, NaN where missing."""
         setup = self.registry["setup_args"]
         keys = setup["protein_expression_obsm_key"], setup["protein_names_uns_key"]
-        return np.log1p(get_proteins(adata, *keys).reindex(columns=self.protein_names))
+        proteins = get_proteins(adata, *keys)
+        require_shared(proteins.columns, self.protein_names, keys[0])
+        return np.log1p(proteins.reindex(columns=self.protein_names))
 
     def predict_protein(
         self,
@@ -82,7 +85,8 @@ class ProteinPredictionMixin:
         Raises
         ------
         RuntimeError, KeyError, ValueError
-            As :meth:`predict_protein` and :meth:`setup_anndata`.
+            As :meth:`predict_protein` and :meth:`setup_anndata`, or if none of the model's
+            proteins is there.
         """
         return score_columns(*self._compared(adata, indices, batch_size))
 

@@ -60,9 +60,10 @@ class WarnCollapse(Callback):
             warnings.warn(
                 f"All cells look alike to the loss: {values}, below {self.min_spread} for "
                 f"{self.patience} epochs, where 1 is the most. Training has collapsed, and the "
-                "encoder learns nothing from here. Lower the learning rate, change the views less "
-                "(`mask_rate`, `noise`, `dropout`), or, with BYOL, raise `decay`; Barlow Twins "
-                "collapses less easily.",
+                "encoder learns nothing from here. Lower the learning rate, "
+                "`plan_kwargs={'lr': ...}`, change the views less (`mask_rate`, `noise`, "
+                "`dropout`), or, with BYOL, raise `decay` of its module; Barlow Twins collapses "
+                "less easily.",
                 UserWarning,
                 stacklevel=2,
             )
