@@ -1,12 +1,14 @@
 """What the README says is true."""
 
 import re
+from functools import partialmethod
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from scvi_sctab import SCTAB
+from scvi_sctab.pretrain import MaskedAutoencoder
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -19,15 +21,20 @@ def code_blocks(language):
 @pytest.mark.filterwarnings("ignore:These cells differ")  # another study
 def test_the_lines_run(tmp_path, monkeypatch):
     """Runs them as they stand, but for one epoch."""
-    ten_lines, query_lines, statement_lines = code_blocks("python")
+    ten_lines, query_lines, pretraining_lines, statement_lines = code_blocks("python")
     monkeypatch.chdir(tmp_path)
     train = SCTAB.train
+
+    pretrain_briefly = partialmethod(
+        MaskedAutoencoder.train, max_epochs=1, enable_progress_bar=False
+    )
 
     def train_briefly(self):
         epochs = {} if self.surgery_ else {"max_epochs": 1}
         train(self, **epochs, enable_progress_bar=False)
 
     monkeypatch.setattr(SCTAB, "train", train_briefly)
+    monkeypatch.setattr(MaskedAutoencoder, "train", pretrain_briefly)
     namespace = {}
     exec(ten_lines, namespace)
     assert {"label", "probability", "uncertainty", "runner_up"} <= set(namespace["query"].obs)
@@ -36,6 +43,8 @@ def test_the_lines_run(tmp_path, monkeypatch):
     exec(query_lines, namespace)
     assert "reference_probability" in namespace["query"].obs
     assert namespace["query_model"].surgery_report().trained
+    exec(pretraining_lines, namespace)
+    assert not any(p.requires_grad for p in namespace["few_model"].module.encoder.parameters())
     exec(statement_lines, namespace)
     assert namespace["annotation"]["term"].notna().all()
     assert "prediction_set" in namespace["annotation"]

@@ -10,6 +10,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from scvi_sctab import SCTAB
 from scvi_sctab.pretrain import BYOL, BarlowTwins, MaskedAutoencoder
+from scvi_sctab.train import RestoreBestWeights
 
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
 SMALL = {"widths": (32, 24, 8)}
@@ -66,6 +67,15 @@ def test_without_held_out_cells_it_trains_on_all_and_keeps_the_last_weights(unla
     assert "validation_loss" not in model.history
     after = list(model.module.parameters())
     assert any((a != b).any() for a, b in zip(after, before, strict=True))
+
+
+def test_byol_whose_losses_do_not_compare_trains_to_its_end_and_keeps_the_last_weights(unlabelled):
+    BYOL.setup_anndata(unlabelled)
+    model = BYOL(unlabelled, **SMALL)
+    # Worse from the first epoch on, by losses that are logged all the same.
+    model.train(max_epochs=9, plan_kwargs={"lr": 1.0}, **QUIET)
+    assert len(model.history["validation_loss"]) == 9
+    assert not [c for c in model.trainer.callbacks if isinstance(c, RestoreBestWeights)]
 
 
 def test_a_query_trains_on_from_the_weights_of_the_reference(autoencoder, query):
@@ -140,6 +150,11 @@ def test_no_cells_at_a_time_and_no_epochs_are_refused(autoencoder, unlabelled):
     with pytest.raises(ValueError, match="two cells per step.*batch_size=0"):
         model.train(batch_size=0, **QUIET)
     assert not model.is_trained
+
+
+def test_a_class_is_no_model(reference):
+    with pytest.raises(TypeError, match="takes a trained SCVI"):
+        SCTAB.from_pretrained(MaskedAutoencoder, "cell_type", adata=reference)
 
 
 def standardised(z):

@@ -97,7 +97,7 @@ class CellsMixin:
                 start += block.shape[0]
         if empty:
             warnings.warn(
-                describe_empty_cells(empty, len(cells)) + " Their labels mean nothing.",
+                describe_empty_cells(empty, len(cells)) + " What is said of them means nothing.",
                 UserWarning,
                 stacklevel=2,
             )

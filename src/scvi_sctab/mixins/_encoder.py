@@ -52,7 +52,7 @@ class EncoderMixin:
             )
         return {**network, **overrides}
 
-    def _take_encoder(self, encoder: PretrainedEncoder) -> None:
+    def _start_from_encoder(self, encoder: PretrainedEncoder) -> None:
         """Take the weights; let a head start from numbers of size one, whatever the pretext."""
         own = self.module.encoder
         own.load_state_dict(encoder.weights)

@@ -81,7 +81,7 @@ class PretrainedMixin(EncoderMixin):
         """
         labels = {"labels_key": labels_key, "unlabeled_category": unlabeled_category}
         labels = {name: value for name, value in labels.items() if value is not None}
-        if hasattr(model, "pretrained_encoder"):
+        if hasattr(model, "pretrained_encoder") and not isinstance(model, type):
             setup = {"batch_key": batch_key, "donor_key": donor_key, **labels}
             overrides = {"freeze_encoder": freeze_encoder, **overrides}
             return cls._on_encoder(model, adata, setup, preset, overrides)
@@ -114,7 +114,7 @@ class PretrainedMixin(EncoderMixin):
         adata = cls._cells_of_encoder(encoder, adata)
         cls.setup_anndata(adata, layer=encoder.registry["setup_args"]["layer"], **setup)
         sctab = cls(adata, preset, **network)
-        sctab._take_encoder(encoder)
+        sctab._start_from_encoder(encoder)
         return sctab
 
     @classmethod

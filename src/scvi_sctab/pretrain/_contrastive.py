@@ -98,7 +98,9 @@ class BarlowTwins(_ContrastiveModel):
 class BYOL(_ContrastiveModel):
     """Learn a latent space from which a slower copy's view of a cell can be told.
 
-    The pretext of :cite:t:`Grill20`, as :cite:t:`Richter24` apply it to cells.
+    The pretext of :cite:t:`Grill20`, as :cite:t:`Richter24` apply it to cells. Its loss moves with
+    the copy, so losses of two epochs do not compare: training goes on to its end, whatever
+    ``early_stopping`` says, and the last weights are kept.
 
     Parameters
     ----------
@@ -130,6 +132,7 @@ class BYOL(_ContrastiveModel):
     """
 
     _module_cls = BYOLModule
+    _losses_compare = False
 
     @staticmethod
     def _build(encoder: Encoder, views: CellViews) -> BYOLModule:

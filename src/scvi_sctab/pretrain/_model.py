@@ -47,6 +47,8 @@ class EncoderModel(
     _train_runner_cls = TrainRunner
     _plan_config = SELF_SUPERVISED_PLAN
     _train_config = SELF_SUPERVISED_TRAIN
+    # Whether the losses of epochs say which is the best.
+    _losses_compare = True
 
     def train(
         self,
@@ -102,7 +104,7 @@ class EncoderModel(
         )
         max_epochs = self._n_epochs(max_epochs, len(splitter.train_dataloader()))
         callbacks = [*trainer_kwargs.pop("callbacks", ()), *self._callbacks()]
-        if splitter.n_val:
+        if splitter.n_val and self._losses_compare:
             callbacks.append(RestoreBestWeights(_MONITOR, "min"))
         plan_kwargs = {
             **self._plan_config.to_kwargs(),
@@ -117,7 +119,7 @@ class EncoderModel(
         if splitter.n_val:
             trainer_kwargs = {
                 "check_val_every_n_epoch": 1,
-                "early_stopping": early_stopping,
+                "early_stopping": early_stopping and self._losses_compare,
                 "early_stopping_monitor": _MONITOR,
                 "early_stopping_mode": "min",
                 "early_stopping_patience": defaults.patience(max_epochs),

@@ -228,7 +228,7 @@ class ProteinPredictor(ProteinPredictionMixin, EncoderMixin, EncoderModel):
         )
         network = cls._network_of_encoder(encoder, overrides)
         predictor = cls(cells, **{"freeze_encoder": freeze_encoder, **network})
-        predictor._take_encoder(encoder)
+        predictor._start_from_encoder(encoder)
         return predictor
 
     @property
