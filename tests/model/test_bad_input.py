@@ -73,7 +73,7 @@ def test_empty_cells_of_a_reference_are_refused_with_their_names(reference):
 def test_empty_cells_of_a_query_are_warned_about(model, query):
     emptied(query, 2)
     with pytest.warns(
-        UserWarning, match=rf"2 of 528 cells .*'{query.obs_names[1]}'.*mean nothing"
+        UserWarning, match=rf"2 of 528 cells .*'{query.obs_names[1]}'.*means nothing"
     ):
         assert len(model.predict(query)) == query.n_obs
 
