@@ -11,6 +11,7 @@ from _pretraining_tasks import TASKS, build_tasks
 from accuracy import score
 
 BASELINES = [
+    "SCTAB",
     "PCA64 + logistic regression",
     "PCA64 + 5-NN",
     "network from scratch",

@@ -4,9 +4,32 @@ from inspect import signature
 
 import pytest
 
-from scvi_sctab._config import PRESETS, NetworkConfig, PlanConfig
-from scvi_sctab.nn import TabNet, TabNetEncoder
-from scvi_sctab.train import ClassifierTrainingPlan
+from scvi_sctab._config import (
+    MASKS,
+    PRESETS,
+    VIEWS,
+    NetworkConfig,
+    PlanConfig,
+    ProteinPlanConfig,
+    SelfSupervisedPlanConfig,
+)
+from scvi_sctab.nn import (
+    CellViews,
+    ProgrammeMask,
+    RandomMask,
+    SELUEncoder,
+    TabNet,
+    TabNetEncoder,
+)
+from scvi_sctab.train import (
+    ClassifierTrainingPlan,
+    ProteinTrainingPlan,
+    SelfSupervisedTrainingPlan,
+)
+
+
+def default(function, name):
+    return signature(function).parameters[name].default
 
 
 @pytest.mark.parametrize("network", [TabNet, TabNetEncoder])
@@ -24,6 +47,25 @@ def test_a_network_built_by_itself_is_the_published_one(network):
 def test_each_setting_of_the_plan_has_its_default_in_the_configuration():
     own = {"module", "class_weights", "augmentation_vectors"}
     assert set(signature(ClassifierTrainingPlan).parameters) - own == set(PlanConfig().to_kwargs())
+
+
+def test_what_hides_genes_does_so_by_itself_as_in_a_model():
+    assert default(RandomMask, "rate") == MASKS.random_rate
+    assert default(ProgrammeMask, "rate") == MASKS.programme_rate
+    for name in ("mask_rate", "noise", "dropout"):
+        assert default(CellViews, name) == getattr(VIEWS, name)
+
+
+def test_an_encoder_of_selu_has_the_published_widths_by_itself():
+    assert default(SELUEncoder, "widths") == NetworkConfig().widths
+
+
+def test_plans_without_labels_take_what_the_configuration_has():
+    of_training = {"module", "lr_decay_every", "validation_seed"}
+    shared = set(signature(SelfSupervisedTrainingPlan).parameters) - of_training
+    assert shared == set(SelfSupervisedPlanConfig().to_kwargs())
+    of_proteins = set(signature(ProteinTrainingPlan).parameters) - {"module", "kwargs"}
+    assert of_proteins | shared == set(ProteinPlanConfig().to_kwargs())
 
 
 @pytest.mark.parametrize("preset", PRESETS)

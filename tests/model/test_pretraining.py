@@ -88,3 +88,6 @@ def test_what_cannot_be_pretrained_says_so(reference, tmp_path):
     model.train(max_epochs=1, train_size=1, **QUIET)
     with pytest.raises(ValueError, match="trained already"):
         model.pretrain()
+    frozen = build(reference, encoder="selu", freeze_encoder=True)
+    with pytest.raises(ValueError, match="encoder of this model is frozen"):
+        frozen.pretrain()

@@ -15,7 +15,6 @@ from scvi_sctab.nn import (
     byol_loss,
     embedding_spread,
     frozen_copy,
-    ramped_decay,
     update_moving_average,
 )
 
@@ -198,13 +197,3 @@ def test_a_decay_out_of_bounds_is_refused(decay):
 def test_networks_that_do_not_match_are_refused(other):
     with pytest.raises(ValueError, match="do not match: make one of them by `frozen_copy`"):
         update_moving_average(other, make_networks()[1], 0.5)
-
-
-def test_the_decay_rises_to_one():
-    decays = [ramped_decay(0.9, step / 10) for step in range(11)]
-    assert decays[0] == pytest.approx(0.9)
-    assert decays[-1] == 1
-    assert decays == sorted(decays)
-    # Half of a cosine is half way where half of the time is over.
-    assert decays[5] == pytest.approx(0.95)
-    assert decays[1] - decays[0] < decays[5] - decays[4]

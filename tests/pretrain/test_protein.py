@@ -110,7 +110,7 @@ def tensors(proteins, n_genes=12):
 
 def module_of(**arguments):
     torch.manual_seed(0)
-    return ProteinModule(SELUEncoder(12, (6, 4)), 12, 2, **arguments)
+    return ProteinModule(SELUEncoder(12, (6, 4)), 12, 2, **{"n_hidden": 64, **arguments})
 
 
 def test_what_was_not_measured_carries_no_loss_and_no_gradient():

@@ -11,13 +11,18 @@ from scvi_sctab.data._reader import read_counts
 from scvi_sctab.nn._transforms import normalize_counts
 
 if TYPE_CHECKING:
+    import numpy as np
     from anndata import AnnData
+    from numpy.typing import NDArray
 
     from scvi_sctab.data._genes import GeneAlignment
 
 
 def normalized_expression(
-    adata: AnnData, layer: str | None = None, alignment: GeneAlignment | None = None
+    adata: AnnData,
+    layer: str | None = None,
+    alignment: GeneAlignment | None = None,
+    indices: NDArray[np.intp] | None = None,
 ) -> sparse.csr_matrix:
     """Divide each cell by its total, multiply by 10,000, take ``log(1 + x)``, all of it sparse.
 
@@ -32,6 +37,8 @@ def normalized_expression(
     alignment
         Maps genes to those of a model, over which a cell is then normalised; as they are if not
         given.
+    indices
+        Positions of cells; all if not given.
 
     Returns
     -------
@@ -44,7 +51,7 @@ def normalized_expression(
     """
     n_genes = adata.n_vars if alignment is None else alignment.n_genes
     blocks = [sparse.csr_matrix((0, n_genes), dtype="float32")]
-    for counts in read_counts(adata, layer, alignment=alignment):
+    for counts in read_counts(adata, layer, indices, alignment):
         rows = normalize_counts(to_tensor(counts))
         indptr, columns, values = rows.numpy()
         blocks.append(assemble(values, columns, indptr, n_genes))

@@ -25,7 +25,11 @@ def to_scipy(x: Tensor | CSR) -> sparse.csr_matrix:
     return sparse.csr_matrix(x.detach().cpu().numpy())
 
 
-def draw_cells(cells: NDArray[np.intp], size: int) -> NDArray[np.intp]:
+# Enough for the mean and the spread of each gene, or of each dimension.
+_N_AVERAGED = 4096
+
+
+def draw_cells(cells: NDArray[np.intp], size: int = _N_AVERAGED) -> NDArray[np.intp]:
     """Draw cells by the seed of scvi-tools, in their order; all if there are no more.
 
     Parameters
@@ -33,7 +37,7 @@ def draw_cells(cells: NDArray[np.intp], size: int) -> NDArray[np.intp]:
     cells
         Positions.
     size
-        How many to draw.
+        How many to draw; enough for the mean of each gene if not given.
     """
     if len(cells) <= size:
         return cells

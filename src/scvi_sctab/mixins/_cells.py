@@ -102,6 +102,19 @@ class CellsMixin:
                 stacklevel=2,
             )
 
+    def _stack(
+        self,
+        function: Callable[[dict[str, Tensor]], NDArray[np.float32]],
+        n_columns: int,
+        adata: AnnData | None,
+        indices: Sequence[int] | None,
+        batch_size: int | None,
+    ) -> NDArray[np.float32]:
+        """Apply ``function`` as :meth:`_map_cells` does and join the rows of all cells."""
+        self._require_trained()
+        parts = self._map_cells(function, *self._query(adata, indices), batch_size)
+        return np.concatenate([np.zeros((0, n_columns), np.float32), *parts])
+
     def _conditions_of(self, adata: AnnData) -> NDArray[np.int64]:
         """Codes of batch and covariates; stop where the model cannot do without."""
         codes = condition_codes(self.conditions, adata.obs)

@@ -16,10 +16,6 @@ if TYPE_CHECKING:
 
     from scvi_sctab._types import PretrainedEncoder
 
-# Enough cells for the mean and the spread of each dimension.
-_N_AVERAGED = 4096
-
-
 # What weights of another shape would follow from.
 _OF_SHAPE = ("encoder", "widths", "n_d", "n_a", "n_steps", "n_independent", "n_shared")
 
@@ -57,7 +53,7 @@ class EncoderMixin:
         own = self.module.encoder
         own.load_state_dict(encoder.weights)
         if isinstance(own, SELUEncoder):
-            cells = draw_cells(np.arange(self.adata.n_obs), _N_AVERAGED)
+            cells = draw_cells(np.arange(self.adata.n_obs))
             z = np.concatenate(list(self._map_cells(self._embed, self.adata, cells, None)))
             moments = (torch.from_numpy(moment) for moment in (z.mean(axis=0), z.std(axis=0)))
             own.standardize(*(moment.to(self.module.device) for moment in moments))

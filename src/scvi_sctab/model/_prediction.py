@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from scvi_sctab._constants import CONDITIONS_KEY, UNKNOWN_CODE
 from scvi_sctab.metrics import CellEvidence
 
 if TYPE_CHECKING:
+    import numpy as np
     from anndata import AnnData
     from numpy.typing import NDArray
     from torch import Tensor
@@ -46,11 +46,8 @@ class PredictionMixin:
         ValueError
             As in :meth:`predict`.
         """
-        self._require_trained()
-        adata, cells = self._query(adata, indices)
-        parts = list(self._map_cells(self._embed, adata, cells, batch_size))
         n_output = self.module.encoder.n_output
-        return np.concatenate([np.zeros((0, n_output), np.float32), *parts])
+        return self._stack(self._embed, n_output, adata, indices, batch_size)
 
     def _evidence(
         self, adata: AnnData, cells: NDArray[np.intp], batch_size: int | None

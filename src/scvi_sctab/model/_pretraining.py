@@ -11,13 +11,10 @@ import numpy as np
 import torch
 
 from scvi_sctab._config import PRESETS, PRETRAINING
-from scvi_sctab.data import check_cells, read_counts, to_tensor
-from scvi_sctab.mixins import draw_cells, to_scipy
+from scvi_sctab.data import check_cells, normalized_expression
+from scvi_sctab.mixins import draw_cells
 from scvi_sctab.module import LatentClassifier, build_reconstruction
-from scvi_sctab.nn import frozen_but, normalize_counts
-
-# Enough cells for the mean of each gene.
-_N_AVERAGED = 4096
+from scvi_sctab.nn import frozen_but
 
 
 class PretrainingMixin:
@@ -55,8 +52,8 @@ class PretrainingMixin:
         Raises
         ------
         ValueError
-            If the model has no AnnData, reads a latent space, which is pretrained already, was
-            made for a query or trained before, or its cells are no raw counts.
+            If the model has no AnnData, reads a latent space, which is pretrained already, has a
+            frozen encoder, was made for a query or trained before, or its cells are no raw counts.
         """
         self._check_pretrainable()
         splitter = self._data_splitter_cls(
@@ -84,6 +81,10 @@ class PretrainingMixin:
             raise ValueError("This model is trained already; pretrain a new one before `train()`.")
         if isinstance(self.module, LatentClassifier):
             raise ValueError("This model reads a latent space, which is pretrained already.")
+        if self._network.freeze_encoder:
+            raise ValueError(
+                "The encoder of this model is frozen: pretrain one with `freeze_encoder=False`."
+            )
         if self.surgery_ is not None:
             raise ValueError("A query model is not pretrained; pretrain the reference.")
         self._validate_anndata()
@@ -120,7 +121,6 @@ class PretrainingMixin:
         decoder = self.module.reconstruction.decoder
         if decoder.final_mapping.bias.any():
             return
-        cells = draw_cells(np.arange(self.adata.n_obs), _N_AVERAGED)
-        counts = next(read_counts(self.adata, self.layer, cells, block_size=_N_AVERAGED))
-        means = to_scipy(normalize_counts(to_tensor(counts))).mean(axis=0)
+        cells = draw_cells(np.arange(self.adata.n_obs))
+        means = normalized_expression(self.adata, self.layer, indices=cells).mean(axis=0)
         decoder.start_from(torch.from_numpy(np.asarray(means).ravel()).float())

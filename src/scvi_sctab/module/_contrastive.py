@@ -18,7 +18,6 @@ from scvi_sctab.nn import (
     embedding_spread,
     frozen_copy,
     normalize_counts,
-    ramped_decay,
     update_moving_average,
 )
 
@@ -213,15 +212,7 @@ class BYOLModule(_ContrastiveModule):
         loss = loss + byol_loss(found["prediction2"], found["target1"])
         return self._loss_output(loss, inference_outputs["z1"], found["projection1"])
 
-    def update_target(self, progress: float = 0.0) -> None:
-        """Move the target towards encoder and projector.
-
-        Parameters
-        ----------
-        progress
-            Share of the training that is over; the decay rises with it, see
-            :func:`~scvi_sctab.nn.ramped_decay`.
-        """
-        decay = ramped_decay(self.decay, progress)
-        update_moving_average(self.target_encoder, self.encoder, decay)
-        update_moving_average(self.target_projector, self.projector, decay)
+    def update_target(self) -> None:
+        """Move the target towards encoder and projector."""
+        update_moving_average(self.target_encoder, self.encoder, self.decay)
+        update_moving_average(self.target_projector, self.projector, self.decay)

@@ -63,11 +63,14 @@ class MaskedAutoencoderModule(BaseModuleClass):
         self.mask, self.likelihood = mask, likelihood
 
     def _get_inference_input(
-        self, tensors: dict[str, Tensor], generator: Generator | None = None
+        self,
+        tensors: dict[str, Tensor],
+        generator: Generator | None = None,
+        mask: nn.Module | None = None,
     ) -> dict[str, Any]:
-        """Normalise counts and hide some."""
+        """Normalise counts and hide some, by the module's mask or by another."""
         counts = tensors[REGISTRY_KEYS.X_KEY]
-        x, hidden = self.mask(normalize_counts(counts), generator)
+        x, hidden = (mask or self.mask)(normalize_counts(counts), generator)
         return {"x": x, "hidden": hidden}
 
     @auto_move_data

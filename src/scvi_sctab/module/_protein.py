@@ -65,7 +65,7 @@ class ProteinModule(BaseModuleClass):
         n_genes: int,
         n_proteins: int,
         *,
-        n_hidden: int = 64,
+        n_hidden: int,
         n_categories: Sequence[int] = (),
         batch_dropout: float = 0.5,
         freeze_encoder: bool = False,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from math import cos, pi
 from typing import TypeVar
 
 import torch
@@ -63,21 +62,3 @@ def update_moving_average(target: nn.Module, online: nn.Module, decay: float) ->
 
 def _shapes(network: nn.Module) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in network.state_dict().items()}
-
-
-def ramped_decay(decay: float, progress: float) -> float:
-    """Decay that rises to 1 by half a cosine :cite:p:`Grill20`.
-
-    Parameters
-    ----------
-    decay
-        Where it starts.
-    progress
-        Share of the training that is over.
-
-    Examples
-    --------
-    >>> [round(ramped_decay(0.9, progress), 2) for progress in (0, 0.5, 1)]
-    [0.9, 0.95, 1.0]
-    """
-    return 1 - (1 - decay) * (1 + cos(pi * progress)) / 2

@@ -10,11 +10,11 @@ import torch
 from torch import Generator
 
 from scvi_sctab._config import SELF_SUPERVISED_NETWORK, override
-from scvi_sctab.data import read_counts, to_tensor
-from scvi_sctab.mixins import draw_cells, to_scipy
+from scvi_sctab.data import normalized_expression, read_counts
+from scvi_sctab.mixins import draw_cells
 from scvi_sctab.module import LIKELIHOODS, MaskedAutoencoderModule, build_encoder
-from scvi_sctab.nn import SELUDecoder, normalize_counts
-from scvi_sctab.pretrain._masks import all_targets, build_mask
+from scvi_sctab.nn import SELUDecoder
+from scvi_sctab.pretrain._masks import asking_for_all, build_mask
 from scvi_sctab.pretrain._model import SelfSupervisedModel
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from scvi_sctab.module import Likelihood
     from scvi_sctab.pretrain._masks import MaskName
 
-# Enough cells for the mean of each gene.
-_N_AVERAGED = 4096
 # Cells at a time where every gene of each is asked for.
 _N_SCORED = 512
 
@@ -125,9 +123,9 @@ class MaskedAutoencoder(SelfSupervisedModel):
         """Let a decoder that has learnt nothing start from the mean of each gene."""
         if self._decodes:
             return
-        cells = draw_cells(cells, _N_AVERAGED)
-        counts = next(read_counts(self.adata, self.layer, cells, block_size=_N_AVERAGED))
-        expression = to_scipy(normalize_counts(to_tensor(counts))).mean(axis=0)
+        cells = draw_cells(cells)
+        counts = next(read_counts(self.adata, self.layer, cells, block_size=len(cells)))
+        expression = normalized_expression(self.adata, self.layer, indices=cells).mean(axis=0)
         share = counts.sum(axis=0) / counts.sum()
         means = [torch.from_numpy(np.asarray(m).ravel()).float() for m in (expression, share)]
         decoder = self.module.decoder
@@ -172,9 +170,8 @@ class MaskedAutoencoder(SelfSupervisedModel):
             As :meth:`get_latent_representation`.
         """
         self._require_decoder()
-        adata, cells = self._query(adata, indices)
-        parts = self._map_cells(self._reconstruct, adata, cells, batch_size)
-        return np.concatenate([np.zeros((0, len(self.gene_names)), np.float32), *parts])
+        n_genes = len(self.gene_names)
+        return self._stack(self._reconstruct, n_genes, adata, indices, batch_size)
 
     def _reconstruct(self, tensors: dict[str, Tensor]) -> NDArray[np.float32]:
         return self.module.reconstruct(tensors).cpu().numpy()
@@ -211,17 +208,19 @@ class MaskedAutoencoder(SelfSupervisedModel):
         """
         self._require_decoder()
         adata, cells = self._query(adata, indices)
-        generator = Generator(self.module.device).manual_seed(seed)
+        # Genes drawn anew for each batch would make cells of different batches incomparable.
+        hiding = {
+            "generator": Generator(self.module.device).manual_seed(seed),
+            "mask": asking_for_all(self.module.mask),
+        }
 
         def score(tensors: dict[str, Tensor]) -> NDArray[np.float32]:
             inference, generated = self.module(
-                tensors, get_inference_input_kwargs={"generator": generator}, compute_loss=False
+                tensors, get_inference_input_kwargs=hiding, compute_loss=False
             )
             error, asked = self.module.error(tensors, inference, generated)
             return (error.sum(dim=1) / asked.sum(dim=1)).cpu().numpy()
 
         batch_size = _N_SCORED if batch_size is None else batch_size
-        # Genes drawn anew for each batch would make cells of different batches incomparable.
-        with all_targets(self.module.mask):
-            parts = [*self._map_cells(score, adata, cells, batch_size)]
+        parts = self._map_cells(score, adata, cells, batch_size)
         return np.concatenate([np.zeros(0, np.float32), *parts])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -109,23 +109,17 @@ def build_mask(
     return mask, resolved
 
 
-@contextmanager
-def all_targets(mask: nn.Module) -> Iterator[None]:
-    """Ask for all genes that a mask may ask for, not for some that it draws.
+def asking_for_all(mask: nn.Module) -> nn.Module:
+    """Return a mask that asks for all genes that it may ask for, not for some that it draws.
 
     Parameters
     ----------
     mask
-        What :func:`build_mask` returned.
+        What :func:`build_mask` returned; left as it is.
     """
-    if not hasattr(mask, "n_targets"):
-        yield
-        return
-    n_targets, mask.n_targets = mask.n_targets, None
-    try:
-        yield
-    finally:
-        mask.n_targets = n_targets
+    asking = copy(mask)
+    asking.n_targets = None
+    return asking
 
 
 def _regulators(names: list[str], adata: AnnData) -> NDArray[np.int64]:

@@ -6,7 +6,6 @@ import warnings
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from scvi import REGISTRY_KEYS, settings
 from scvi.data import AnnDataManager
 from scvi.data.fields import LayerField
@@ -29,6 +28,7 @@ from scvi_sctab.train import RestoreBestWeights, SelfSupervisedTrainingPlan
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     from anndata import AnnData
     from lightning.pytorch.callbacks import Callback
     from numpy.typing import NDArray
@@ -193,10 +193,8 @@ class EncoderModel(
         ValueError
             If counts are not raw, or too few of the genes are there.
         """
-        self._require_trained()
-        adata, cells = self._query(adata, indices)
-        parts = self._map_cells(self._embed, adata, cells, batch_size)
-        return np.concatenate([np.zeros((0, self.module.encoder.n_output), np.float32), *parts])
+        n_output = self.module.encoder.n_output
+        return self._stack(self._embed, n_output, adata, indices, batch_size)
 
     def _embed(self, tensors: dict[str, Tensor]) -> NDArray[np.float32]:
         return self.module.embed(tensors).cpu().numpy()

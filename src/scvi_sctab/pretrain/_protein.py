@@ -22,12 +22,10 @@ from scvi_sctab.data import (
     check_genes,
     get_column,
     get_proteins,
-    read_counts,
-    to_tensor,
+    normalized_expression,
 )
-from scvi_sctab.mixins import EncoderMixin, draw_cells, to_scipy
+from scvi_sctab.mixins import EncoderMixin, draw_cells
 from scvi_sctab.module import ProteinModule, build_encoder
-from scvi_sctab.nn import normalize_counts
 from scvi_sctab.pretrain._model import EncoderModel
 from scvi_sctab.pretrain._protein_field import ProteinField
 from scvi_sctab.pretrain._protein_prediction import ProteinPredictionMixin
@@ -39,9 +37,6 @@ if TYPE_CHECKING:
 
     from scvi_sctab._types import HasEncoder
     from scvi_sctab.data import UnlabeledDataSplitter
-
-# Enough cells for the mean of each gene.
-_N_AVERAGED = 4096
 
 
 class ProteinPredictor(ProteinPredictionMixin, EncoderMixin, EncoderModel):
@@ -251,9 +246,7 @@ class ProteinPredictor(ProteinPredictionMixin, EncoderMixin, EncoderModel):
         proteins = self._log_proteins(self.adata).iloc[cells]
         # A protein that was measured in none of them is predicted as 0.
         moments = proteins.mean().fillna(0), proteins.std(ddof=0).replace(0, 1).fillna(1)
-        drawn = draw_cells(cells, _N_AVERAGED)
-        counts = next(read_counts(self.adata, self.layer, drawn, block_size=_N_AVERAGED))
-        x = to_scipy(normalize_counts(to_tensor(counts)))
+        x = normalized_expression(self.adata, self.layer, indices=draw_cells(cells))
         mean = np.asarray(x.mean(axis=0)).ravel()
         variance = x.multiply(x).sum() / x.shape[0] - mean @ mean
         self.module.standardize(

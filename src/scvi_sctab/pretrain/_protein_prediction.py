@@ -53,13 +53,12 @@ class ProteinPredictionMixin:
         """
         self._require_trained()
         adata, cells = self._query(adata, indices)
+        names = pd.Index(self.protein_names)
+        proteins = self._stack(self._predict, len(names), adata, cells, batch_size)
+        return pd.DataFrame(proteins, adata.obs_names[cells], names)
 
-        def predict(tensors: dict[str, Tensor]) -> NDArray[np.float32]:
-            return self.module.predict(tensors).cpu().numpy()
-
-        parts = self._map_cells(predict, adata, cells, batch_size)
-        proteins = np.concatenate([np.zeros((0, len(self.protein_names)), np.float32), *parts])
-        return pd.DataFrame(proteins, adata.obs_names[cells], pd.Index(self.protein_names))
+    def _predict(self, tensors: dict[str, Tensor]) -> NDArray[np.float32]:
+        return self.module.predict(tensors).cpu().numpy()
 
     def get_protein_scores(
         self,
