@@ -228,3 +228,42 @@ def test_an_untrained_ensemble_says_so(reference):
     SCTAB.setup_anndata(reference, labels_key="cell_type")
     with pytest.raises(RuntimeError, match="not trained"):
         SCTABEnsemble(reference, n_members=2).predict(reference)
+
+
+def test_markers_and_attention_are_means_over_the_members(ensemble, query):
+    cells = np.arange(30)
+    predicted = pd.Categorical(ensemble.predict(query, cells))
+    each = [m.get_attention(query, cells).toarray() for m in ensemble.members]
+    assert np.abs(each[0] - each[1]).max() > 0.01
+    attention = ensemble.get_attention(query, cells)
+    np.testing.assert_allclose(attention.toarray(), np.mean(each, axis=0), atol=1e-6)
+    n_genes = len(ensemble.gene_names)
+    markers = ensemble.get_markers(query, indices=cells, n_genes=n_genes)
+    for group, of_group in markers.groupby("group"):
+        expected = pd.Series(0.0, ensemble.gene_names)
+        for member in ensemble.members:
+            weight = member.module.linear_skip.weight.detach().numpy()
+            code = list(ensemble.labels).index(group)
+            expected += (weight[code] - weight.mean(axis=0)) / len(ensemble.members)
+        found = of_group.set_index("gene").loc[ensemble.gene_names]
+        np.testing.assert_allclose(
+            found["score"], expected * found["expression"], rtol=1e-3, atol=1e-5
+        )
+        looked = np.mean(each, axis=0)[predicted == group].mean(axis=0)
+        np.testing.assert_allclose(found["attention"], looked, atol=1e-6)
+
+
+def test_attributions_are_the_mean_over_the_members_for_the_label_of_the_ensemble(ensemble, query):
+    pytest.importorskip("captum", reason="attributions are captum's")
+    predicted = ensemble.predict(query)
+    apart = np.flatnonzero(ensemble.members[0].predict(query) != predicted)[:1]
+    cells = np.append(apart, 0)  # a cell on which a member disagrees
+    assert len(cells) == 2
+    options = {"method": "input_x_gradient"}
+    found = ensemble.get_attributions(query, cells, **options).toarray()
+    for row, cell in zip(found, cells, strict=True):
+        each = [
+            m.get_attributions(query, [cell], label=predicted[cell], **options).toarray()[0]
+            for m in ensemble.members
+        ]
+        np.testing.assert_allclose(row, np.mean(each, axis=0), atol=1e-5)

@@ -14,7 +14,9 @@ from scvi import settings
 
 from scvi_sctab.metrics import CellEvidence
 from scvi_sctab.model._annotation import AnnotationMixin
+from scvi_sctab.model._ensemble_explanation import EnsembleExplanationMixin
 from scvi_sctab.model._ensemble_files import EnsembleFilesMixin
+from scvi_sctab.model._explanation import ExplanationMixin
 from scvi_sctab.model._ontology import OntologyMixin
 from scvi_sctab.model._refinement import RefinementMixin
 from scvi_sctab.model._sctab import SCTAB
@@ -34,7 +36,13 @@ _MEMBERS_PER_SEED = 1000
 
 
 class SCTABEnsemble(
-    AnnotationMixin, UncertaintyMixin, OntologyMixin, RefinementMixin, EnsembleFilesMixin
+    AnnotationMixin,
+    UncertaintyMixin,
+    OntologyMixin,
+    ExplanationMixin,
+    EnsembleExplanationMixin,
+    RefinementMixin,
+    EnsembleFilesMixin,
 ):
     """Deep ensemble of :class:`~scvi_sctab.SCTAB` :cite:p:`Lakshminarayanan17`.
 

@@ -32,6 +32,7 @@ from scvi_sctab.model._attribution import AttributionMixin
 from scvi_sctab.model._captum import CaptumMixin
 from scvi_sctab.model._coarse import CoarseLabelsMixin
 from scvi_sctab.model._deletion import DeletionMixin
+from scvi_sctab.model._explanation import ExplanationMixin
 from scvi_sctab.model._ontology import OntologyMixin
 from scvi_sctab.model._prediction import PredictionMixin
 from scvi_sctab.model._pretrained import PretrainedMixin
@@ -62,6 +63,7 @@ class SCTAB(
     UncertaintyMixin,
     OntologyMixin,
     CoarseLabelsMixin,
+    ExplanationMixin,
     AttributionMixin,
     CaptumMixin,
     DeletionMixin,

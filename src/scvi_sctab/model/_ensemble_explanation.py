@@ -1,0 +1,38 @@
+"""What the members of an ensemble look at, on average."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+    from scipy import sparse
+
+    from scvi_sctab.model._sctab import SCTAB
+
+
+class EnsembleExplanationMixin:
+    """Means over the members, for the labels that the ensemble predicts."""
+
+    members: list[SCTAB]
+
+    def _attend(
+        self, adata: AnnData, cells: NDArray[np.intp], batch_size: int | None
+    ) -> sparse.csr_matrix:
+        return self._mean(member._attend(adata, cells, batch_size) for member in self.members)
+
+    def _group_means(self, *args: Any) -> NDArray[np.float64]:
+        return np.mean([member._group_means(*args) for member in self.members], axis=0)
+
+    def _attribute(self, *args: Any) -> sparse.csr_matrix:
+        return self._mean(member._attribute(*args) for member in self.members)
+
+    def _mean(self, values: Iterable[sparse.csr_matrix]) -> sparse.csr_matrix:
+        return sum(values) / np.float32(len(self.members))
+
+    def _refuse_latent(self) -> None:
+        self.members[0]._refuse_latent()

@@ -1,0 +1,185 @@
+"""Which genes a classifier looks at, and which decide."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+import pandas as pd
+
+from scvi_sctab._optional import import_optional
+from scvi_sctab.data import get_column
+from scvi_sctab.model._coarse import check_label
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+    from scipy import sparse
+
+AttributionMethod = Literal["integrated_gradients", "input_x_gradient"]
+
+
+class ExplanationMixin:
+    """Attention per cell, marker genes per group, attributions, for one network or for several."""
+
+    def get_attention(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+    ) -> sparse.csr_matrix:
+        """Attention of each cell to each gene: TabNet's masks.
+
+        Attention says where the encoder looks, which is not the same as what decides: it often
+        falls on house-keeping genes, and the linear path of the small preset has none.
+        :meth:`get_markers` weighs both.
+
+        Parameters
+        ----------
+        adata, indices, batch_size
+            As in :meth:`~scvi_sctab.SCTAB.predict`.
+
+        Returns
+        -------
+        ``(n_cells, n_genes)``, genes in the order of ``model.gene_names``; rows sum to one.
+
+        Raises
+        ------
+        ValueError
+            If the encoder has no attention, or as in :meth:`~scvi_sctab.SCTAB.predict`.
+        """
+        self._require_trained()
+        return self._attend(*self._query(adata, indices), batch_size)
+
+    def get_markers(
+        self,
+        adata: AnnData | None = None,
+        groupby: str | None = None,
+        n_genes: int = 20,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+    ) -> pd.DataFrame:
+        """Genes that speak most for the predicted label, per group of cells.
+
+        A gene's score is its mean contribution over the cells of the group. With a linear path
+        that is ``(weight of the predicted label - mean weight over labels) * expression``; without
+        one it is ``gradient of (logit of the predicted label - mean logit) * expression``.
+        NOTE[DIFF] scTab ranks by ``attention * expression``; attention finds 1 of 34 textbook
+        markers, the gradient 25 (benchmarks/explanations.py --tabnet-alone).
+
+        Parameters
+        ----------
+        adata, indices, batch_size
+            As in :meth:`~scvi_sctab.SCTAB.predict`.
+        groupby
+            Column of ``adata.obs`` to group cells by; their predicted labels if not given.
+        n_genes
+            Genes per group.
+
+        Returns
+        -------
+        A row per group and gene, best first: ``group``, ``gene``, ``score``, ``attention`` (mean;
+        missing without TabNet) and ``expression`` (mean, log-normalised).
+
+        Raises
+        ------
+        KeyError
+            If there is no such column.
+        ValueError
+            If the model reads a latent space, or as in :meth:`~scvi_sctab.SCTAB.predict`.
+        """
+        self._require_trained()
+        self._refuse_latent()
+        adata, cells = self._query(adata, indices)
+        labels = self.predict(adata, cells, batch_size=batch_size)
+        if groupby is None:
+            groups = pd.Categorical(labels)
+        else:
+            groups = pd.Categorical(get_column(adata.obs, groupby, "groupby").to_numpy()[cells])
+        codes = self._codes_of_labels(labels)
+        means = self._group_means(adata, cells, codes, groups, batch_size)
+        order = np.argsort(-means[0], axis=1, kind="stable")[:, :n_genes]
+        rows = np.repeat(np.arange(len(order)), order.shape[1])
+        columns = order.ravel()
+        return pd.DataFrame(
+            {
+                "group": np.asarray(groups.categories)[rows],
+                "gene": self.gene_names[columns],
+                "score": means[0, rows, columns],
+                "attention": means[1, rows, columns],
+                "expression": means[2, rows, columns],
+            }
+        )
+
+    def get_attributions(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        label: str | None = None,
+        method: AttributionMethod = "integrated_gradients",
+        n_steps: int = 50,
+        batch_size: int | None = None,
+    ) -> sparse.csr_matrix:
+        r"""Attribute what speaks for a label to the genes of each cell.
+
+        What is attributed is :math:`\ell_k - \frac1K \sum_j \ell_j`, the logit of the label less
+        the mean over labels: what all logits share decides nothing. Genes are compared with no
+        expression, so that a gene that a cell does not express gets 0. Integrated gradients
+        :cite:p:`Sundararajan17` sum up to what the expression of the cell adds to that logit.
+
+        Parameters
+        ----------
+        adata, indices
+            As in :meth:`~scvi_sctab.SCTAB.predict`.
+        label
+            Label to speak for; the predicted one of each cell if not given.
+        method
+            ``"integrated_gradients"``, or ``"input_x_gradient"``, which takes the gradient at the
+            cell alone: as many times faster as there are steps, and without that sum.
+        n_steps
+            Steps from no expression to the cell.
+        batch_size
+            Cells at a time; memory grows with it.
+
+        Returns
+        -------
+        ``(n_cells, n_genes)``, genes in the order of ``model.gene_names``, with the batch and the
+        covariates of the cells as they are.
+
+        Raises
+        ------
+        ImportError
+            If captum is not installed.
+        ValueError
+            If the model reads a latent space, there is no such label or method, or as in
+            :meth:`~scvi_sctab.SCTAB.predict`.
+
+        Examples
+        --------
+        >>> contributions = model.get_attributions(query, label="B")  # doctest: +SKIP
+        >>> order = contributions.mean(axis=0).A1.argsort()[::-1]  # doctest: +SKIP
+        >>> model.gene_names[order[:5]]  # doctest: +SKIP
+        """
+        self._require_trained()
+        self._refuse_latent()
+        import_optional("captum.attr", "interpret", "get_attributions()")
+        if method not in get_args(AttributionMethod):
+            raise ValueError(f"{method=} is none of {', '.join(get_args(AttributionMethod))}.")
+        adata, cells = self._query(adata, indices)
+        if label is None:
+            codes = self._codes_of_labels(self.predict(adata, cells))
+        else:
+            codes = np.full(len(cells), self._label_code(label))
+        return self._attribute(adata, cells, codes, method, n_steps, batch_size)
+
+    def _codes_of_labels(self, labels: NDArray[np.str_]) -> NDArray[np.intp]:
+        return pd.Index(self.labels).get_indexer(labels)
+
+    def _label_code(self, label: str) -> int:
+        check_label(label, self.labels)
+        if label in self.coarse_labels:
+            raise ValueError(
+                f"{label!r} only stands for {self.coarse_labels[label]}; ask for one of these."
+            )
+        return int(np.flatnonzero(self.labels == label)[0])
