@@ -259,3 +259,68 @@ def test_the_protocol_says_what_it_cannot_do(adata):
         paper_protocol(adata, {}, "label", "donor", test_size=1)
     with pytest.raises(ValueError, match=r"fraction=0 is not in"):
         paper_protocol(adata, {}, "label", "donor", fractions=[0])
+
+
+def test_a_killed_benchmark_goes_on_where_it_stopped(splits, tmp_path):
+    path, fitted = tmp_path / "runs.csv", []
+
+    class Killed(Marker):
+        n_left = 3
+
+        def __init__(self, seed=0):
+            self.seed = seed
+
+        def fit(self, *args, **kwargs):
+            if Killed.n_left == 0:
+                raise KeyboardInterrupt
+            Killed.n_left -= 1
+            fitted.append(self.seed)
+            return super().fit(*args, **kwargs)
+
+    def run(path, n_left):
+        Killed.n_left = n_left
+        methods = {"killed": Killed, "majority": Majority}
+        return benchmark(methods, splits, "label", seeds=[0, 1], path=path, progress=False)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(path, 3)
+    assert fitted == [0, 1, 0]
+    assert set(pd.read_csv(path)["split"]) == {split.name for split in splits}
+    table = run(path, 1)
+    assert fitted == [0, 1, 0, 1]
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["runs.csv"]
+    again = run(path, 0)
+    pd.testing.assert_frame_equal(again, table)
+    once = run(None, 4)
+    timed = once["metric"].str.endswith("seconds")
+    pd.testing.assert_frame_equal(table[~timed.to_numpy()], once[~timed])
+
+
+def test_a_run_that_failed_is_tried_again(splits, tmp_path):
+    path = tmp_path / "runs.csv"
+
+    class Fails(Marker):
+        def fit(self, *args, **kwargs):
+            raise ValueError("no luck, today")
+
+    def run(method):
+        return benchmark({"m": method}, splits, "label", seeds=[0], path=path, progress=False)
+
+    with pytest.warns(UserWarning, match="2 runs failed"):
+        assert set(run(Fails)["error"]) == {"ValueError: no luck, today"}
+    table = run(Marker)
+    assert set(table["error"]) == {""}
+    assert set(table["metric"]) > {"f1_macro", "accuracy"}
+    assert not pd.read_csv(path)["error"].notna().any()
+
+
+def test_a_file_that_is_no_table_of_a_benchmark_is_left_alone(splits, tmp_path):
+    path = tmp_path / "cells.csv"
+    for text, match in [
+        ("cell,label\nc1,B\n", r"cells\.csv has the columns \['cell', 'label'\]"),
+        ("", r"cells\.csv is no table of a benchmark"),
+    ]:
+        path.write_text(text)
+        with pytest.raises(ValueError, match=match):
+            benchmark({"m": Marker}, splits, "label", path=path, progress=False)
+        assert path.read_text() == text

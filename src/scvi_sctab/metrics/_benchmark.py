@@ -17,9 +17,12 @@ from tqdm.auto import tqdm
 
 from scvi_sctab.metrics._calibration import expected_calibration_error
 from scvi_sctab.metrics._classification import f1_macro
+from scvi_sctab.metrics._runs import COLUMNS, Runs
 from scvi_sctab.metrics._splits import Split, column, labels_of, learnable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from scvi_sctab._types import CellTypePredictor
 
 # A child of the host's logger, so that its verbosity governs it.
@@ -27,8 +30,6 @@ logger = logging.getLogger("scvi.sctab")
 
 Factory = Callable[[int], "CellTypePredictor"]
 Score = Callable[[NDArray[np.str_], NDArray[np.str_]], float]
-
-COLUMNS = ["method", "split", "seed", "metric", "value", "error"]
 
 
 def benchmark(
@@ -39,6 +40,7 @@ def benchmark(
     *,
     seeds: Sequence[int] = (0, 1, 2),
     scores: Mapping[str, Score] | None = None,
+    path: str | Path | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Fit every method to every reference, and score it on the query.
@@ -63,6 +65,9 @@ def benchmark(
     scores
         Further functions of true and predicted labels by name, such as a macro F1 that an
         ontology corrects.
+    path
+        CSV to write after every run. Runs that it holds are not repeated, known by method, split
+        and seed: a killed benchmark goes on where it stopped, if asked for the same again.
     progress
         Whether to show a progress bar.
 
@@ -84,7 +89,7 @@ def benchmark(
     KeyError
         If a column does not exist.
     ValueError
-        If a split has no cell to score, or two share a name.
+        If a split has no cell to score, two share a name, or ``path`` holds something else.
 
     Warns
     -----
@@ -109,12 +114,13 @@ def benchmark(
         raise ValueError(f"Splits share names, so that rows could not be told apart: {repeated}.")
     all_scores = {"f1_macro": f1_macro, "accuracy": accuracy_score, **(scores or {})}
     rows: list[dict[str, Any]] = []
+    runs = Runs(path)
     total = len(tasks) * len(predictors) * len(seeds)
     with tqdm(total=total, desc="Runs", disable=not progress) as bar:
         for task in tasks:
             for method, factory in predictors.items():
                 bar.set_postfix_str(f"{method}, {task.split.name}")
-                rows += _all_seeds(task, method, factory, seeds, all_scores)
+                rows += _all_seeds(task, method, factory, seeds, all_scores, runs)
                 bar.update(len(seeds))
     table = pd.DataFrame(rows, columns=COLUMNS)
     _warn_of_failures(table)
@@ -162,21 +168,27 @@ def _all_seeds(
     factory: Factory,
     seeds: Sequence[int],
     scores: Mapping[str, Score],
+    runs: Runs,
 ) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for seed in seeds:
-        run = {"method": method, "split": task.split.name, "seed": seed}
+        run: dict[str, Any] = {"method": method, "split": task.split.name, "seed": seed}
         try:
             predictor = factory(seed)
-            numbers = _run(task, predictor, scores)
+            is_seeded = getattr(predictor, "is_seeded", True)
+            of_run = runs.rows(**run) or [
+                {**run, "metric": metric, "value": value, "error": ""}
+                for metric, value in _run(task, predictor, scores).items()
+            ]
         except Exception as error:
             # What the other methods have taken hours for must not be lost.
             logger.exception(f"{method!r} failed on {task.split.name!r}, seed {seed}.")
             text = f"{type(error).__name__}: {error}"
-            rows.append({**run, "metric": "f1_macro", "value": np.nan, "error": text})
-            continue
-        rows += [{**run, "metric": m, "value": v, "error": ""} for m, v in numbers.items()]
-        if not getattr(predictor, "is_seeded", True):
+            of_run = [{**run, "metric": "f1_macro", "value": np.nan, "error": text}]
+            is_seeded = True  # the next seed may fare better
+        runs.add(of_run)
+        rows += of_run
+        if not is_seeded:
             break
     return rows
 

@@ -20,6 +20,8 @@ from scvi_sctab.metrics._splits import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from anndata import AnnData
 
 
@@ -35,6 +37,7 @@ def paper_protocol(
     split_seed: int = 1,
     seeds: Sequence[int] = (0, 1, 2),
     scores: Mapping[str, Score] | None = None,
+    path: str | Path | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """How methods do on unseen donors, and how that scales, as scTab was tried.
@@ -47,7 +50,7 @@ def paper_protocol(
     ----------
     adata
         Raw counts in ``X``, ``(n_cells, n_genes)``.
-    predictors, labels_key, donor_key, seeds, scores, progress
+    predictors, labels_key, donor_key, seeds, scores, path, progress
         As in :func:`benchmark`.
     fractions
         Shares of what is not held out to learn from, in (0, 1].
@@ -102,6 +105,7 @@ def paper_protocol(
         donor_key,
         seeds=seeds,
         scores=scores,
+        path=path,
         progress=progress,
     )
     rows = [

@@ -1,0 +1,63 @@
+"""Rows of a benchmark, kept on disk as runs end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+COLUMNS = ["method", "split", "seed", "metric", "value", "error"]
+
+
+class Runs:
+    """Rows by run, written after each, so that a killed benchmark loses nothing.
+
+    Parameters
+    ----------
+    path
+        CSV with the rows of earlier runs, if it exists; nothing is written if not given.
+
+    Raises
+    ------
+    ValueError
+        If the file is no table of a benchmark.
+    """
+
+    def __init__(self, path: str | Path | None):
+        self.path = None if path is None else Path(path)
+        self.table = pd.DataFrame(columns=COLUMNS)
+        if self.path is not None and self.path.exists():
+            self.table = _read(self.path)
+
+    def rows(self, method: str, split: str, seed: int) -> list[dict[str, Any]]:
+        """Rows of a run that has succeeded; none if there was no such run."""
+        columns = self.table[["method", "split", "seed"]]
+        rows = self.table[(columns == [method, split, seed]).all(axis=1)]
+        return [] if (rows["error"] != "").any() else rows.to_dict("records")
+
+    def add(self, rows: list[dict[str, Any]]) -> None:
+        """Keep the rows of a run, in place of an earlier one that failed."""
+        if self.path is None:
+            return
+        new = pd.DataFrame(rows, columns=COLUMNS)
+        table = pd.concat([self.table, new]) if len(self.table) else new
+        self.table = table.drop_duplicates(["method", "split", "seed", "metric"], keep="last")
+        # Written beside, then renamed: a full disk leaves what was there.
+        beside = self.path.with_name(f"{self.path.name}.part")
+        self.table.to_csv(beside, index=False)
+        beside.replace(self.path)
+
+
+def _read(path: Path) -> pd.DataFrame:
+    text = dict.fromkeys(["method", "split", "metric", "error"], str)
+    try:
+        table = pd.read_csv(path, dtype=text, float_precision="round_trip")
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no table of a benchmark: {error}") from error
+    if list(table.columns) != COLUMNS:
+        raise ValueError(
+            f"{path} has the columns {list(table.columns)}, not {COLUMNS}: it is no table of a "
+            "benchmark. Give another `path`."
+        )
+    return table.fillna({"error": ""})
