@@ -22,7 +22,9 @@ _NOVELTY = "SCTAB, distance of logits (the default)"
 def draw_accuracy(rows: pd.DataFrame, path: Path) -> None:
     """Draw macro F1 and calibration error of every method on every task."""
     # Of the ensembles only the one of all members; the network of the paper is in the table.
-    rows = rows[~rows["method"].str.fullmatch(r"SCTABEnsemble \([1-4]\)|TabNet alone \(\d\)")]
+    rows = rows[
+        ~rows["method"].str.fullmatch(r"SCTABEnsemble \([1-4]\)|TabNet alone.*|.*weight.*")
+    ]
     tasks, methods = rows["task"].unique(), rows["method"].unique()
     figure, axes = plt.subplots(1, 2, figsize=(11, 0.5 * len(tasks) + 1.8), layout="constrained")
     for ax, (score, title) in zip(axes, _SCORES.items(), strict=True):

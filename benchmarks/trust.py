@@ -30,6 +30,14 @@ from scvi_sctab import baselines
 
 HERE = Path(__file__).resolve().parent
 CELLTYPIST_PYTHON = str(HERE.parent / ".venv-celltypist" / "bin" / "python")
+SCORES = (
+    "macro_f1",
+    "ece",
+    "auroc_of_errors",
+    "held_out_nll",
+    "coverage",
+    "false_alarms",
+)
 PARTS = ("accuracy", "sets", "novelty", "coarse")
 KEYS = {
     "accuracy": ["method", "task", "seed"],
@@ -109,7 +117,7 @@ def run_accuracy(args: argparse.Namespace) -> pd.DataFrame:
 def run_novelty(args: argparse.Namespace) -> pd.DataFrame:
     """Each type left out in turn."""
     table = table_of("novelty", args)
-    wanted = {"logreg", "celltypist"} & peers(args).keys()
+    wanted = {"logreg", "celltypist", "scanvi"} & peers(args).keys()
     for seed in args.seeds:
         for new, task in without_each_type(Path(args.data)):
             if not args.only or "sctab" in args.only:
@@ -148,11 +156,11 @@ DRAW = {"accuracy": draw_accuracy, "novelty": draw_novelty}
 def report(part: str, rows: pd.DataFrame) -> None:
     """Print mean ± sd over seeds."""
     if part == "accuracy":
-        for metric in ("macro_f1", "ece", "auroc_of_errors", "coverage", "false_alarms"):
+        for metric in SCORES:
             # Peers state neither sets nor novelty.
             known = rows.dropna(subset=[metric]) if metric in rows else rows[:0]
             if len(known):
-                print(f"\n{metric}\n{_by_seed(known, 'method', 'task', metric)}")
+                print(f"\n{metric}\n{_by_seed(known, 'method', 'task', metric, across=True)}")
     elif part == "sets":
         for metric in ("coverage", "set_size", "false_alarms"):
             flat = rows.assign(
@@ -176,14 +184,27 @@ def report(part: str, rows: pd.DataFrame) -> None:
             print(f"\n{metric}\n{_by_seed(known, 'method', 'task', metric)}")
 
 
-def _by_seed(rows: pd.DataFrame, index: str, column: str, metric: str) -> str:
-    """Table of mean ± sd over seeds."""
-    grouped = rows.groupby([index, column], sort=False)[metric]
-    mean, sd, n = grouped.mean(), grouped.std(ddof=0), grouped.size()
+def _by_seed(
+    rows: pd.DataFrame, index: str, column: str, metric: str, *, across: bool = False
+) -> str:
+    """Table of mean ± sd over seeds; ``across`` adds the mean of rows that have all columns."""
+    cells = rows.pivot_table(metric, [index, column], "seed", sort=False).stack()
+    text = _mean_and_spread(cells.groupby([index, column], sort=False))
+    table = text.unstack(column, fill_value="")
+    if not across:
+        return table.to_string()
+    # What runs once stands for every seed.
+    full = cells.unstack(column).groupby(level=index, sort=False).ffill().dropna()
+    mean = _mean_and_spread(full.mean(axis=1).groupby(level=index, sort=False))
+    return table.assign(mean=mean.reindex(table.index, fill_value="")).to_string()
+
+
+def _mean_and_spread(groups: Any) -> pd.Series:
+    mean, sd, n = groups.mean(), groups.std(ddof=0), groups.size()
     text = [
         f"{m:.3f} ± {s:.3f}" if k > 1 else f"{m:.3f}" for m, s, k in zip(mean, sd, n, strict=True)
     ]
-    return pd.Series(text, mean.index).unstack(column, fill_value="").to_string()
+    return pd.Series(text, mean.index, dtype=object)
 
 
 def main() -> None:

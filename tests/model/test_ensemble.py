@@ -267,3 +267,11 @@ def test_attributions_are_the_mean_over_the_members_for_the_label_of_the_ensembl
             for m in ensemble.members
         ]
         np.testing.assert_allclose(row, np.mean(each, axis=0), atol=1e-5)
+
+
+def test_the_encoders_of_members_have_more_of_a_say_than_one_alone(ensemble, query):
+    SCTABEnsemble.setup_anndata(query, labels_key="cell_type")
+    one = SCTAB(query).module.encoder_weight
+    assert all(member.module.encoder_weight > one for member in ensemble.members)
+    asked = SCTABEnsemble(query, n_members=1, encoder_weight=0.1)
+    assert asked.members[0].module.encoder_weight == 0.1

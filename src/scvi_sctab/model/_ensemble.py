@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from scvi import settings
 
+from scvi_sctab._config import MEMBER
 from scvi_sctab.metrics import CellEvidence
 from scvi_sctab.model._annotation import AnnotationMixin
 from scvi_sctab.model._ensemble_explanation import EnsembleExplanationMixin
@@ -55,7 +56,8 @@ class SCTABEnsemble(
     adata
         AnnData registered by :meth:`setup_anndata`.
     preset, **overrides
-        As of :class:`~scvi_sctab.SCTAB`.
+        As of :class:`~scvi_sctab.SCTAB`, but for ``encoder_weight``: the mean of several encoders
+        deserves more of a say beside the linear paths than one does, 1 if not given.
     n_members
         How many networks. Each is a :class:`~scvi_sctab.SCTAB` in ``ensemble.members``, with
         verbs that the ensemble lacks.
@@ -91,7 +93,7 @@ class SCTABEnsemble(
         for number in range(n_members):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(_seed(number))
-                self.members.append(SCTAB(adata, preset, **overrides))
+                self.members.append(SCTAB(adata, preset, **{**MEMBER, **overrides}))
 
     @classmethod
     def from_members(cls, members: Sequence[SCTAB]) -> SCTABEnsemble:
