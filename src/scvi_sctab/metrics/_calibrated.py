@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp, softmax
 
 from scvi_sctab.metrics._conformal import p_values, prediction_sets
-from scvi_sctab.metrics._novelty import LabelCenters, distance_to_centers
+from scvi_sctab.metrics._novelty import KnownLabels
 from scvi_sctab.metrics._scaling import Scaling, ScalingMethod, fit_scaling
 from scvi_sctab.metrics._shift import shift_test
 
@@ -31,11 +31,14 @@ class CellEvidence:
     features
         By which cells are compared with those of the reference, ``(n_cells, n_labels)``; logits
         without adaptation that have not been normalised.
+    expression
+        Log-normalised expression along some axes, ``(n_cells, n_axes)``; there may be none.
     """
 
     logits: Array
     reference_logits: Array
     features: Array
+    expression: Array
 
     def __len__(self) -> int:
         return len(self.logits)
@@ -47,11 +50,13 @@ class CellEvidence:
             np.concatenate([part.logits for part in parts]),
             np.concatenate([part.reference_logits for part in parts]),
             np.concatenate([part.features for part in parts]),
+            np.concatenate([part.expression for part in parts]),
         )
 
     def take(self, cells: Array) -> CellEvidence:
         """Take some cells, by position."""
-        return CellEvidence(self.logits[cells], self.reference_logits[cells], self.features[cells])
+        parts = self.logits, self.reference_logits, self.features, self.expression
+        return CellEvidence(*(part[cells] for part in parts))
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ class Calibration:
     ----------
     scaling
         What makes logits calibrated.
-    centers
+    known
         Where the known labels lie.
     truth, probability
         Code of the true label of each held-out cell, and its calibrated probability,
@@ -74,7 +79,7 @@ class Calibration:
     """
 
     scaling: Scaling
-    centers: LabelCenters
+    known: KnownLabels
     truth: Array
     probability: Array
     distance: Array
@@ -83,7 +88,7 @@ class Calibration:
     @classmethod
     def fit(
         cls,
-        centers: LabelCenters,
+        known: KnownLabels,
         held_out: CellEvidence,
         labels: Array,
         method: ScalingMethod = "temperature",
@@ -92,8 +97,8 @@ class Calibration:
 
         Parameters
         ----------
-        centers
-            Where labels lie, by :func:`fit_centers` of other cells, such as those trained on.
+        known
+            Where labels lie, by other cells, such as those trained on.
         held_out, labels
             Cells that were not trained on, and the codes of their labels.
         method
@@ -103,11 +108,11 @@ class Calibration:
         probabilities = _scale(held_out.logits, scaling)
         return cls(
             scaling=scaling,
-            centers=centers,
+            known=known,
             truth=np.asarray(labels),
             probability=probabilities[np.arange(len(held_out)), labels],
-            distance=distance_to_centers(held_out.features, centers),
-            statistics=_statistics(held_out, scaling),
+            distance=known.distance(held_out.features, held_out.expression),
+            statistics=_statistics(held_out.reference_logits, held_out.features, scaling),
         )
 
     def probabilities(self, evidence: CellEvidence) -> NDArray[np.float32]:
@@ -119,8 +124,7 @@ class Calibration:
 
         NaN where the predicted label came later.
         """
-        features = evidence.features[:, : len(self.centers.whitening)]
-        p = p_values(distance_to_centers(features, self.centers), self.distance)
+        p = p_values(self.known.distance(evidence.features, evidence.expression), self.distance)
         return np.where(evidence.logits.argmax(axis=1) < len(self.scaling.bias), p, np.nan)
 
     def sets(
@@ -132,8 +136,8 @@ class Calibration:
     def describe(self, evidence: CellEvidence) -> pd.DataFrame:
         """Code of the predicted label, and numbers that tell studies apart, a row per cell."""
         n_labels = len(self.scaling.bias)
-        known = (a[:, :n_labels] for a in (evidence.reference_logits, evidence.features))
-        return _statistics(CellEvidence(evidence.logits, *known), self.scaling)
+        logits, features = evidence.reference_logits, evidence.features
+        return _statistics(logits[:, :n_labels], features[:, :n_labels], self.scaling)
 
     def shift(self, described: pd.DataFrame) -> pd.DataFrame:
         """Compare what :meth:`describe` says of cells and of held-out cells: `shift_test`."""
@@ -144,7 +148,7 @@ class Calibration:
         return {
             "temperature": self.scaling.temperature,
             "bias": self.scaling.bias,
-            **self.centers._asdict(),
+            "known": self.known.to_dict(),
             "truth": self.truth,
             "probability": self.probability,
             "distance": self.distance,
@@ -156,8 +160,7 @@ class Calibration:
         """Undo :meth:`to_dict`."""
         rest = dict(saved)
         scaling = Scaling(rest.pop("temperature"), rest.pop("bias"))
-        centers = LabelCenters(rest.pop("whitening"), rest.pop("centers"))
-        return cls(scaling=scaling, centers=centers, **rest)
+        return cls(scaling=scaling, known=KnownLabels.from_dict(rest.pop("known")), **rest)
 
 
 def _scale(logits: Array, scaling: Scaling) -> NDArray[np.float32]:
@@ -167,13 +170,13 @@ def _scale(logits: Array, scaling: Scaling) -> NDArray[np.float32]:
     return softmax(logits / scaling.temperature + bias, axis=1).astype(np.float32)
 
 
-def _statistics(evidence: CellEvidence, scaling: Scaling) -> pd.DataFrame:
+def _statistics(logits: Array, features: Array, scaling: Scaling) -> pd.DataFrame:
     """Describe cells; depth is not among it: it differs between donors, too."""
-    probabilities = _scale(evidence.reference_logits, scaling)
+    probabilities = _scale(logits, scaling)
     return pd.DataFrame(
         {
             "label": probabilities.argmax(axis=1),
             "probability": probabilities.max(axis=1),
-            "log-sum-exp of logits": logsumexp(evidence.features, axis=1),
+            "log-sum-exp of logits": logsumexp(features, axis=1),
         }
     )
