@@ -185,6 +185,17 @@ def test_a_label_with_one_cell_is_refused(reference):
         setup(reference)
 
 
+@pytest.mark.parametrize("name", ["Unknown", "unassigned", "NA "])
+def test_a_label_that_reads_as_none_is_asked_about(reference, name):
+    reference.obs["cell_type"] = reference.obs["cell_type"].astype(str)
+    reference.obs.iloc[:20, reference.obs.columns.get_loc("cell_type")] = name
+    match = rf"20 cells are labelled {name!r}, .* say so: `unlabeled_category={name!r}`"
+    with pytest.warns(UserWarning, match=match):
+        SCTAB.setup_anndata(reference, labels_key="cell_type")
+    SCTAB.setup_anndata(reference, labels_key="cell_type", unlabeled_category=name)
+    assert name not in SCTAB(reference).labels
+
+
 def test_a_label_with_one_donor_is_warned_about(reference):
     relabel(reference, reference.obs["donor_id"] == "107", "odd ones")
     with pytest.warns(UserWarning, match="one donor only: 'odd ones'"):

@@ -10,6 +10,12 @@ import pandas as pd
 from scvi_sctab._constants import MIN_CELLS_PER_LABEL, UNLABELED_CATEGORY
 from scvi_sctab.data._messages import list_names
 
+# What cells without a label are called in public data.
+_NO_LABEL = frozenset(
+    ["", "-", "na", "n/a", "nan", "none", "not available", "unknown", "unassigned"]
+    + ["unannotated", "unlabeled", "unlabelled"]
+)
+
 
 def get_column(
     obs: pd.DataFrame, key: str, argument: str, unlabeled_category: str = UNLABELED_CATEGORY
@@ -79,7 +85,7 @@ def check_labels(
     Warns
     -----
     UserWarning
-        If a label comes from one donor only.
+        If a label comes from one donor only, or reads as if its cells had none.
     """
     labels = get_column(obs, labels_key, "labels_key", unlabeled_category)
     values = obs[labels_key].astype(object)
@@ -106,6 +112,14 @@ def check_labels(
             f"Labels with fewer than {MIN_CELLS_PER_LABEL} cells cannot be learnt: "
             f"{list_names(rare)}. Merge them with a related label, drop them, or set them to the "
             f"unlabeled_category {unlabeled_category!r}."
+        )
+    blank = [name for name in n_cells.index if name.strip().casefold() in _NO_LABEL]
+    if blank:
+        warnings.warn(
+            f"{n_cells[blank].sum():,} cells are labelled {list_names(blank)}, which will be learnt "
+            f"as a cell type. If they have none, say so: `unlabeled_category={blank[0]!r}`.",
+            UserWarning,
+            stacklevel=2,
         )
     if donor_key is None:
         return
