@@ -16,7 +16,7 @@ _SCORES = {
     "macro_f1": "macro F1 (more is better)",
     "ece": "expected calibration error (less is better)",
 }
-_NOVELTY = "SCTAB, distance of logits and expression (the default)"
+_NOVELTY = "SCTAB, distance of logits (the default)"
 
 
 def draw_accuracy(rows: pd.DataFrame, path: Path) -> None:

@@ -3,24 +3,20 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import sparse
 from scipy.spatial.distance import mahalanobis
 from scipy.special import log_softmax, softmax
 from scipy.stats import ks_2samp, kstest
 from sklearn.covariance import LedoitWolf
-from sklearn.decomposition import PCA
 
 from scvi_sctab.metrics import (
     Calibration,
     CellEvidence,
-    KnownLabels,
     conformal_threshold,
     distance_to_centers,
     fit_centers,
     fit_scaling,
     p_values,
     prediction_sets,
-    principal_axes,
     shift_test,
 )
 
@@ -146,36 +142,6 @@ def test_a_constant_feature_does_not_break_the_distance(rng):
         fit_centers(np.zeros((0, 2)), [])
 
 
-def test_axes_are_those_of_a_principal_component_analysis(rng):
-    expression = rng.poisson(1.0, (300, 40)).astype(np.float32) * rng.uniform(0.1, 3, 40)
-    expected = PCA(5, svd_solver="full").fit(expression).components_.T
-    found = principal_axes(sparse.csr_matrix(expression), 5)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(np.abs((found * expected).sum(axis=0)), 1, atol=1e-4)
-    np.testing.assert_array_equal(found, principal_axes(sparse.csr_matrix(expression), 5))
-
-
-def test_there_are_no_more_axes_than_cells_and_genes_allow():
-    assert principal_axes(sparse.csr_matrix(np.eye(3, 50)), 30).shape == (50, 2)
-    alike = sparse.csr_matrix(np.ones((9, 7)))
-    assert not principal_axes(alike).any()
-    with pytest.raises(ValueError, match="1 cells of 7 genes have no axes"):
-        principal_axes(sparse.csr_matrix((1, 7)))
-
-
-def test_a_cell_is_far_if_it_is_far_in_logits_or_in_expression(calibration):
-    known, near = calibration.known, np.zeros((1, 2))
-    logits = (known.logits.centers @ np.linalg.inv(known.logits.whitening))[:1] + 0.1
-    distance = [
-        known.distance(logits + a, near + b)[0] for a, b in ((0, 0), (0, 9), (9, 0), (9, 9))
-    ]
-    assert distance[0] < min(distance[1:3])
-    assert max(distance[1:3]) < distance[3]
-    seen = distance_to_centers(logits + 9, known.logits)[0]
-    shown = distance_to_centers(near + 9, known.expression)[0]
-    assert distance[3] == pytest.approx(np.sqrt(seen * shown))
-
-
 def frame(labels, values):
     return pd.DataFrame({"label": labels, "statistic": values})
 
@@ -217,28 +183,18 @@ def test_the_shift_test_rarely_cries_wolf(rng):
     assert shifted <= 9  # one in a hundred is stated
 
 
-def as_evidence(logits, expression=None):
-    if expression is None:
-        expression = np.random.default_rng(1).normal(size=(len(logits), 2))
-    return CellEvidence(logits, logits, logits, expression)
-
-
 @pytest.fixture
 def calibration(rng):
     logits, labels = draw_cells(rng, 600)
-    evidence = as_evidence(2 * logits)
-    known = KnownLabels(
-        np.eye(5, 2, dtype=np.float32),
-        fit_centers(evidence.features[:300], labels[:300]),
-        fit_centers(evidence.expression[:300], labels[:300]),
-    )
-    return Calibration.fit(known, evidence.take(np.arange(300, 600)), labels[300:])
+    evidence = CellEvidence(*[2 * logits] * 3)
+    centers = fit_centers(evidence.features[:300], labels[:300])
+    return Calibration.fit(centers, evidence.take(np.arange(300, 600)), labels[300:])
 
 
 def test_a_calibration_is_the_same_after_saving(calibration, rng):
     again = Calibration.from_dict(calibration.to_dict())
     logits = rng.normal(size=(50, N_LABELS))
-    evidence = as_evidence(logits)
+    evidence = CellEvidence(logits, logits, logits)
     probabilities = calibration.probabilities(evidence)
     np.testing.assert_array_equal(again.probabilities(evidence), probabilities)
     np.testing.assert_array_equal(again.novelty(evidence), calibration.novelty(evidence))
@@ -252,7 +208,8 @@ def test_a_calibration_is_the_same_after_saving(calibration, rng):
 def test_labels_that_came_later_are_not_called_novel(calibration, rng):
     logits = rng.normal(size=(50, N_LABELS))
     later = np.column_stack([logits, np.where(np.arange(50) < 20, 20, -20)])
-    before, after = as_evidence(logits), as_evidence(later)
+    before = CellEvidence(logits, logits, logits)
+    after = CellEvidence(later, later, later)
     assert calibration.probabilities(after).shape == (50, N_LABELS + 1)
     pd.testing.assert_frame_equal(calibration.describe(after), calibration.describe(before))
     p = calibration.novelty(after)

@@ -16,13 +16,7 @@ from scvi_sctab.metrics._hierarchical import (
     ontology_cross_entropy,
     ontology_report,
 )
-from scvi_sctab.metrics._novelty import (
-    KnownLabels,
-    LabelCenters,
-    distance_to_centers,
-    fit_centers,
-    principal_axes,
-)
+from scvi_sctab.metrics._novelty import LabelCenters, distance_to_centers, fit_centers
 from scvi_sctab.metrics._protocol import paper_protocol
 from scvi_sctab.metrics._scaling import Scaling, ScalingMethod, fit_scaling
 from scvi_sctab.metrics._shift import shift_test
@@ -38,7 +32,6 @@ __all__ = [
     "Calibration",
     "CellEvidence",
     "CorrectedLabels",
-    "KnownLabels",
     "LabelCenters",
     "Scaling",
     "ScalingMethod",
@@ -62,7 +55,6 @@ __all__ = [
     "p_values",
     "paper_protocol",
     "prediction_sets",
-    "principal_axes",
     "reliability",
     "shift_test",
     "subsample_cells",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp, softmax
 
 from scvi_sctab.metrics._conformal import p_values, prediction_sets
-from scvi_sctab.metrics._novelty import KnownLabels
+from scvi_sctab.metrics._novelty import LabelCenters, distance_to_centers
 from scvi_sctab.metrics._scaling import Scaling, ScalingMethod, fit_scaling
 from scvi_sctab.metrics._shift import shift_test
 
@@ -31,14 +31,11 @@ class CellEvidence:
     features
         By which cells are compared with those of the reference, ``(n_cells, n_labels)``; logits
         without adaptation that have not been normalised.
-    expression
-        Log-normalised expression along some axes, ``(n_cells, n_axes)``; there may be none.
     """
 
     logits: Array
     reference_logits: Array
     features: Array
-    expression: Array
 
     def __len__(self) -> int:
         return len(self.logits)
@@ -50,13 +47,11 @@ class CellEvidence:
             np.concatenate([part.logits for part in parts]),
             np.concatenate([part.reference_logits for part in parts]),
             np.concatenate([part.features for part in parts]),
-            np.concatenate([part.expression for part in parts]),
         )
 
     def take(self, cells: Array) -> CellEvidence:
         """Take some cells, by position."""
-        parts = self.logits, self.reference_logits, self.features, self.expression
-        return CellEvidence(*(part[cells] for part in parts))
+        return CellEvidence(self.logits[cells], self.reference_logits[cells], self.features[cells])
 
 
 @dataclass(frozen=True)
@@ -67,7 +62,7 @@ class Calibration:
     ----------
     scaling
         What makes logits calibrated.
-    known
+    centers
         Where the known labels lie.
     truth, probability
         Code of the true label of each held-out cell, and its calibrated probability,
@@ -79,7 +74,7 @@ class Calibration:
     """
 
     scaling: Scaling
-    known: KnownLabels
+    centers: LabelCenters
     truth: Array
     probability: Array
     distance: Array
@@ -88,7 +83,7 @@ class Calibration:
     @classmethod
     def fit(
         cls,
-        known: KnownLabels,
+        centers: LabelCenters,
         held_out: CellEvidence,
         labels: Array,
         method: ScalingMethod = "temperature",
@@ -97,8 +92,8 @@ class Calibration:
 
         Parameters
         ----------
-        known
-            Where labels lie, by other cells, such as those trained on.
+        centers
+            Where labels lie, by :func:`fit_centers` of other cells, such as those trained on.
         held_out, labels
             Cells that were not trained on, and the codes of their labels.
         method
@@ -108,11 +103,11 @@ class Calibration:
         probabilities = _scale(held_out.logits, scaling)
         return cls(
             scaling=scaling,
-            known=known,
+            centers=centers,
             truth=np.asarray(labels),
             probability=probabilities[np.arange(len(held_out)), labels],
-            distance=known.distance(held_out.features, held_out.expression),
-            statistics=_statistics(held_out.reference_logits, held_out.features, scaling),
+            distance=distance_to_centers(held_out.features, centers),
+            statistics=_statistics(held_out, scaling),
         )
 
     def probabilities(self, evidence: CellEvidence) -> NDArray[np.float32]:
@@ -124,7 +119,8 @@ class Calibration:
 
         NaN where the predicted label came later.
         """
-        p = p_values(self.known.distance(evidence.features, evidence.expression), self.distance)
+        features = evidence.features[:, : len(self.centers.whitening)]
+        p = p_values(distance_to_centers(features, self.centers), self.distance)
         return np.where(evidence.logits.argmax(axis=1) < len(self.scaling.bias), p, np.nan)
 
     def sets(
@@ -136,8 +132,8 @@ class Calibration:
     def describe(self, evidence: CellEvidence) -> pd.DataFrame:
         """Code of the predicted label, and numbers that tell studies apart, a row per cell."""
         n_labels = len(self.scaling.bias)
-        logits, features = evidence.reference_logits, evidence.features
-        return _statistics(logits[:, :n_labels], features[:, :n_labels], self.scaling)
+        known = (a[:, :n_labels] for a in (evidence.reference_logits, evidence.features))
+        return _statistics(CellEvidence(evidence.logits, *known), self.scaling)
 
     def shift(self, described: pd.DataFrame) -> pd.DataFrame:
         """Compare what :meth:`describe` says of cells and of held-out cells: `shift_test`."""
@@ -148,7 +144,7 @@ class Calibration:
         return {
             "temperature": self.scaling.temperature,
             "bias": self.scaling.bias,
-            "known": self.known.to_dict(),
+            **self.centers._asdict(),
             "truth": self.truth,
             "probability": self.probability,
             "distance": self.distance,
@@ -160,7 +156,8 @@ class Calibration:
         """Undo :meth:`to_dict`."""
         rest = dict(saved)
         scaling = Scaling(rest.pop("temperature"), rest.pop("bias"))
-        return cls(scaling=scaling, known=KnownLabels.from_dict(rest.pop("known")), **rest)
+        centers = LabelCenters(rest.pop("whitening"), rest.pop("centers"))
+        return cls(scaling=scaling, centers=centers, **rest)
 
 
 def _scale(logits: Array, scaling: Scaling) -> NDArray[np.float32]:
@@ -170,13 +167,13 @@ def _scale(logits: Array, scaling: Scaling) -> NDArray[np.float32]:
     return softmax(logits / scaling.temperature + bias, axis=1).astype(np.float32)
 
 
-def _statistics(logits: Array, features: Array, scaling: Scaling) -> pd.DataFrame:
+def _statistics(evidence: CellEvidence, scaling: Scaling) -> pd.DataFrame:
     """Describe cells; depth is not among it: it differs between donors, too."""
-    probabilities = _scale(logits, scaling)
+    probabilities = _scale(evidence.reference_logits, scaling)
     return pd.DataFrame(
         {
             "label": probabilities.argmax(axis=1),
             "probability": probabilities.max(axis=1),
-            "log-sum-exp of logits": logsumexp(features, axis=1),
+            "log-sum-exp of logits": logsumexp(evidence.features, axis=1),
         }
     )

@@ -153,7 +153,7 @@ class AnnotationMixin:
             )
         parts = [
             self._describe(evidence, error_rate, term_level)
-            for evidence in self._evidence(adata, cells, batch_size, self._axes)
+            for evidence in self._evidence(adata, cells, batch_size)
         ]
         parts = parts or [self._describe(self._no_evidence(), error_rate, term_level)]
         columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -255,15 +255,10 @@ class AnnotationMixin:
 
     def _no_evidence(self) -> CellEvidence:
         none = np.zeros((0, len(self.labels)), np.float32)
-        n_axes = 0 if self._axes is None else self._axes.shape[1]
-        return CellEvidence(none, none, none, np.zeros((0, n_axes), np.float32))
+        return CellEvidence(none, none, none)
 
     def _evidence(
-        self,
-        adata: AnnData,
-        cells: NDArray[np.intp],
-        batch_size: int | None,
-        axes: NDArray[np.float32] | None = None,
+        self, adata: AnnData, cells: NDArray[np.intp], batch_size: int | None
     ) -> Iterator[CellEvidence]:
         raise NotImplementedError
 

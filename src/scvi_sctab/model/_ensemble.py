@@ -255,33 +255,21 @@ class SCTABEnsemble(
             )
 
     def _evidence_of_members(
-        self,
-        adata: AnnData,
-        cells: NDArray[np.intp],
-        batch_size: int | None,
-        axes: NDArray[np.float32] | None = None,
+        self, adata: AnnData, cells: NDArray[np.intp], batch_size: int | None
     ) -> Iterator[tuple[CellEvidence, ...]]:
-        first, *others = self.members  # expression is the same for all
-        parts = [first._evidence(adata, cells, batch_size, axes)]
-        parts += [member._evidence(adata, cells, batch_size) for member in others]
-        return zip(*parts, strict=True)
+        return zip(*(m._evidence(adata, cells, batch_size) for m in self.members), strict=True)
 
     def _evidence(
-        self,
-        adata: AnnData,
-        cells: NDArray[np.intp],
-        batch_size: int | None,
-        axes: NDArray[np.float32] | None = None,
+        self, adata: AnnData, cells: NDArray[np.intp], batch_size: int | None
     ) -> Iterator[CellEvidence]:
         """Join the evidence of the members: mean probabilities, and mean features."""
-        for parts in self._evidence_of_members(adata, cells, batch_size, axes):
+        for parts in self._evidence_of_members(adata, cells, batch_size):
             pairs = list(zip(self.members, parts, strict=True))
             logits = _log_mean([member._calibrated(part) for member, part in pairs])
             before = logits
             if self._is_adapted:
                 before = _log_mean([member._calibrated_reference(part) for member, part in pairs])
-            features = np.mean([part.features for part in parts], axis=0)
-            yield CellEvidence(logits, before, features, parts[0].expression)
+            yield CellEvidence(logits, before, np.mean([part.features for part in parts], axis=0))
 
     def _query(
         self, adata: AnnData | None, indices: Sequence[int] | None

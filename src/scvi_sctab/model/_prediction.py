@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from scvi import REGISTRY_KEYS
 
 from scvi_sctab._constants import CONDITIONS_KEY, UNKNOWN_CODE
 from scvi_sctab.metrics import CellEvidence
-from scvi_sctab.nn import along_axes, normalize_counts
 
 if TYPE_CHECKING:
+    import numpy as np
     from anndata import AnnData
     from numpy.typing import NDArray
     from torch import Tensor
@@ -53,31 +50,19 @@ class PredictionMixin:
         return self._stack(self._embed, n_output, adata, indices, batch_size)
 
     def _evidence(
-        self,
-        adata: AnnData,
-        cells: NDArray[np.intp],
-        batch_size: int | None,
-        axes: NDArray[np.float32] | None = None,
+        self, adata: AnnData, cells: NDArray[np.intp], batch_size: int | None
     ) -> Iterator[CellEvidence]:
-        """Say what there is to say about cells, a batch at a time.
+        """Say what there is to say about cells, a batch at a time."""
+        return self._map_cells(self._to_evidence, adata, cells, batch_size)
 
-        With ``axes``, ``(n_genes, n_axes)``, also where they lie in expression.
-        """
-        along = None if axes is None else torch.from_numpy(axes).to(self.module.device)
-        to_evidence = partial(self._to_evidence, along)
-        return self._map_cells(to_evidence, adata, cells, batch_size)
-
-    def _to_evidence(self, axes: Tensor | None, tensors: dict[str, Tensor]) -> CellEvidence:
+    def _to_evidence(self, tensors: dict[str, Tensor]) -> CellEvidence:
         _, outputs = self.module(tensors, compute_loss=False)
         logits, of_reference = outputs["logits"], outputs["reference_logits"]
-        values = before = logits.cpu().numpy()
-        if of_reference is not logits:
-            before = of_reference.cpu().numpy()
-        expression = np.zeros((len(values), 0), np.float32)
-        if axes is not None:
-            x = normalize_counts(tensors[REGISTRY_KEYS.X_KEY])
-            expression = along_axes(x, axes).cpu().numpy()
-        return CellEvidence(values, before, before, expression)
+        values = logits.cpu().numpy()
+        if of_reference is logits:
+            return CellEvidence(values, values, values)
+        before = of_reference.cpu().numpy()
+        return CellEvidence(values, before, before)
 
     def _logits(self, tensors: dict[str, Tensor]) -> Tensor:
         _, outputs = self.module(tensors, compute_loss=False)

@@ -11,14 +11,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import softmax
 
-from scvi_sctab.data import align_genes, get_column, normalized_expression
-from scvi_sctab.metrics import (
-    Calibration,
-    CellEvidence,
-    KnownLabels,
-    fit_centers,
-    principal_axes,
-)
+from scvi_sctab.data import get_column
+from scvi_sctab.metrics import Calibration, CellEvidence, fit_centers
 from scvi_sctab.mixins import draw_cells
 
 if TYPE_CHECKING:
@@ -84,26 +78,25 @@ class UncertaintyMixin:
         own = adata is None and indices is None
         if own and not self._has_held_out():
             raise ValueError("No cells were held out: give labelled cells, `adata=`.")
-        chosen = self.validation_indices if own else indices
-        adata, cells, labels = self._labeled_cells(adata, labels_key, chosen)
+        cells = self.validation_indices if own else indices
+        held_out, labels = self._labeled_evidence(adata, labels_key, cells, batch_size)
         if len(labels) < _MIN_CELLS:
             raise ValueError(
                 f"{len(labels)} cells with labels that the model knows are too few to calibrate on; "
                 f"it takes {_MIN_CELLS}."
             )
         if own:
-            reference = self._labeled_cells(None, labels_key, self.train_indices)
-            known = self._fit_known(*reference, batch_size)
+            known = self._labeled_evidence(None, labels_key, self.train_indices, batch_size)
+            centers = fit_centers(known[0].features, known[1])
         elif self.calibration is not None:
             # These cells need not hold all labels.
-            known = self.calibration.known
+            centers = self.calibration.centers
         else:
             # Where labels lie must not be learnt from the cells that are to be compared with it.
             half = np.random.default_rng(0).permutation(len(labels)) % 2 == 0
-            known = self._fit_known(adata, cells[half], labels[half], batch_size)
-            cells, labels = cells[~half], labels[~half]
-        held_out = self._joined_evidence(adata, cells, batch_size, known.axes)
-        calibration = Calibration.fit(known, held_out, labels, method)
+            centers = fit_centers(held_out.features[half], labels[half])
+            held_out, labels = held_out.take(~half), labels[~half]
+        calibration = Calibration.fit(centers, held_out, labels, method)
         self.calibration_ = calibration.to_dict()
         logger.info(
             f"Calibrated on {len(labels):,} held-out cells: temperature "
@@ -171,9 +164,8 @@ class UncertaintyMixin:
     ) -> NDArray[np.float64]:
         """Test whether cells are of a label that the model does not know.
 
-        The score is the Mahalanobis distance to the nearest label :cite:p:`Lee18`, the geometric
-        mean of that between logits and that along the principal axes of the reference's
-        expression, compared with cells that were held out :cite:p:`Bates23`. To call cells
+        The score is the Mahalanobis distance of a cell's logits to those of the nearest label
+        :cite:p:`Lee18`, compared with cells that were held out :cite:p:`Bates23`. To call cells
         with ``p <= 0.05`` novel is wrong for one in twenty of those that are exchangeable with the
         held-out ones; for more, where cells are of another study.
 
@@ -202,7 +194,7 @@ class UncertaintyMixin:
         calibration = self._require_calibration()
         adata, cells = self._query(adata, indices)
         parts, described = [np.zeros(0)], []
-        for evidence in self._evidence(adata, cells, batch_size, calibration.known.axes):
+        for evidence in self._evidence(adata, cells, batch_size):
             parts.append(calibration.novelty(evidence))
             described.append(calibration.describe(evidence))
         if described:
@@ -281,44 +273,20 @@ class UncertaintyMixin:
         """Probabilities without what was adapted to a query."""
         return self._calibrated(replace(evidence, logits=evidence.reference_logits))
 
-    def _labeled_cells(
-        self, adata: AnnData | None, labels_key: str | None, indices: Sequence[int] | None
-    ) -> tuple[AnnData, NDArray[np.intp], NDArray[np.int64]]:
-        """Positions and codes of cells with a label that the model knows."""
+    def _labeled_evidence(
+        self,
+        adata: AnnData | None,
+        labels_key: str | None,
+        indices: Sequence[int] | None,
+        batch_size: int | None,
+    ) -> tuple[CellEvidence, NDArray[np.int64]]:
+        """Evidence and codes of cells with a label that the model knows."""
         adata, cells = self._query(adata, indices)
         codes = self._codes_of(adata, labels_key)[cells]
         chosen = draw_cells(np.flatnonzero(codes >= 0), _MAX_CELLS)
-        return adata, cells[chosen], codes[chosen]
-
-    def _joined_evidence(
-        self,
-        adata: AnnData,
-        cells: NDArray[np.intp],
-        batch_size: int | None,
-        axes: NDArray[np.float32],
-    ) -> CellEvidence:
-        return CellEvidence.concatenate(list(self._evidence(adata, cells, batch_size, axes)))
-
-    def _fit_known(
-        self,
-        adata: AnnData,
-        cells: NDArray[np.intp],
-        labels: NDArray[np.int64],
-        batch_size: int | None,
-    ) -> KnownLabels:
-        """Find where labels lie, in logits and in expression."""
-        layer = self.registry["setup_args"]["layer"]
-        genes = align_genes(self.gene_names, adata.var)
-        axes = principal_axes(normalized_expression(adata, layer, genes, draw_cells(cells)))
-        evidence = self._joined_evidence(adata, cells, batch_size, axes)
-        return KnownLabels(
-            axes, fit_centers(evidence.features, labels), fit_centers(evidence.expression, labels)
-        )
-
-    @property
-    def _axes(self) -> NDArray[np.float32] | None:
-        """Axes along which expression counts; none before calibration."""
-        return None if self.calibration is None else self.calibration.known.axes
+        parts = list(self._evidence(adata, cells[chosen], batch_size))
+        evidence = CellEvidence.concatenate(parts) if parts else self._no_evidence()
+        return evidence, codes[chosen]
 
     def _codes_of(self, adata: AnnData, labels_key: str | None) -> NDArray[np.int64]:
         """Codes of labels; -1 where there is none that the model knows and can predict."""

@@ -26,7 +26,7 @@ from scvi_sctab.nn._selu import SELUDecoder, SELUEncoder
 from scvi_sctab.nn._sparse_layers import GeneLinear
 from scvi_sctab.nn._tabnet import TabNet, TabNetEncoder, label_head
 from scvi_sctab.nn._tabnet_blocks import AttentiveTransformer, FeatureTransformer, GhostBatchNorm
-from scvi_sctab.nn._transforms import TARGET_SUM, along_axes, augment, normalize_counts
+from scvi_sctab.nn._transforms import TARGET_SUM, augment, normalize_counts
 from scvi_sctab.nn._views import CellViews, negative_binomial_noise
 
 __all__ = [
@@ -56,7 +56,6 @@ __all__ = [
     "TabNet",
     "TabNetDecoder",
     "TabNetEncoder",
-    "along_axes",
     "append_entries",
     "augment",
     "barlow_twins_loss",

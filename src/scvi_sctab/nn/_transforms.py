@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-from scvi_sctab.nn._csr import CSR, csr_add_and_clip, csr_matmul, csr_row_sums
+from scvi_sctab.nn._csr import CSR, csr_add_and_clip, csr_row_sums
 
 TARGET_SUM = 1e4
 MAX_EXPRESSION = 9.0
@@ -75,16 +75,3 @@ def augment(
         return csr_add_and_clip(x, vectors, which, sign, MAX_EXPRESSION)
     vectors = vectors.to_dense() if isinstance(vectors, CSR) else vectors
     return (x + sign[:, None] * vectors[which]).clamp_(0, MAX_EXPRESSION)
-
-
-def along_axes(x: Tensor | CSR, axes: Tensor) -> Tensor:
-    """Coordinates of cells along axes of expression, ``(n_cells, n_axes)``.
-
-    Parameters
-    ----------
-    x
-        Expression, ``(n_cells, n_genes)``.
-    axes
-        ``(n_genes, n_axes)``.
-    """
-    return csr_matmul(x, axes) if isinstance(x, CSR) else x @ axes
