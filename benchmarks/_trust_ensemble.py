@@ -29,7 +29,8 @@ NAME = "SCTABEnsemble"
 ENSEMBLE = f"{NAME} ({N_MEMBERS})"
 # The network of the paper, without the linear path beside it.
 TABNET = "TabNet alone"
-# Of encoders beside linear paths; tried without training anew, since each path has its own loss.
+# Of encoders beside linear paths; tried without training anew, as each path has its own loss. The
+# best epoch is the one at the default weight.
 WEIGHTS = (0.25, 0.5, 2.0, 4.0)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
+from _trust_novelty import DEFAULT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,7 +17,6 @@ _SCORES = {
     "macro_f1": "macro F1 (more is better)",
     "ece": "expected calibration error (less is better)",
 }
-_NOVELTY = "SCTAB, distance of logits (the default)"
 
 
 def draw_accuracy(rows: pd.DataFrame, path: Path) -> None:
@@ -48,11 +48,11 @@ def draw_accuracy(rows: pd.DataFrame, path: Path) -> None:
 def draw_novelty(rows: pd.DataFrame, path: Path) -> None:
     """Draw how well cells of each type that was left out are told from the others."""
     table = rows.pivot_table(index=["task", "type"], columns="method", values="auroc")
-    table = table.sort_values(["task", _NOVELTY], ascending=[True, False])
+    table = table.sort_values(["task", DEFAULT], ascending=[True, False])
     figure, ax = plt.subplots(figsize=(9, 0.3 * len(table) + 1.4), layout="constrained")
     height = np.arange(len(table))
     for method in table:
-        strong = method == _NOVELTY
+        strong = method == DEFAULT
         ax.plot(
             table[method],
             height,

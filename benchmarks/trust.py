@@ -188,19 +188,19 @@ def _by_seed(
     rows: pd.DataFrame, index: str, column: str, metric: str, *, across: bool = False
 ) -> str:
     """Table of mean ± sd over seeds; ``across`` adds the mean of rows that have all columns."""
-    cells = rows.pivot_table(metric, [index, column], "seed", sort=False).stack()
+    cells = rows.pivot_table(metric, [index, column], "seed", sort=False).stack().dropna()
     text = _mean_and_spread(cells.groupby([index, column], sort=False))
     table = text.unstack(column, fill_value="")
     if not across:
         return table.to_string()
-    # What runs once stands for every seed.
+    # What is not run for all seeds on all tasks: the last run stands for those that are missing.
     full = cells.unstack(column).groupby(level=index, sort=False).ffill().dropna()
     mean = _mean_and_spread(full.mean(axis=1).groupby(level=index, sort=False))
     return table.assign(mean=mean.reindex(table.index, fill_value="")).to_string()
 
 
 def _mean_and_spread(groups: Any) -> pd.Series:
-    mean, sd, n = groups.mean(), groups.std(ddof=0), groups.size()
+    mean, sd, n = groups.mean(), groups.std(ddof=0), groups.count()
     text = [
         f"{m:.3f} ± {s:.3f}" if k > 1 else f"{m:.3f}" for m, s, k in zip(mean, sd, n, strict=True)
     ]

@@ -324,3 +324,24 @@ def test_a_file_that_is_no_table_of_a_benchmark_is_left_alone(splits, tmp_path):
         with pytest.raises(ValueError, match=match):
             benchmark({"m": Marker}, splits, "label", path=path, progress=False)
         assert path.read_text() == text
+
+
+def test_what_was_stored_is_kept_where_a_method_cannot_be_made_again(splits, tmp_path):
+    path = tmp_path / "runs.csv"
+
+    def missing(seed):
+        raise ImportError("not installed here")
+
+    def run(method):
+        return benchmark({"None": method}, splits, "label", seeds=[0], path=path, progress=False)
+
+    table, stored = run(Marker), path.read_text()
+    pd.testing.assert_frame_equal(run(missing), table)
+    assert path.read_text() == stored
+    assert set(table["method"]) == {"None"}
+
+
+def test_a_folder_that_is_missing_is_told_before_anything_runs(splits, tmp_path):
+    path = tmp_path / "nowhere" / "runs.csv"
+    with pytest.raises(FileNotFoundError, match="There is no folder .*nowhere; make it first"):
+        benchmark({"m": None}, splits, "label", path=path, progress=False)

@@ -305,6 +305,26 @@ def test_a_new_label_is_learnt_and_the_old_ones_kept(without_b):
     assert kept.mean() > 0.98
 
 
+def test_labels_that_came_with_a_query_are_known_once_it_is_calibrated(reference):
+    adata = with_samples(reference)
+    of_query = adata.obs["donor_id"].isin(["1015", "1256", "1488"])
+    reference, query = without_rare(without(adata[~of_query], "B")), adata[of_query].copy()
+    SCTAB.setup_anndata(reference, labels_key="cell_type", batch_key="sample")
+    model = SCTAB(reference)
+    model.train(max_epochs=10, train_size=0.8, **QUIET)
+    with pytest.warns(UserWarning, match="does not know: .*'B'"):
+        mapped = SCTAB.load_query_data(query, model)
+    mapped.train(**QUIET)
+    first = np.random.default_rng(0).random(query.n_obs) < 0.5
+    mapped.calibrate(query, indices=np.flatnonzero(first))
+    p = mapped.get_novelty(query, np.flatnonzero(~first))
+    new = (query.obs["cell_type"] == "B").to_numpy()[~first]
+    assert new.sum() > 10
+    assert not np.isnan(p).any()
+    assert (p[new] <= 0.05).mean() < 0.15
+    assert mapped.calibration.centers.whitening.shape[0] == len(mapped.labels)
+
+
 def test_cells_teach_no_labels_before_the_new_ones_are_learnt(without_b, monkeypatch):
     model, query = without_b
     query = query.copy()
@@ -569,9 +589,10 @@ def test_new_labels_need_cells(reference_model, stimulated):
     )
 
 
-def test_unlabelled_cells_of_another_spelling_are_not_learnt(reference_model, stimulated):
-    stimulated.obs["cell_type"] = "Unknown"
-    refuse(stimulated, reference_model, ValueError, "holds 'Unknown'.*learnt as a type")
+@pytest.mark.parametrize("name", ["Unknown", "unassigned"])
+def test_unlabelled_cells_of_another_name_are_not_learnt(reference_model, stimulated, name):
+    stimulated.obs["cell_type"] = name
+    refuse(stimulated, reference_model, ValueError, f"holds '{name}'.*learnt as a type")
 
 
 def test_nothing_is_held_out_of_a_query(reference_model, stimulated):

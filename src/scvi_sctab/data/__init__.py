@@ -26,7 +26,7 @@ from scvi_sctab.data._genes import (
 )
 from scvi_sctab.data._indices import check_indices
 from scvi_sctab.data._messages import list_names
-from scvi_sctab.data._obs import check_labels, get_column
+from scvi_sctab.data._obs import ask_about_labels, check_labels, get_column, reads_as_none
 from scvi_sctab.data._programmes import GeneProgrammes, gene_programmes, read_gmt, regulators
 from scvi_sctab.data._proteins import get_proteins, join_proteins
 from scvi_sctab.data._query import (
@@ -50,6 +50,7 @@ __all__ = [
     "NotCountsError",
     "UnlabeledDataSplitter",
     "align_genes",
+    "ask_about_labels",
     "canonical",
     "check_cells",
     "check_counts",
@@ -76,6 +77,7 @@ __all__ = [
     "query_labels",
     "query_registry",
     "read_counts",
+    "reads_as_none",
     "read_gmt",
     "registered_conditions",
     "regulators",

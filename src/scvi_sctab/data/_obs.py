@@ -12,8 +12,9 @@ from scvi_sctab.data._messages import list_names
 
 # What cells without a label are called in public data.
 _NO_LABEL = frozenset(
-    ["", "-", "na", "n/a", "nan", "none", "not available", "unknown", "unassigned"]
-    + ["unannotated", "unlabeled", "unlabelled"]
+    "|-|na|n/a|nan|none|not available|unannotated|unassigned|unknown|unlabeled|unlabelled".split(
+        "|"
+    )
 )
 
 
@@ -85,7 +86,7 @@ def check_labels(
     Warns
     -----
     UserWarning
-        If a label comes from one donor only, or reads as if its cells had none.
+        If a label comes from one donor only.
     """
     labels = get_column(obs, labels_key, "labels_key", unlabeled_category)
     values = obs[labels_key].astype(object)
@@ -113,14 +114,6 @@ def check_labels(
             f"{list_names(rare)}. Merge them with a related label, drop them, or set them to the "
             f"unlabeled_category {unlabeled_category!r}."
         )
-    blank = [name for name in n_cells.index if name.strip().casefold() in _NO_LABEL]
-    if blank:
-        warnings.warn(
-            f"{n_cells[blank].sum():,} cells are labelled {list_names(blank)}, which will be learnt "
-            f"as a cell type. If they have none, say so: `unlabeled_category={blank[0]!r}`.",
-            UserWarning,
-            stacklevel=2,
-        )
     if donor_key is None:
         return
     donors = get_column(obs, donor_key, "donor_key")[labelled]
@@ -132,4 +125,46 @@ def check_labels(
             "trained on but no held-out donor can tell how well they are recognised.",
             UserWarning,
             stacklevel=2,
+        )
+
+
+def reads_as_none(label: str) -> bool:
+    """Whether a label says that a cell has none, in the words of public data.
+
+    Parameters
+    ----------
+    label
+        A label.
+
+    Examples
+    --------
+    >>> [reads_as_none(label) for label in ("Unassigned", "NA", "B cell")]
+    [True, True, False]
+    """
+    return label.strip().casefold() in _NO_LABEL
+
+
+def ask_about_labels(labels: pd.Series, unlabeled_category: str) -> None:
+    """Warn of labels that read as if their cells had none, but would be learnt.
+
+    Parameters
+    ----------
+    labels
+        Label of each cell.
+    unlabeled_category
+        Label of cells without one.
+
+    Warns
+    -----
+    UserWarning
+        If there are such labels.
+    """
+    n_cells = labels[labels != str(unlabeled_category)].astype(str).value_counts()
+    blank = [name for name in n_cells.index if reads_as_none(name)]
+    if blank:
+        warnings.warn(
+            f"{n_cells[blank].sum():,} cells are labelled {list_names(blank)}, which will be learnt "
+            f"as a cell type. If they have none, say so: `unlabeled_category={blank[0]!r}`.",
+            UserWarning,
+            stacklevel=3,
         )

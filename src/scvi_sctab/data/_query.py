@@ -19,7 +19,7 @@ from scvi_sctab.data._counts import describe_empty_cells, empty_cells
 from scvi_sctab.data._csr import move_columns
 from scvi_sctab.data._genes import GeneAlignment, align_genes
 from scvi_sctab.data._messages import list_names
-from scvi_sctab.data._obs import get_column
+from scvi_sctab.data._obs import get_column, reads_as_none
 from scvi_sctab.data._reader import get_matrix, read_counts, row_readable, take_rows
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def query_labels(
     ------
     ValueError
         If a new label has fewer than ``MIN_CELLS_PER_LABEL`` cells, or is the unlabelled category
-        in other letters.
+        in other letters or words.
 
     Warns
     -----
@@ -150,7 +150,7 @@ def query_labels(
     n_cells = labels.value_counts()
     new = sorted(set(n_cells.index) - set(known) - {str(unlabeled_category)})
     for label in new:
-        if label.lower() == str(unlabeled_category).lower():
+        if label.lower() == str(unlabeled_category).lower() or reads_as_none(label):
             raise ValueError(
                 f"query.obs[{labels_key!r}] holds {label!r}; the reference calls cells without a "
                 f"label {unlabeled_category!r}. Rename it, or it would be learnt as a type."

@@ -67,7 +67,8 @@ def benchmark(
         ontology corrects.
     path
         CSV to write after every run. Runs that it holds are not repeated, known by method, split
-        and seed: a killed benchmark goes on where it stopped, if asked for the same again.
+        and seed: a killed benchmark goes on where it stopped, if asked for the same again. For
+        further ``scores`` or other data take another file.
     progress
         Whether to show a progress bar.
 
@@ -90,6 +91,8 @@ def benchmark(
         If a column does not exist.
     ValueError
         If a split has no cell to score, two share a name, or ``path`` holds something else.
+    FileNotFoundError
+        If the folder of ``path`` does not exist.
 
     Warns
     -----
@@ -173,10 +176,11 @@ def _all_seeds(
     rows: list[dict[str, Any]] = []
     for seed in seeds:
         run: dict[str, Any] = {"method": method, "split": task.split.name, "seed": seed}
+        known = runs.rows(**run)
         try:
             predictor = factory(seed)
             is_seeded = getattr(predictor, "is_seeded", True)
-            of_run = runs.rows(**run) or [
+            of_run = known or [
                 {**run, "metric": metric, "value": value, "error": ""}
                 for metric, value in _run(task, predictor, scores).items()
             ]
@@ -184,9 +188,10 @@ def _all_seeds(
             # What the other methods have taken hours for must not be lost.
             logger.exception(f"{method!r} failed on {task.split.name!r}, seed {seed}.")
             text = f"{type(error).__name__}: {error}"
-            of_run = [{**run, "metric": "f1_macro", "value": np.nan, "error": text}]
+            of_run = known or [{**run, "metric": "f1_macro", "value": np.nan, "error": text}]
             is_seeded = True  # the next seed may fare better
-        runs.add(of_run)
+        if not known:
+            runs.add(of_run)
         rows += of_run
         if not is_seeded:
             break

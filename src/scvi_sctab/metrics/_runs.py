@@ -22,13 +22,15 @@ class Runs:
     ------
     ValueError
         If the file is no table of a benchmark.
+    FileNotFoundError
+        If its folder does not exist.
     """
 
     def __init__(self, path: str | Path | None):
         self.path = None if path is None else Path(path)
-        self.table = pd.DataFrame(columns=COLUMNS)
-        if self.path is not None and self.path.exists():
-            self.table = _read(self.path)
+        if self.path is not None and not self.path.parent.is_dir():
+            raise FileNotFoundError(f"There is no folder {self.path.parent}; make it first.")
+        self.table = self._saved()
 
     def rows(self, method: str, split: str, seed: int) -> list[dict[str, Any]]:
         """Rows of a run that has succeeded; none if there was no such run."""
@@ -40,19 +42,31 @@ class Runs:
         """Keep the rows of a run, in place of an earlier one that failed."""
         if self.path is None:
             return
-        new = pd.DataFrame(rows, columns=COLUMNS)
-        table = pd.concat([self.table, new]) if len(self.table) else new
+        new, saved = pd.DataFrame(rows, columns=COLUMNS), self._saved()
+        table = pd.concat([saved, new]) if len(saved) else new
         self.table = table.drop_duplicates(["method", "split", "seed", "metric"], keep="last")
         # Written beside, then renamed: a full disk leaves what was there.
         beside = self.path.with_name(f"{self.path.name}.part")
         self.table.to_csv(beside, index=False)
         beside.replace(self.path)
 
+    def _saved(self) -> pd.DataFrame:
+        """Rows on disk, read anew: another process may have written some."""
+        if self.path is None or not self.path.exists():
+            return pd.DataFrame(columns=COLUMNS)
+        return _read(self.path)
+
 
 def _read(path: Path) -> pd.DataFrame:
     text = dict.fromkeys(["method", "split", "metric", "error"], str)
     try:
-        table = pd.read_csv(path, dtype=text, float_precision="round_trip")
+        table = pd.read_csv(
+            path,
+            dtype=text,
+            float_precision="round_trip",
+            keep_default_na=False,  # a method may be called "None"
+            na_values={"value": [""]},
+        )
     except (ValueError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no table of a benchmark: {error}") from error
     if list(table.columns) != COLUMNS:
@@ -60,4 +74,4 @@ def _read(path: Path) -> pd.DataFrame:
             f"{path} has the columns {list(table.columns)}, not {COLUMNS}: it is no table of a "
             "benchmark. Give another `path`."
         )
-    return table.fillna({"error": ""})
+    return table

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from scvi_sctab.nn import CSR
 
+# Enough cells for the mean and the spread of each gene, or of each dimension.
+_N_AVERAGED = 4096
+
 
 def to_scipy(x: Tensor | CSR) -> sparse.csr_matrix:
     """Turn rows, stored densely or sparsely, into CSR in memory.
@@ -23,10 +26,6 @@ def to_scipy(x: Tensor | CSR) -> sparse.csr_matrix:
         indptr, columns, values = x.numpy()
         return sparse.csr_matrix((values, columns, indptr), shape=(x.n_rows, x.n_columns))
     return sparse.csr_matrix(x.detach().cpu().numpy())
-
-
-# Enough for the mean and the spread of each gene, or of each dimension.
-_N_AVERAGED = 4096
 
 
 def draw_cells(cells: NDArray[np.intp], size: int = _N_AVERAGED) -> NDArray[np.intp]:

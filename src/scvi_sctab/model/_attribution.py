@@ -56,18 +56,19 @@ class AttributionMixin:
         sums = np.zeros((3, len(groups.categories), len(self.gene_names)))
         start = 0
 
-        def contribute(tensors: dict[str, Tensor]) -> list[sparse.csr_matrix | None]:
+        def add(tensors: dict[str, Tensor]) -> None:
+            nonlocal start
             n_cells = len(tensors[CONDITIONS_KEY])
-            return self._contributions(tensors, codes[start : start + n_cells])
-
-        for values in self._map_cells(contribute, adata, cells, batch_size):
-            n_cells = values[0].shape[0]
-            group = groups.codes[start : start + n_cells]
-            ones, positions = np.ones(n_cells), np.arange(n_cells)
-            member = sparse.csr_matrix((ones, (group, positions)), (len(sums[0]), n_cells))
+            rows = slice(start, start + n_cells)
+            start = rows.stop
+            places = groups.codes[rows], np.arange(n_cells)
+            member = sparse.csr_matrix((np.ones(n_cells), places), (len(sums[0]), n_cells))
+            values = self._contributions(tensors, codes[rows])
             for total, value in zip(sums, values, strict=True):
                 total += np.nan if value is None else (member @ value).toarray()
-            start += n_cells
+
+        for _ in self._map_cells(add, adata, cells, batch_size):
+            pass
         return sums / np.maximum(np.bincount(groups.codes, minlength=sums.shape[1]), 1)[:, None]
 
     def _stack_sparse(self, parts: Iterable[sparse.csr_matrix]) -> sparse.csr_matrix:

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from scvi import settings
 
-from scvi_sctab._config import MEMBER
+from scvi_sctab._config import ENSEMBLE
 from scvi_sctab.metrics import CellEvidence
 from scvi_sctab.model._annotation import AnnotationMixin
 from scvi_sctab.model._ensemble_explanation import EnsembleExplanationMixin
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("scvi.sctab")
 
-N_MEMBERS = 5
 _TINY = 1e-30
 _MEMBERS_PER_SEED = 1000
 
@@ -84,16 +83,17 @@ class SCTABEnsemble(
         adata: AnnData | None = None,
         preset: str = "auto",
         *,
-        n_members: int = N_MEMBERS,
+        n_members: int = ENSEMBLE.n_members,
         **overrides: Any,
     ):
         if n_members < 1:
             raise ValueError(f"{n_members=}: an ensemble has at least one member.")
+        overrides = {"encoder_weight": ENSEMBLE.encoder_weight, **overrides}
         self.members: list[SCTAB] = []
         for number in range(n_members):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(_seed(number))
-                self.members.append(SCTAB(adata, preset, **{**MEMBER, **overrides}))
+                self.members.append(SCTAB(adata, preset, **overrides))
 
     @classmethod
     def from_members(cls, members: Sequence[SCTAB]) -> SCTABEnsemble:

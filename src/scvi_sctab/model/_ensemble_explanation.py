@@ -35,4 +35,5 @@ class EnsembleExplanationMixin:
         return sum(values) / np.float32(len(self.members))
 
     def _refuse_latent(self) -> None:
-        self.members[0]._refuse_latent()
+        for member in self.members:
+            member._refuse_latent()

@@ -23,6 +23,7 @@ from scvi_sctab._config import PRESETS, NetworkConfig, choose_preset, override
 from scvi_sctab._constants import DONOR_KEY, UNLABELED_CATEGORY
 from scvi_sctab.data import (
     LabeledDataSplitter,
+    ask_about_labels,
     check_reference,
 )
 from scvi_sctab.mixins import CellsMixin, CheckpointMixin, QueryPreparationMixin, RegisteredMixin
@@ -191,7 +192,7 @@ class SCTAB(
         Warns
         -----
         UserWarning
-            If a label comes from one donor only.
+            If a label comes from one donor only, or reads as if its cells had none.
         """
         setup_method_args = cls._get_setup_method_args(**locals())
         if labels_key is None:
@@ -204,6 +205,7 @@ class SCTAB(
             check_reference(
                 adata, layer, labels_key, unlabeled_category, columns, categorical_covariate_keys
             )
+            ask_about_labels(adata.obs[labels_key], unlabeled_category)
         fields = cls._fields(
             layer, labels_key, unlabeled_category, batch_key, donor_key, categorical_covariate_keys
         )

@@ -88,7 +88,7 @@ class UncertaintyMixin:
         if own:
             known = self._labeled_evidence(None, labels_key, self.train_indices, batch_size)
             centers = fit_centers(known[0].features, known[1])
-        elif self.calibration is not None:
+        elif self._knows_centers():
             # These cells need not hold all labels.
             centers = self.calibration.centers
         else:
@@ -232,6 +232,11 @@ class UncertaintyMixin:
         parts = [calibration.describe(e) for e in self._evidence(adata, cells, batch_size)]
         parts = parts or [calibration.describe(self._no_evidence())]
         return calibration.shift(pd.concat(parts))
+
+    def _knows_centers(self) -> bool:
+        """Whether it is known where the labels lie, those that came with a query among them."""
+        calibration = self.calibration
+        return calibration is not None and len(calibration.centers.whitening) == len(self.labels)
 
     def _has_held_out(self) -> bool:
         return self.validation_indices is not None and len(self.validation_indices) > 0
