@@ -54,6 +54,20 @@ def test_no_other_temperature_is_likelier(rng):
     assert best >= max(grid) - 1e-9
 
 
+def test_caution_raises_the_temperature_by_its_standard_error(rng):
+    draws = [draw_cells(rng, 300) for _ in range(200)]
+    fitted = np.log([fit_scaling(2 * logits, labels).temperature for logits, labels in draws])
+    raised = np.log([fit_scaling(2 * x, y, caution=1.0).temperature for x, y in draws[:20]])
+    assert np.mean(raised - fitted[:20]) == pytest.approx(fitted.std(), rel=0.2)
+    twice = np.log(fit_scaling(2 * draws[0][0], draws[0][1], caution=2.0).temperature)
+    assert twice - fitted[0] == pytest.approx(2 * (raised[0] - fitted[0]))
+
+
+def test_caution_does_not_blow_up_where_any_temperature_does():
+    scaling = fit_scaling(np.zeros((10, 3)), np.zeros(10, int), caution=1.0)
+    assert np.isfinite(scaling.temperature)
+
+
 def test_vector_scaling_follows_how_frequent_labels_are(rng):
     logits, labels = draw_cells(rng, 20_000)
     bias = np.array([1.5, 0.0, -1.0, 0.0])

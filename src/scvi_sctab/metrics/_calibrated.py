@@ -17,6 +17,9 @@ from scvi_sctab.metrics._shift import shift_test
 
 Array = NDArray[Any]
 
+# The held-out cells chose the best epoch, and come from a donor or two: others are less certain.
+_CAUTION = 1.0
+
 
 @dataclass(frozen=True)
 class CellEvidence:
@@ -99,7 +102,7 @@ class Calibration:
         method
             As in :func:`fit_scaling`.
         """
-        scaling = fit_scaling(held_out.logits, labels, method)
+        scaling = fit_scaling(held_out.logits, labels, method, caution=_CAUTION)
         probabilities = _scale(held_out.logits, scaling)
         return cls(
             scaling=scaling,

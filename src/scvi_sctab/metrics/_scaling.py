@@ -7,12 +7,14 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
-from scipy.special import log_softmax
+from scipy.special import log_softmax, softmax
 
 ScalingMethod = Literal["temperature", "vector"]
 
 _LOG_TEMPERATURE = (-3.0, 3.0)
 _MAX_BIAS = 10.0
+# Below it all logits are alike, and any temperature does.
+_MIN_CURVATURE = 1e-6
 
 
 class Scaling(NamedTuple):
@@ -27,6 +29,7 @@ def fit_scaling(
     labels: ArrayLike,
     method: ScalingMethod = "temperature",
     ridge: float = 5.0,
+    caution: float = 0.0,
 ) -> Scaling:
     r"""Fit a scaling of logits to held-out cells :cite:p:`Guo17`.
 
@@ -44,6 +47,8 @@ def fit_scaling(
         ``"vector"`` a bias per label, too, which follows how frequent they are.
     ridge
         Weight of :math:`b^2`, in cells.
+    caution
+        By how many of its standard errors :math:`\log T` is raised: few cells prove little.
 
     Returns
     -------
@@ -83,4 +88,18 @@ def fit_scaling(
     best = minimize(
         objective, np.zeros(1 + n_biases), jac=True, bounds=bounds, method="L-BFGS-B"
     ).x
-    return Scaling(float(np.exp(best[0])), best[1:] if n_biases else np.zeros(n_labels))
+    bias = best[1:] if n_biases else np.zeros(n_labels)
+    error = _standard_error(values * np.exp(-best[0]), bias, codes) if caution else 0.0
+    log_temperature = np.clip(best[0] + caution * error, *_LOG_TEMPERATURE)
+    return Scaling(float(np.exp(log_temperature)), bias)
+
+
+def _standard_error(
+    scaled: NDArray[np.float64], bias: NDArray[np.float64], codes: NDArray[np.intp]
+) -> float:
+    """Compute that of the logarithm of a temperature, by the sandwich estimator."""
+    p = softmax(scaled + bias, axis=1)
+    mean = (p * scaled).sum(axis=1)
+    slopes = mean - scaled[np.arange(len(codes)), codes]
+    curvature = (p * (scaled - mean[:, None]) ** 2).sum(axis=1).mean()
+    return float(np.sqrt((slopes**2).mean() / len(codes)) / max(curvature, _MIN_CURVATURE))

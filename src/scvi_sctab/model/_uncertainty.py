@@ -48,8 +48,8 @@ class UncertaintyMixin:
     ) -> None:
         """Calibrate on labelled cells that were not trained on; training does it by itself.
 
-        Fits a temperature :cite:p:`Guo17`, and keeps what prediction sets, novelty and the test
-        for shift need.
+        Fits a temperature :cite:p:`Guo17`, takes one that is a standard error higher, since few
+        cells prove little, and keeps what prediction sets, novelty and the test for shift need.
 
         Parameters
         ----------
