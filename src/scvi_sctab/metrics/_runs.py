@@ -58,15 +58,9 @@ class Runs:
 
 
 def _read(path: Path) -> pd.DataFrame:
-    text = dict.fromkeys(["method", "split", "metric", "error"], str)
     try:
-        table = pd.read_csv(
-            path,
-            dtype=text,
-            float_precision="round_trip",
-            keep_default_na=False,  # a method may be called "None"
-            na_values={"value": [""]},
-        )
+        # As text, so that a method may be called "None" and numbers stay as they are.
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (ValueError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no table of a benchmark: {error}") from error
     if list(table.columns) != COLUMNS:
@@ -74,4 +68,6 @@ def _read(path: Path) -> pd.DataFrame:
             f"{path} has the columns {list(table.columns)}, not {COLUMNS}: it is no table of a "
             "benchmark. Give another `path`."
         )
-    return table
+    return table.assign(
+        seed=table["seed"].astype(int), value=table["value"].replace("", "nan").astype(float)
+    )
