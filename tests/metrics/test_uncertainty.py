@@ -205,6 +205,14 @@ def calibration(rng):
     return Calibration.fit(centers, evidence.take(np.arange(300, 600)), labels[300:])
 
 
+def test_a_calibration_is_cautious(calibration, rng):
+    logits, labels = draw_cells(rng, 300)
+    centers = calibration.centers
+    found = Calibration.fit(centers, CellEvidence(*[logits] * 3), labels).scaling.temperature
+    assert found == fit_scaling(logits, labels, caution=1.0).temperature
+    assert found > fit_scaling(logits, labels).temperature
+
+
 def test_a_calibration_is_the_same_after_saving(calibration, rng):
     again = Calibration.from_dict(calibration.to_dict())
     logits = rng.normal(size=(50, N_LABELS))

@@ -11,11 +11,10 @@ from scvi_sctab._constants import MIN_CELLS_PER_LABEL, UNLABELED_CATEGORY
 from scvi_sctab.data._messages import list_names
 
 # What cells without a label are called in public data.
-_NO_LABEL = frozenset(
-    "|-|na|n/a|nan|none|not available|unannotated|unassigned|unknown|unlabeled|unlabelled".split(
-        "|"
-    )
-)
+_NO_LABEL = {
+    *("", "-", "na", "n/a", "nan", "none", "not available"),
+    *("unannotated", "unassigned", "unknown", "unlabeled", "unlabelled"),
+}
 
 
 def get_column(
