@@ -7,10 +7,12 @@ from scipy.spatial.distance import mahalanobis
 from scipy.special import log_softmax, softmax
 from scipy.stats import ks_2samp, kstest
 from sklearn.covariance import LedoitWolf
+from sklearn.metrics import roc_auc_score
 
 from scvi_sctab.metrics import (
     Calibration,
     CellEvidence,
+    Scaling,
     conformal_threshold,
     distance_to_centers,
     fit_centers,
@@ -77,10 +79,79 @@ def test_vector_scaling_follows_how_frequent_labels_are(rng):
     assert np.abs(few).max() < 0.5  # ridge: ten cells prove little
 
 
+FREQUENCIES = np.array([0.6, 0.3, 0.08, 0.02])
+
+
+def log_odds(values):
+    return values - values.mean()
+
+
+def draw_unequal_cells(rng, n_cells, signal=1.5):
+    """Logits of a network that was taught that labels are as frequent as each other."""
+    labels = rng.choice(N_LABELS, n_cells, p=FREQUENCIES)
+    seen = signal * np.eye(N_LABELS)[labels] + rng.normal(size=(n_cells, N_LABELS))
+    return signal * seen, labels  # log-likelihoods, up to a constant
+
+
+def test_the_prior_is_found_where_class_weights_hid_it(rng):
+    logits, labels = draw_unequal_cells(rng, 20_000)
+    counts = np.round(1e6 * FREQUENCIES)
+    scaling = fit_scaling(2 * logits, labels, "prior", counts)
+    np.testing.assert_allclose(scaling.bias, log_odds(np.log(FREQUENCIES)), rtol=0.1)
+    assert scaling.temperature == pytest.approx(2, rel=0.05)
+    # Without counts it is the labels that tell.
+    by_labels = fit_scaling(2 * logits, labels, "prior").bias
+    np.testing.assert_allclose(by_labels, scaling.bias, atol=0.1)
+    # A network that knows the prior is not told it twice.
+    known = fit_scaling(logits + np.log(FREQUENCIES), labels, "prior", counts)
+    assert np.abs(known.bias).max() < 0.1
+    # Nor is one told that rare labels are frequent.
+    assert not fit_scaling(logits + 3 * np.log(FREQUENCIES), labels, "prior", counts).bias.any()
+
+
+@pytest.mark.parametrize("method", ["temperature", "prior"])
+def test_labels_stay_what_they_are(rng, method):
+    logits, labels = draw_unequal_cells(rng, 5_000, signal=2.0)
+    p = fit_scaling(logits, labels, method).probabilities(logits)
+    np.testing.assert_array_equal(p.argmax(axis=1), logits.argmax(axis=1))
+    np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-5)
+    first, second = np.sort(p, axis=1)[:, ::-1].T[:2]
+    assert (first > second).all()
+
+
+def test_knowing_the_prior_says_more_of_cells_without_moving_labels(rng):
+    logits, labels = draw_unequal_cells(rng, 20_000, signal=2.0)
+    rows, likely, told = np.arange(10_000), {}, {}
+    for method in ("temperature", "prior"):
+        p = fit_scaling(logits[::2], labels[::2], method).probabilities(logits[1::2])
+        likely[method] = np.log(p[rows, labels[1::2]]).mean()
+        right = p.argmax(axis=1) == labels[1::2]
+        told[method] = roc_auc_score(right, p.max(axis=1))
+    assert likely["prior"] > likely["temperature"] + 0.1
+    assert told["prior"] > told["temperature"] + 0.05
+
+
+def test_probabilities_follow_the_prior_where_it_does_not_move_the_label():
+    scaling = Scaling(2.0, np.log([0.75, 0.25]))
+    logits = np.array([[1.0, 0.0], [0.0, 8.0], [0.0, 0.2]])
+    p = scaling.probabilities(logits)
+    expected = softmax(logits / 2 + np.log([0.75, 0.25]), axis=1)
+    np.testing.assert_allclose(p[:2], expected[:2], rtol=1e-3)
+    np.testing.assert_allclose(p[2], [0.5, 0.5], atol=1e-3)
+    assert p[2].argmax() == 1
+    moved = scaling._replace(moves_labels=True).probabilities(logits)
+    np.testing.assert_allclose(moved, expected, rtol=1e-6)
+    # A label that came later has no bias; no cells are no probabilities.
+    wider = scaling.probabilities(np.array([[1.0, 0.0, 0.5]]))
+    bias = np.append(np.log([0.75, 0.25]), 0)
+    assert wider[0] == pytest.approx(softmax(np.array([0.5, 0, 0.25]) + bias), rel=0.3)
+    assert scaling.probabilities(np.zeros((0, 2))).shape == (0, 2)
+
+
 def test_scaling_refuses_what_it_cannot_fit():
     with pytest.raises(ValueError, match="no cell to fit the calibration"):
         fit_scaling(np.zeros((0, 3)), [])
-    with pytest.raises(ValueError, match="method='isotonic' is neither"):
+    with pytest.raises(ValueError, match="method='isotonic' is none of 'temperature', 'prior'"):
         fit_scaling(np.zeros((2, 3)), [0, 1], "isotonic")
 
 
@@ -208,9 +279,18 @@ def calibration(rng):
 def test_a_calibration_is_cautious(calibration, rng):
     logits, labels = draw_cells(rng, 300)
     centers = calibration.centers
-    found = Calibration.fit(centers, CellEvidence(*[logits] * 3), labels).scaling.temperature
-    assert found == fit_scaling(logits, labels, caution=1.0).temperature
-    assert found > fit_scaling(logits, labels).temperature
+    found = Calibration.fit(centers, CellEvidence(*[logits] * 3), labels).scaling
+    assert found.temperature == fit_scaling(logits, labels, "prior", caution=1.0).temperature
+    assert found.temperature > fit_scaling(logits, labels, "prior").temperature
+
+
+def test_a_calibration_knows_how_frequent_labels_are(calibration, rng):
+    logits, labels = draw_unequal_cells(rng, 2_000)
+    evidence, counts = CellEvidence(*[logits] * 3), np.array([1000, 10, 100, 10])
+    found = Calibration.fit(calibration.centers, evidence, labels, counts=counts).scaling
+    expected = fit_scaling(logits, labels, "prior", counts, caution=1.0)
+    np.testing.assert_array_equal(found.bias, expected.bias)
+    assert not np.allclose(found.bias, fit_scaling(logits, labels, "prior").bias, atol=0.1)
 
 
 def test_a_calibration_is_the_same_after_saving(calibration, rng):

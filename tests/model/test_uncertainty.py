@@ -6,6 +6,7 @@ import pytest
 from scipy.special import softmax
 
 from scvi_sctab import SCTAB
+from scvi_sctab.model import _uncertainty
 
 QUIET = {"max_epochs": 25, "enable_progress_bar": False, "accelerator": "cpu"}
 SHIFT = "These cells differ from those that the model was calibrated on"
@@ -22,18 +23,35 @@ def held_out(reference, model):
 
 
 def test_training_calibrates_on_the_held_out_cells(model, held_out):
-    temperature = model.calibration.scaling.temperature
+    scaling = model.calibration.scaling
     assert len(model.calibration.truth) == held_out.n_obs
     logits, soft = raw_logits(model, held_out), model.predict(held_out, soft=True)
-    np.testing.assert_allclose(soft, softmax(logits / temperature, axis=1), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(soft, scaling.probabilities(logits), rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal(model.predict(held_out), model.labels[logits.argmax(axis=1)])
     truth = model.calibration.truth
     rows = np.arange(len(truth))
-    assert temperature > 1
+    assert scaling.temperature > 1
     assert (
         np.log(soft.to_numpy()[rows, truth]).mean()
         > np.log(softmax(logits, axis=1)[rows, truth]).mean() + 0.01
     )
+
+
+def test_labels_are_as_frequent_as_among_the_cells_trained_on(model, monkeypatch):
+    told = []
+
+    def record(centers, held_out, labels, method, counts):
+        told.append((method, counts))
+        return model.calibration
+
+    monkeypatch.setattr(_uncertainty.Calibration, "fit", record)
+    own = model.calibration_
+    model.calibrate()
+    model.calibration_ = own
+    trained_on = model.adata.obs["cell_type"].iloc[model.train_indices]
+    ((method, counts),) = told
+    assert method == "prior"
+    np.testing.assert_array_equal(counts, trained_on.value_counts()[model.labels])
 
 
 def test_sets_cover_the_held_out_cells_as_stated(model, held_out):

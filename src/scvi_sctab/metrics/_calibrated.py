@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import logsumexp, softmax
+from scipy.special import logsumexp
 
 from scvi_sctab.metrics._conformal import p_values, prediction_sets
 from scvi_sctab.metrics._novelty import LabelCenters, distance_to_centers
@@ -89,7 +89,8 @@ class Calibration:
         centers: LabelCenters,
         held_out: CellEvidence,
         labels: Array,
-        method: ScalingMethod = "temperature",
+        method: ScalingMethod = "prior",
+        counts: Array | None = None,
     ) -> Calibration:
         """Learn from cells with labels.
 
@@ -99,11 +100,11 @@ class Calibration:
             Where labels lie, by :func:`fit_centers` of other cells, such as those trained on.
         held_out, labels
             Cells that were not trained on, and the codes of their labels.
-        method
+        method, counts
             As in :func:`fit_scaling`.
         """
-        scaling = fit_scaling(held_out.logits, labels, method, caution=_CAUTION)
-        probabilities = _scale(held_out.logits, scaling)
+        scaling = fit_scaling(held_out.logits, labels, method, counts, caution=_CAUTION)
+        probabilities = scaling.probabilities(held_out.logits)
         return cls(
             scaling=scaling,
             centers=centers,
@@ -115,7 +116,7 @@ class Calibration:
 
     def probabilities(self, evidence: CellEvidence) -> NDArray[np.float32]:
         """Calibrated probabilities, ``(n_cells, n_labels)``."""
-        return _scale(evidence.logits, self.scaling)
+        return self.scaling.probabilities(evidence.logits)
 
     def novelty(self, evidence: CellEvidence) -> NDArray[np.float64]:
         """Chance that a cell of a known label is as far from all labels, ``(n_cells,)``.
@@ -145,8 +146,7 @@ class Calibration:
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, arrays and frames, to save."""
         return {
-            "temperature": self.scaling.temperature,
-            "bias": self.scaling.bias,
+            **self.scaling._asdict(),
             **self.centers._asdict(),
             "truth": self.truth,
             "probability": self.probability,
@@ -158,21 +158,14 @@ class Calibration:
     def from_dict(cls, saved: dict[str, Any]) -> Calibration:
         """Undo :meth:`to_dict`."""
         rest = dict(saved)
-        scaling = Scaling(rest.pop("temperature"), rest.pop("bias"))
-        centers = LabelCenters(rest.pop("whitening"), rest.pop("centers"))
+        scaling = Scaling(*(rest.pop(name) for name in Scaling._fields))
+        centers = LabelCenters(*(rest.pop(name) for name in LabelCenters._fields))
         return cls(scaling=scaling, centers=centers, **rest)
-
-
-def _scale(logits: Array, scaling: Scaling) -> NDArray[np.float32]:
-    """Probabilities; labels that came after calibration have no bias."""
-    bias = np.zeros(logits.shape[1])
-    bias[: len(scaling.bias)] = scaling.bias
-    return softmax(logits / scaling.temperature + bias, axis=1).astype(np.float32)
 
 
 def _statistics(evidence: CellEvidence, scaling: Scaling) -> pd.DataFrame:
     """Describe cells; depth is not among it: it differs between donors, too."""
-    probabilities = _scale(evidence.reference_logits, scaling)
+    probabilities = scaling.probabilities(evidence.reference_logits)
     return pd.DataFrame(
         {
             "label": probabilities.argmax(axis=1),

@@ -47,8 +47,8 @@ class SCTABEnsemble(
     """Deep ensemble of :class:`~scvi_sctab.SCTAB` :cite:p:`Lakshminarayanan17`.
 
     Members differ by their random start and by the order of cells; all hold out the same cells.
-    The ensemble's probabilities are the mean of the members' calibrated ones, calibrated once more
-    on the held-out cells. How far members disagree shows what the reference does not settle.
+    The ensemble's probabilities are the mean of the members', each at its own temperature,
+    calibrated on the held-out cells. How far members disagree shows what the reference does not settle.
 
     Parameters
     ----------
@@ -248,10 +248,10 @@ class SCTABEnsemble(
     def _of_members(
         self, adata: AnnData, cells: NDArray[np.intp], batch_size: int | None
     ) -> Iterator[NDArray[np.float32]]:
-        """Yield calibrated probabilities of each member, ``(n_members, n_cells, n_labels)``."""
+        """Yield probabilities of each member, ``(n_members, n_cells, n_labels)``."""
         for parts in self._evidence_of_members(adata, cells, batch_size):
             yield np.stack(
-                [m._calibrated(part) for m, part in zip(self.members, parts, strict=True)]
+                [m._tempered(part.logits) for m, part in zip(self.members, parts, strict=True)]
             )
 
     def _evidence_of_members(
@@ -265,10 +265,10 @@ class SCTABEnsemble(
         """Join the evidence of the members: mean probabilities, and mean features."""
         for parts in self._evidence_of_members(adata, cells, batch_size):
             pairs = list(zip(self.members, parts, strict=True))
-            logits = _log_mean([member._calibrated(part) for member, part in pairs])
+            logits = _log_mean([member._tempered(part.logits) for member, part in pairs])
             before = logits
             if self._is_adapted:
-                before = _log_mean([member._calibrated_reference(part) for member, part in pairs])
+                before = _log_mean([m._tempered(part.reference_logits) for m, part in pairs])
             yield CellEvidence(logits, before, np.mean([part.features for part in parts], axis=0))
 
     def _query(

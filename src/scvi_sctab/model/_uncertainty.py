@@ -43,13 +43,15 @@ class UncertaintyMixin:
         adata: AnnData | None = None,
         labels_key: str | None = None,
         indices: Sequence[int] | None = None,
-        method: ScalingMethod = "temperature",
+        method: ScalingMethod = "prior",
         batch_size: int | None = None,
     ) -> None:
         """Calibrate on labelled cells that were not trained on; training does it by itself.
 
         Fits a temperature :cite:p:`Guo17`, takes one that is a standard error higher, since few
-        cells prove little, and keeps what prediction sets, novelty and the test for shift need.
+        cells prove little, and fits how far probabilities follow how frequent labels are, which
+        class weights hide :cite:p:`Menon21`. Predicted labels stay what they are. Keeps what
+        prediction sets, novelty and the test for shift need.
 
         Parameters
         ----------
@@ -62,8 +64,8 @@ class UncertaintyMixin:
         indices
             Cells; all if not given.
         method
-            ``"temperature"`` leaves the order of labels as it is; ``"vector"`` fits a bias per
-            label, too, which follows how frequent labels are among these cells.
+            ``"prior"``, as above; ``"temperature"``, that alone; ``"vector"`` fits a bias per
+            label, which moves labels to those that are frequent among these cells.
         batch_size
             As in :meth:`predict`.
 
@@ -85,9 +87,11 @@ class UncertaintyMixin:
                 f"{len(labels)} cells with labels that the model knows are too few to calibrate on; "
                 f"it takes {_MIN_CELLS}."
             )
+        counts = np.bincount(labels, minlength=len(self.labels))
         if own:
             known = self._labeled_evidence(None, labels_key, self.train_indices, batch_size)
             centers = fit_centers(known[0].features, known[1])
+            counts = np.bincount(known[1], minlength=len(self.labels))
         elif self._knows_centers():
             # These cells need not hold all labels.
             centers = self.calibration.centers
@@ -96,7 +100,7 @@ class UncertaintyMixin:
             half = np.random.default_rng(0).permutation(len(labels)) % 2 == 0
             centers = fit_centers(held_out.features[half], labels[half])
             held_out, labels = held_out.take(~half), labels[~half]
-        calibration = Calibration.fit(centers, held_out, labels, method)
+        calibration = Calibration.fit(centers, held_out, labels, method, counts)
         self.calibration_ = calibration.to_dict()
         logger.info(
             f"Calibrated on {len(labels):,} held-out cells: temperature "
@@ -273,6 +277,11 @@ class UncertaintyMixin:
         if self.calibration is None:
             return softmax(evidence.logits, axis=1)
         return self.calibration.probabilities(evidence)
+
+    def _tempered(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Probabilities that weigh labels alike, as logits do, at the calibrated temperature."""
+        temperature = 1.0 if self.calibration is None else self.calibration.scaling.temperature
+        return softmax(logits / temperature, axis=1)
 
     def _calibrated_reference(self, evidence: CellEvidence) -> NDArray[np.float32]:
         """Probabilities without what was adapted to a query."""
