@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scvi
+import torch
 from scipy.special import softmax
 from sklearn.metrics import roc_auc_score
 
@@ -257,6 +258,33 @@ def test_markers_and_attention_are_means_over_the_members(ensemble, query):
         )
         looked = np.mean(each, axis=0)[predicted == group].mean(axis=0)
         np.testing.assert_allclose(found["attention"], looked, atol=1e-6)
+
+
+def test_deletion_is_what_becomes_of_the_mean_of_the_members(ensemble, query):
+    cells = np.arange(0, query.n_obs, 30)
+    scores = ensemble.get_attention(query, cells)
+    table = ensemble.deletion_test({"attention": scores}, query, cells, [10], batch_size=7)
+    deleted = query[cells].copy()
+    parts = [
+        next(m._map_cells(m._dense_input, deleted, np.arange(len(cells)), 500))
+        for m in ensemble.members
+    ]
+    x, conditions = parts[0]
+    order = np.argsort(np.where(x > 0, -scores.toarray(), np.inf), axis=1, kind="stable")
+    without = x.clone()
+    without[np.arange(len(cells))[:, None], order[:, :10]] = 0
+
+    def mean(x):
+        with torch.no_grad():
+            logits = [m._expression_logits(x, conditions) for m in ensemble.members]
+        return torch.stack(logits).softmax(dim=2).mean(dim=0).numpy()
+
+    before, after = mean(x), mean(without)
+    label, rows = before.argmax(axis=1), np.arange(len(cells))
+    drop = before[rows, label] - after[rows, label]
+    found = table.set_index("ranking").loc["attention"]
+    assert found["drop"] == pytest.approx(drop.mean(), abs=1e-4)
+    assert found["changed"] == pytest.approx((after.argmax(axis=1) != label).mean())
 
 
 def test_attributions_are_the_mean_over_the_members_for_the_label_of_the_ensemble(ensemble, query):

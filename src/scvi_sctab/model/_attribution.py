@@ -125,6 +125,10 @@ class AttributionMixin:
         z, _ = self.module.encoder(x, self.module.condition(conditions))
         return self.module.generative(x, z, conditions)["logits"]
 
+    def _expression_probabilities(self, x: Tensor, conditions: Tensor) -> Tensor:
+        """Probabilities before calibration, of log-normalised expression."""
+        return self._expression_logits(x, conditions).softmax(dim=1)
+
     def _centred_logits(self, x: Tensor, conditions: Tensor) -> Tensor:
         logits = self._expression_logits(x, conditions)
         return logits - logits[:, self._open_labels].mean(dim=1, keepdim=True)

@@ -21,7 +21,7 @@ _BATCH_SIZE = 256
 
 
 class DeletionMixin:
-    """Delete genes and see what becomes of the label."""
+    """Delete genes and see what becomes of the label, for one network or for several."""
 
     def deletion_test(
         self,
@@ -56,7 +56,8 @@ class DeletionMixin:
         Returns
         -------
         A row per ranking, ``"random"`` last, and number of genes: ``ranking``, ``n_genes``,
-        ``drop`` (by how much the probability of the predicted label falls, mean over cells),
+        ``drop`` (by how much the probability of the predicted label, before calibration, falls,
+        mean over cells),
         ``drop_sd`` (over cells) and ``changed`` (share of cells whose label becomes another).
 
         Raises
@@ -81,12 +82,12 @@ class DeletionMixin:
             given = [score[rows].toarray() for score in scores]
             ranks = [_ranks(values, expression > 0) for values in [*given, drawn]]
             start = rows.stop
-            before = self._expression_logits(x, conditions).softmax(dim=1)
+            before = self._expression_probabilities(x, conditions)
             label = before.argmax(dim=1, keepdim=True)
             results = np.empty((len(ranks), len(n_genes), 2, len(x)))
             for i, j in np.ndindex(results.shape[:2]):
                 kept = torch.from_numpy(ranks[i] >= n_genes[j]).to(x.device)
-                after = self._expression_logits(x * kept, conditions).softmax(dim=1)
+                after = self._expression_probabilities(x * kept, conditions)
                 drop = before.gather(1, label) - after.gather(1, label)
                 changed = after.argmax(dim=1, keepdim=True) != label
                 results[i, j] = torch.stack([drop, changed])[..., 0].cpu().numpy()

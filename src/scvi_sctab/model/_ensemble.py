@@ -15,6 +15,7 @@ from scvi import settings
 from scvi_sctab._config import ENSEMBLE
 from scvi_sctab.metrics import CellEvidence
 from scvi_sctab.model._annotation import AnnotationMixin
+from scvi_sctab.model._deletion import DeletionMixin
 from scvi_sctab.model._ensemble_explanation import EnsembleExplanationMixin
 from scvi_sctab.model._ensemble_files import EnsembleFilesMixin
 from scvi_sctab.model._explanation import ExplanationMixin
@@ -40,6 +41,7 @@ class SCTABEnsemble(
     UncertaintyMixin,
     OntologyMixin,
     ExplanationMixin,
+    DeletionMixin,
     EnsembleExplanationMixin,
     RefinementMixin,
     EnsembleFilesMixin,
