@@ -105,7 +105,9 @@ def test_the_prior_is_found_where_class_weights_hid_it(rng):
     # A network that knows the prior is not told it twice.
     known = fit_scaling(logits + np.log(FREQUENCIES), labels, "prior", counts)
     assert np.abs(known.bias).max() < 0.1
-    # Nor is one told that rare labels are frequent.
+    # None is told more than there is, nor that rare labels are frequent.
+    most = fit_scaling(logits - np.log(FREQUENCIES), labels, "prior", counts).bias
+    np.testing.assert_allclose(most, log_odds(np.log(FREQUENCIES)), rtol=1e-3)
     assert not fit_scaling(logits + 3 * np.log(FREQUENCIES), labels, "prior", counts).bias.any()
 
 
@@ -153,6 +155,8 @@ def test_scaling_refuses_what_it_cannot_fit():
         fit_scaling(np.zeros((0, 3)), [])
     with pytest.raises(ValueError, match="method='isotonic' is none of 'temperature', 'prior'"):
         fit_scaling(np.zeros((2, 3)), [0, 1], "isotonic")
+    with pytest.raises(ValueError, match=r"counts are \(2,\), not one for each of the 3 labels"):
+        fit_scaling(np.zeros((2, 3)), [0, 1], "prior", [1, 1])
 
 
 @pytest.mark.parametrize("error_rate", [0.05, 0.1, 0.3])

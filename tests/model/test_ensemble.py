@@ -191,6 +191,11 @@ def test_a_query_is_mapped_onto_every_member(ensemble, query):
     )
     assert (annotation["probability"] != annotation["reference_probability"]).any()
     pd.testing.assert_frame_equal(ensemble.predict(soft=True), before)
+    # The ensemble was calibrated, whether its members were or not.
+    for member in mapped.members:
+        member.calibration_ = None
+    mapped.train(enable_progress_bar=False, accelerator="cpu")
+    assert mapped.calibration_ is ensemble.calibration_
     with pytest.raises(TypeError, match="The reference is a SCTAB, not a SCTABEnsemble"):
         SCTABEnsemble.load_query_data(query, ensemble.members[0])
 

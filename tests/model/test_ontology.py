@@ -132,6 +132,8 @@ def test_cells_of_a_coarse_label_teach_that_they_are_one_of_several(mixed):
     model.train(**QUIET)
     soft, labels = model.predict(soft=True), model.predict()
     assert soft[COARSE].max() < 1e-6
+    # How frequent the finer labels are is not known.
+    assert model._scaling_method(np.ones(len(model.labels), int)) == "temperature"
     assert COARSE not in set(labels)
     known = (mixed.obs["cell_type"] != COARSE).to_numpy()
     truth = mixed.obs["truth"].to_numpy()

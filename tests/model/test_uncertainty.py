@@ -54,6 +54,13 @@ def test_labels_are_as_frequent_as_among_the_cells_trained_on(model, monkeypatch
     np.testing.assert_array_equal(counts, trained_on.value_counts()[model.labels])
 
 
+def test_frequencies_count_where_the_cells_hold_every_label(model):
+    counts = np.ones(len(model.labels), int)
+    assert model._scaling_method(counts) == "prior"
+    counts[3] = 0
+    assert model._scaling_method(counts) == "temperature"
+
+
 def test_sets_cover_the_held_out_cells_as_stated(model, held_out):
     sets = model.get_prediction_sets(held_out, error_rate=0.2)
     truth = held_out.obs["cell_type"].to_numpy()
@@ -116,6 +123,8 @@ def test_labelled_cells_of_another_study_calibrate_the_model_for_it(model, refer
     try:
         model.calibrate(query, "truth")
         assert len(model.calibration.truth) == known
+        # How frequent labels are is not known from cells that lack some.
+        assert not model.calibration.scaling.bias.any()
         compared = query.obs["truth"].isin(model.labels).to_numpy()
         assert not model.get_shift(query, compared)["shifted"].any()
         # Labels that these cells lack are known as before.
@@ -127,10 +136,18 @@ def test_labelled_cells_of_another_study_calibrate_the_model_for_it(model, refer
             model.calibrate(query, "truth", indices=range(20))
         with pytest.raises(KeyError, match="labels_key"):
             model.calibrate(query, "no such column")
+        with pytest.raises(
+            ValueError, match="method='isotonic' is none of 'temperature', 'prior'"
+        ):
+            model.calibrate(query, "truth", method="isotonic")
         # Without any calibration half of the cells show where labels lie.
         model.calibration_ = None
-        model.calibrate(query, "truth")
+        with pytest.warns(UserWarning, match=r"hold no 'B Activated', .*: they will look novel"):
+            model.calibrate(query, "truth")
         assert len(model.calibration.truth) == known // 2
+        # Cells of more labels tell more than that.
+        model.calibrate(reference, indices=model.validation_indices)
+        assert len(model.calibration.centers.centers) > 3
     finally:
         model.calibration_ = own
 

@@ -18,7 +18,7 @@ from scvi_sctab.metrics._hierarchical import (
 )
 from scvi_sctab.metrics._novelty import LabelCenters, distance_to_centers, fit_centers
 from scvi_sctab.metrics._protocol import paper_protocol
-from scvi_sctab.metrics._scaling import Scaling, ScalingMethod, fit_scaling
+from scvi_sctab.metrics._scaling import Scaling, ScalingMethod, check_method, fit_scaling
 from scvi_sctab.metrics._shift import shift_test
 from scvi_sctab.metrics._splits import (
     Split,
@@ -38,6 +38,7 @@ __all__ = [
     "Split",
     "assign_donors",
     "benchmark",
+    "check_method",
     "classification_report",
     "conformal_threshold",
     "confusion",

@@ -85,7 +85,7 @@ def fit_scaling(
     Raises
     ------
     ValueError
-        If there is no cell, or there is no such method.
+        If there is no cell, there is no such method, or ``counts`` are not one per label.
 
     Examples
     --------
@@ -94,6 +94,7 @@ def fit_scaling(
     >>> round(float(4 / scaling.temperature), 2)  # the log-odds of 3 to 1
     1.1
     """
+    check_method(method)
     values, codes = np.asarray(logits, dtype=np.float64), np.asarray(labels, dtype=np.intp)
     n_cells, n_labels = values.shape
     if n_cells == 0:
@@ -119,6 +120,19 @@ def fit_scaling(
     return Scaling(float(np.exp(log_temperature)), bias, method == "vector")
 
 
+def check_method(method: str) -> None:
+    """Stop if there is no such way to scale.
+
+    Raises
+    ------
+    ValueError
+        If it is none of ``ScalingMethod``.
+    """
+    if method not in get_args(ScalingMethod):
+        known = ", ".join(map(repr, get_args(ScalingMethod)))
+        raise ValueError(f"{method=} is none of {known}.")
+
+
 def _biases(
     method: ScalingMethod, codes: NDArray[np.intp], n_labels: int, counts: ArrayLike | None
 ) -> tuple[NDArray[np.float64], tuple[float, float]]:
@@ -127,14 +141,12 @@ def _biases(
         return np.zeros((0, n_labels)), _SHARE
     if method == "vector":
         return np.eye(n_labels), _BIAS
-    if method == "prior":
-        found = np.bincount(codes, minlength=n_labels) if counts is None else np.asarray(counts)
-        log_frequencies = np.log(found + 1.0)
-        # Labels that come later have no bias, and are taken to be of middling frequency.
-        return (log_frequencies - log_frequencies.mean())[None], _SHARE
-    raise ValueError(
-        f"method={method!r} is none of {', '.join(map(repr, get_args(ScalingMethod)))}."
-    )
+    found = np.bincount(codes, minlength=n_labels) if counts is None else np.asarray(counts)
+    if found.shape != (n_labels,):
+        raise ValueError(f"counts are {found.shape}, not one for each of the {n_labels} labels.")
+    log_frequencies = np.log(found + 1.0)
+    # Labels that come later have no bias, and are taken to be of middling frequency.
+    return (log_frequencies - log_frequencies.mean())[None], _SHARE
 
 
 def _standard_error(

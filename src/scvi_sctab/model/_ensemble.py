@@ -101,6 +101,9 @@ class SCTABEnsemble(
     def from_members(cls, members: Sequence[SCTAB]) -> SCTABEnsemble:
         """Join models of the same genes and labels.
 
+        The ensemble has no calibration until it is trained or :meth:`calibrate` is called; of the
+        members' it takes the temperatures.
+
         Parameters
         ----------
         members
@@ -166,7 +169,7 @@ class SCTABEnsemble(
                 member.train(*args, **kwargs)
         if self.members[0].surgery_ is None:
             self._calibrate_after_training()
-        elif self.members[0].calibration_ is None:
+        elif self.members[0]._patterns():  # the reference that was calibrated is not this one
             self.calibration_ = None
 
     def get_uncertainty(
@@ -185,10 +188,11 @@ class SCTABEnsemble(
         Returns
         -------
         A row per cell, in units of the entropy of not knowing at all: ``total``, the entropy of the
-        mean probabilities of the members; ``aleatoric``, the mean of their entropies;
-        ``epistemic``, the difference, the mutual information between label and member: it is high
-        where members disagree. The calibration of the ensemble comes after that, so that ``total``
-        is not quite the ``uncertainty`` of :meth:`annotate`.
+        mean probabilities of the members, each at its temperature; ``aleatoric``, the mean of their
+        entropies; ``epistemic``, the difference, the mutual information between label and member:
+        it is high where members disagree. The calibration of the ensemble, and how frequent labels
+        are, come after that, so that ``total`` is not quite the ``uncertainty`` of
+        :meth:`annotate`.
 
         Raises
         ------

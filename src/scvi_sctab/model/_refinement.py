@@ -201,7 +201,7 @@ class RefinementMixin:
 
         Each cell keeps its say: its own probabilities are multiplied by :math:`(m / b)^w`, where
         :math:`m` are the mean ones of the others around it and :math:`b` those of all cells. A
-        sure cell is hardly ever overruled, and nothing speaks for a type because it is frequent:
+        sure cell is hardly ever overruled, and no others speak for a type because it is frequent:
         rare types survive, which a majority vote :cite:p:`DominguezConde22` wipes out.
 
         Parameters

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import pandas as pd
 from scipy.special import softmax
 
 from scvi_sctab.data import get_column
-from scvi_sctab.metrics import Calibration, CellEvidence, fit_centers
+from scvi_sctab.metrics import Calibration, CellEvidence, check_method, fit_centers
 from scvi_sctab.mixins import draw_cells
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class UncertaintyMixin:
         adata: AnnData | None = None,
         labels_key: str | None = None,
         indices: Sequence[int] | None = None,
-        method: ScalingMethod = "prior",
+        method: ScalingMethod | None = None,
         batch_size: int | None = None,
     ) -> None:
         """Calibrate on labelled cells that were not trained on; training does it by itself.
@@ -56,27 +57,40 @@ class UncertaintyMixin:
         Parameters
         ----------
         adata
-            Labelled cells that the model was not trained on; the reference if not given, and then
-            those that were held out for validation.
+            Labelled cells that the model was not trained on, drawn as those come that it will be
+            asked about; the reference if not given.
         labels_key
             Column with their labels; the one of :meth:`setup_anndata` if not given. Labels that
             the model does not know are left aside.
         indices
-            Cells; all if not given.
+            Cells, which must not be among those trained on. If not given, all of ``adata``, or
+            those of the reference that were held out.
         method
-            ``"prior"``, as above; ``"temperature"``, that alone; ``"vector"`` fits a bias per
-            label, which moves labels to those that are frequent among these cells.
+            ``"prior"``, as above, with the frequencies of the cells trained on, or of those given;
+            ``"temperature"``, that alone; ``"vector"`` fits a bias per label, which moves labels
+            to those that are frequent among these cells. If not given, ``"prior"`` where
+            frequencies are known: where the cells hold every label, and none is coarse.
         batch_size
             As in :meth:`predict`.
 
         Raises
         ------
+        KeyError
+            If there is no such column.
         RuntimeError
             If the model is not trained.
         ValueError
-            If fewer than 50 cells have a label that the model knows.
+            If fewer than 50 cells have a label that the model knows, none was held out and none is
+            given, or there is no such method.
+
+        Warns
+        -----
+        UserWarning
+            If it is not known where some labels lie, so that their cells will look novel.
         """
         self._require_trained()
+        if method is not None:
+            check_method(method)
         own = adata is None and indices is None
         if own and not self._has_held_out():
             raise ValueError("No cells were held out: give labelled cells, `adata=`.")
@@ -87,12 +101,12 @@ class UncertaintyMixin:
                 f"{len(labels)} cells with labels that the model knows are too few to calibrate on; "
                 f"it takes {_MIN_CELLS}."
             )
-        counts = np.bincount(labels, minlength=len(self.labels))
+        counts = self._count(labels)
         if own:
             known = self._labeled_evidence(None, labels_key, self.train_indices, batch_size)
             centers = fit_centers(known[0].features, known[1])
-            counts = np.bincount(known[1], minlength=len(self.labels))
-        elif self._knows_centers():
+            counts = self._count(self._codes_of(self.adata, labels_key)[self.train_indices])
+        elif self._knows_centers(counts):
             # These cells need not hold all labels.
             centers = self.calibration.centers
         else:
@@ -100,10 +114,12 @@ class UncertaintyMixin:
             half = np.random.default_rng(0).permutation(len(labels)) % 2 == 0
             centers = fit_centers(held_out.features[half], labels[half])
             held_out, labels = held_out.take(~half), labels[~half]
+            self._warn_of_labels_without_center(counts)
+        method = method or self._scaling_method(counts)
         calibration = Calibration.fit(centers, held_out, labels, method, counts)
         self.calibration_ = calibration.to_dict()
         logger.info(
-            f"Calibrated on {len(labels):,} held-out cells: temperature "
+            f"Calibrated on {len(labels):,} held-out cells by {method!r}: temperature "
             f"{calibration.scaling.temperature:.2f}."
         )
 
@@ -118,8 +134,8 @@ class UncertaintyMixin:
         """List the labels that cannot be ruled out, by split conformal prediction.
 
         Sets miss the true label in ``error_rate`` of cells that are exchangeable with the held-out
-        ones :cite:p:`Angelopoulos23`; those of another study are not, see :meth:`get_shift`. They
-        are the smallest such sets on average :cite:p:`Sadinle19`; a set is empty if no label is
+        ones :cite:p:`Angelopoulos23`; those of another study are not, see :meth:`get_shift`, nor
+        those of a sample with other label frequencies, whose rates within labels hold. They are the smallest such sets on average :cite:p:`Sadinle19`; a set is empty if no label is
         probable enough.
 
         Parameters
@@ -213,7 +229,8 @@ class UncertaintyMixin:
     ) -> pd.DataFrame:
         """Compare cells with those that the model was calibrated on.
 
-        Stated error rates hold for cells like them. How frequent labels are may differ.
+        Stated error rates hold for cells like them. How frequent labels are is not compared:
+        where it differs, rates within labels hold.
 
         Parameters
         ----------
@@ -237,10 +254,32 @@ class UncertaintyMixin:
         parts = parts or [calibration.describe(self._no_evidence())]
         return calibration.shift(pd.concat(parts))
 
-    def _knows_centers(self) -> bool:
-        """Whether it is known where the labels lie, those that came with a query among them."""
-        calibration = self.calibration
-        return calibration is not None and len(calibration.centers.whitening) == len(self.labels)
+    def _count(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Cells per label."""
+        return np.bincount(codes[codes >= 0], minlength=len(self.labels))
+
+    def _scaling_method(self, counts: NDArray[np.int64]) -> ScalingMethod:
+        """Choose by whether it is known how frequent labels are."""
+        all_there = counts[self._open_labels].all() and not self.coarse_labels
+        return "prior" if all_there else "temperature"
+
+    def _knows_centers(self, counts: NDArray[np.int64]) -> bool:
+        """Whether it is known where labels lie, those that came with a query among them."""
+        if self.calibration is None:
+            return False
+        whitening, centers = self.calibration.centers
+        return len(whitening) == len(self.labels) and len(centers) >= np.count_nonzero(counts)
+
+    def _warn_of_labels_without_center(self, counts: NDArray[np.int64]) -> None:
+        missing = self.labels[(counts == 0) & self._open_labels]
+        if len(missing):
+            warnings.warn(
+                f"These cells hold no {', '.join(map(repr, missing.tolist()))}, and the model has no other "
+                "calibration that tells where such cells lie: they will look novel. Calibrate on "
+                "cells of all labels.",
+                UserWarning,
+                stacklevel=3,
+            )
 
     def _has_held_out(self) -> bool:
         return self.validation_indices is not None and len(self.validation_indices) > 0
@@ -266,9 +305,9 @@ class UncertaintyMixin:
         self._require_trained()
         if self.calibration is None:
             raise RuntimeError(
-                "This model is not calibrated: too few cells were held out in training, or a query "
-                "has changed the reference's parameters since. `model.calibrate(adata)` with "
-                "labelled cells that it was not trained on."
+                "This model is not calibrated: too few cells were held out in training, it was "
+                "joined from models or imported, or a query has changed the reference's parameters "
+                "since. `model.calibrate(adata)` with labelled cells that it was not trained on."
             )
         return self.calibration
 
