@@ -36,7 +36,10 @@ SCORES = (
     "auroc_of_errors",
     "held_out_nll",
     "coverage",
+    "set_size",
     "false_alarms",
+    "largest_shift",
+    "shifted",
 )
 PARTS = ("accuracy", "sets", "novelty", "coarse")
 KEYS = {
@@ -162,7 +165,7 @@ def report(part: str, rows: pd.DataFrame) -> None:
             if len(known):
                 print(f"\n{metric}\n{_by_seed(known, 'method', 'task', metric, across=True)}")
     elif part == "sets":
-        for metric in ("coverage", "set_size", "false_alarms"):
+        for metric in ("coverage", "standard_error", "set_size", "false_alarms"):
             flat = rows.assign(
                 row=rows["data"] + rows["by_label"].map({True: ", by label", False: ""}),
                 column=(1 - rows["error_rate"]).map("{:.0%}".format),

@@ -61,7 +61,7 @@ def answer(task: Task, seed: int, cache: Path | None) -> Answer:
     SCTAB.setup_anndata(reference, labels_key=task.label_key, donor_key=task.donor_key)
     model = SCTAB(reference)
     model.train(enable_progress_bar=False)
-    soft, latent = model.predict(query, soft=True), model.get_latent_representation(query)
+    soft, latent = model._weighed_alike(query, None), model.get_latent_representation(query)
     labels = soft.columns.to_numpy().astype(str)
     if path:
         np.savez(path, p=soft.to_numpy(), labels=labels, z=latent)

@@ -118,6 +118,19 @@ def test_neighbours_settle_cells_and_no_weight_leaves_them_alone(model, query):
     np.testing.assert_allclose(alone["probability"], soft.max(axis=1), rtol=1e-5)
 
 
+def test_cells_vote_on_labels_of_equal_weight_whatever_the_frequencies(model, query, monkeypatch):
+    expected = model.refine(query)
+    scaling = model.calibration.scaling
+    told = {"bias": 3 * np.arange(len(model.labels), dtype=float) + scaling.bias}
+    monkeypatch.setattr(model, "calibration_", {**model.calibration_, **told})
+    table = model.refine(query)
+    pd.testing.assert_series_equal(table["label"], expected["label"])
+    pd.testing.assert_series_equal(table["cluster_entropy"], expected["cluster_entropy"])
+    assert np.abs(table["probability"] - expected["probability"]).max() > 0.1
+    alone = model.refine(query, weight=0)["probability"]
+    np.testing.assert_allclose(alone, model.predict(query, soft=True).max(axis=1), rtol=1e-4)
+
+
 def test_only_the_chosen_cells_vote(model, query):
     cells = np.arange(query.n_obs)[::-2]
     clusters = query.obs["cell_type"].to_numpy()
@@ -126,15 +139,21 @@ def test_only_the_chosen_cells_vote(model, query):
 
 
 class Oracle(RefinementMixin):
-    """No network: whatever predicts and embeds can vote."""
+    """No network: whatever has probabilities and embeds can vote."""
 
     def __init__(self, adata, probabilities, batch_key=None):
         self.adata = adata
         self.soft = pd.DataFrame(probabilities, index=adata.obs_names)
         self.registry = {"setup_args": {"batch_key": batch_key}}
 
-    def predict(self, adata=None, indices=None, soft=False):
+    def _require_trained(self):
+        pass
+
+    def _weighed_alike(self, adata, indices):
         return self.soft if indices is None else self.soft.iloc[indices]
+
+    def _with_frequencies(self, probabilities):
+        return probabilities
 
     def get_latent_representation(self, adata=None, indices=None):
         return self.soft.to_numpy()[indices]

@@ -184,7 +184,7 @@ def vote(
 
 
 class RefinementMixin:
-    """Votes among cells; asks of a model `predict` and `get_latent_representation` alone."""
+    """Votes among cells, by probabilities that weigh labels alike."""
 
     def refine(
         self,
@@ -201,7 +201,7 @@ class RefinementMixin:
 
         Each cell keeps its say: its own probabilities are multiplied by :math:`(m / b)^w`, where
         :math:`m` are the mean ones of the others around it and :math:`b` those of all cells. A
-        sure cell is hardly ever overruled, and no others speak for a type because it is frequent:
+        sure cell is hardly ever overruled, and nothing speaks for a type because it is frequent:
         rare types survive, which a majority vote :cite:p:`DominguezConde22` wipes out.
 
         Parameters
@@ -246,7 +246,8 @@ class RefinementMixin:
             raise ValueError(f"{n_neighbors=} leaves nobody to vote; it counts the cell itself.")
         if not 0 <= weight < np.inf:
             raise ValueError(f"{weight=} must be 0, which leaves cells alone, or more.")
-        soft = self.predict(adata, indices, soft=True)
+        self._require_trained()
+        soft = self._weighed_alike(adata, indices)
         adata = self.adata if adata is None else adata
         cells = np.arange(adata.n_obs) if indices is None else check_indices(indices, adata.n_obs)
         key = None if across_batches else batch_key or self._known_batch_key(adata)
@@ -262,7 +263,8 @@ class RefinementMixin:
             groups = _cluster_codes(adata, clusters)[cells]
             joint = np.unique(np.column_stack([groups, batches]), axis=0, return_inverse=True)[1]
             around = surroundings_of_groups(own, joint.ravel())
-        return _as_table(own, vote(own, around, base, weight), around, soft)
+        refined = self._with_frequencies(vote(own, around, base, weight))
+        return _as_table(self._with_frequencies(own), refined, around, soft)
 
     def _known_batch_key(self, adata: AnnData) -> str | None:
         """Name the column of batches that the model was set up with, if these cells have it."""
@@ -294,7 +296,7 @@ def _cluster_codes(adata: AnnData, clusters: str | Sequence[object]) -> NDArray[
 
 def _as_table(
     own: NDArray[np.floating],
-    refined: NDArray[np.float64],
+    refined: NDArray[np.floating],
     around: Surroundings,
     soft: pd.DataFrame,
 ) -> pd.DataFrame:

@@ -27,6 +27,8 @@ logger = logging.getLogger("scvi.sctab")
 # Fewer held-out cells say too little.
 _MIN_CELLS = 50
 _MAX_CELLS = 20_000
+# Far below any probability that matters, far above where logarithms end.
+_MIN_PROBABILITY = 1e-30
 
 
 class UncertaintyMixin:
@@ -321,6 +323,20 @@ class UncertaintyMixin:
         """Probabilities that weigh labels alike, as logits do, at the calibrated temperature."""
         temperature = 1.0 if self.calibration is None else self.calibration.scaling.temperature
         return softmax(logits / temperature, axis=1)
+
+    def _weighed_alike(self, adata: AnnData | None, indices: Sequence[int] | None) -> pd.DataFrame:
+        """Probabilities of all cells that do not know how frequent labels are."""
+        adata, cells = self._query(adata, indices)
+        parts = [self._tempered(e.logits) for e in self._evidence(adata, cells, None)]
+        values = np.concatenate([np.zeros((0, len(self.labels)), np.float32), *parts])
+        return pd.DataFrame(values, index=adata.obs_names[cells], columns=self.labels)
+
+    def _with_frequencies(self, probabilities: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Probabilities that know how frequent labels are, from those that do not."""
+        if self.calibration is None:
+            return probabilities
+        logits = np.log(np.maximum(probabilities, _MIN_PROBABILITY))
+        return self.calibration.scaling._replace(temperature=1.0).probabilities(logits)
 
     def _calibrated_reference(self, evidence: CellEvidence) -> NDArray[np.float32]:
         """Probabilities without what was adapted to a query."""
