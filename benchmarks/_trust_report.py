@@ -51,12 +51,15 @@ def draw_novelty(rows: pd.DataFrame, path: Path) -> None:
     table = table.sort_values(["task", DEFAULT], ascending=[True, False])
     figure, ax = plt.subplots(figsize=(9, 0.3 * len(table) + 1.4), layout="constrained")
     height = np.arange(len(table))
-    for method in table:
+    # Dark colours first, then the light ones: there are more scores than dark ones.
+    colors = plt.get_cmap("tab20").colors[::2] + plt.get_cmap("tab20").colors[1::2]
+    for method, color in zip(table, colors, strict=False):
         strong = method == DEFAULT
         ax.plot(
             table[method],
             height,
-            "o",
+            "o" if "SCTAB" in method else "s",
+            color=color,
             markersize=8 if strong else 5,
             label=method,
             zorder=3 if strong else 2,
