@@ -275,6 +275,7 @@ def test_deletion_is_what_becomes_of_the_mean_of_the_members(ensemble, query):
         for m in ensemble.members
     ]
     x, conditions = parts[0]
+    assert all(torch.equal(x, other) for other, _ in parts)  # members read the same
     order = np.argsort(np.where(x > 0, -scores.toarray(), np.inf), axis=1, kind="stable")
     without = x.clone()
     without[np.arange(len(cells))[:, None], order[:, :10]] = 0

@@ -67,9 +67,7 @@ class AnnotationMixin:
         adata, cells = self._query(adata, indices)
         probabilities = map(self._calibrated, self._evidence(adata, cells, batch_size))
         if soft:
-            empty = np.zeros((0, len(self.labels)), np.float32)
-            values = np.concatenate([empty, *probabilities])
-            return pd.DataFrame(values, index=adata.obs_names[cells], columns=self.labels)
+            return self._by_label(probabilities, adata, cells)
         codes = [part.argmax(axis=1) for part in probabilities]
         return self.labels[np.concatenate([np.zeros(0, np.int64), *codes])]
 

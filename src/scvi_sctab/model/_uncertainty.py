@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -137,7 +137,8 @@ class UncertaintyMixin:
 
         Sets miss the true label in ``error_rate`` of cells that are exchangeable with the held-out
         ones :cite:p:`Angelopoulos23`; those of another study are not, see :meth:`get_shift`, nor
-        those of a sample with other label frequencies, whose rates within labels hold. They are the smallest such sets on average :cite:p:`Sadinle19`; a set is empty if no label is
+        those of a sample with other label frequencies, whose rates within labels hold. They are
+        the smallest such sets on average :cite:p:`Sadinle19`; a set is empty if no label is
         probable enough.
 
         Parameters
@@ -276,9 +277,9 @@ class UncertaintyMixin:
         missing = self.labels[(counts == 0) & self._open_labels]
         if len(missing):
             warnings.warn(
-                f"These cells hold no {', '.join(map(repr, missing.tolist()))}, and the model has no other "
-                "calibration that tells where such cells lie: they will look novel. Calibrate on "
-                "cells of all labels.",
+                f"These cells hold no {', '.join(map(repr, missing.tolist()))}, and the model has "
+                "no other calibration that tells where such cells lie: they will look novel. "
+                "Calibrate on cells of all labels.",
                 UserWarning,
                 stacklevel=3,
             )
@@ -327,7 +328,13 @@ class UncertaintyMixin:
     def _weighed_alike(self, adata: AnnData | None, indices: Sequence[int] | None) -> pd.DataFrame:
         """Probabilities of all cells that do not know how frequent labels are."""
         adata, cells = self._query(adata, indices)
-        parts = [self._tempered(e.logits) for e in self._evidence(adata, cells, None)]
+        parts = (self._tempered(e.logits) for e in self._evidence(adata, cells, None))
+        return self._by_label(parts, adata, cells)
+
+    def _by_label(
+        self, parts: Iterable[NDArray[np.float32]], adata: AnnData, cells: NDArray[np.intp]
+    ) -> pd.DataFrame:
+        """Join batches of probabilities; there may be none."""
         values = np.concatenate([np.zeros((0, len(self.labels)), np.float32), *parts])
         return pd.DataFrame(values, index=adata.obs_names[cells], columns=self.labels)
 
