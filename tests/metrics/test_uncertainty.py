@@ -1,5 +1,7 @@
 """Scaling, conformal sets, p-values, distances and shift, against formulas and simulations."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -297,7 +299,11 @@ def test_a_calibration_knows_how_frequent_labels_are(calibration, rng):
     assert not np.allclose(found.bias, fit_scaling(logits, labels, "prior").bias, atol=0.1)
 
 
-def test_a_calibration_is_the_same_after_saving(calibration, rng):
+@pytest.mark.parametrize("moves_labels", [False, True])
+def test_a_calibration_is_the_same_after_saving(calibration, rng, moves_labels):
+    bias = np.array([2.0, 0.0, -1.0, 0.0])  # enough to move labels, if it may
+    scaling = calibration.scaling._replace(bias=bias, moves_labels=moves_labels)
+    calibration = replace(calibration, scaling=scaling)
     again = Calibration.from_dict(calibration.to_dict())
     logits = rng.normal(size=(50, N_LABELS))
     evidence = CellEvidence(logits, logits, logits)
