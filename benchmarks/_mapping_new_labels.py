@@ -54,7 +54,7 @@ def label_half(truth: np.ndarray, seed: int) -> np.ndarray:
 
 def logits(model: Any, adata: anndata.AnnData) -> torch.Tensor:
     """Logits ``(n_cells, n_labels)``."""
-    return torch.cat(list(model._map_cells(model._logits, adata, np.arange(adata.n_obs), None)))
+    return torch.cat(list(model._map_cells(model._logits, model._select(adata), None)))
 
 
 def same_logits(reference: Any, model: Any, query: anndata.AnnData) -> bool:

@@ -68,7 +68,7 @@ def others(model: SCTAB, query: AnnData) -> dict[str, np.ndarray]:
     labels = reference.obs[model.registry["setup_args"]["labels_key"]].to_numpy(str)
     known, labels = model.train_indices, labels[model.train_indices]
 
-    evidence = [e.features for e in model._evidence(query, np.arange(query.n_obs), None)]
+    evidence = [e.features for e in model._evidence(model._select(query), None)]
     logits = np.concatenate(evidence)
     of_logits = distance_to_centers(logits, model.calibration.centers)
     latent = model.get_latent_representation

@@ -15,7 +15,7 @@ import pytest
 NAME = "scvi_sctab"
 PACKAGE = Path(__file__).parents[1] / "src" / NAME
 
-MAX_FILE_LINES = 400
+MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 60
 MIN_SIBLINGS = 3
 DRAWERS = {"utils", "base", "core"}
@@ -57,6 +57,7 @@ BANNED_ANYWHERE = tuple({library for layer in LAYERS.values() for library in lay
 SHARED = {
     "_config": Layer(free_of=BANNED_ANYWHERE),
     "_constants": Layer(free_of=BANNED_ANYWHERE),
+    "_logging": Layer(free_of=BANNED_ANYWHERE),
     "_optional": Layer(free_of=BANNED_ANYWHERE),
     "_types": Layer(free_of=BANNED_ANYWHERE, may_annotate_with=("nn",)),
 }
@@ -306,7 +307,7 @@ VIOLATIONS = {
         "_config.py:1: _config must stay free of torch",
     ),
     "a_relative_import": (relative_imports, {"nn/_a.py": "from . import _b\n"}, "_a.py:1"),
-    "a_long_file": (long_files, {"nn/_a.py": "a = 1\n" * 401}, "_a.py: 401 lines"),
+    "a_long_file": (long_files, {"nn/_a.py": "a = 1\n" * 501}, "_a.py: 501 lines"),
     "a_long_method": (
         long_functions,
         {"nn/_a.py": "class A:\n    def f(self):\n" + "        a = 1\n" * 60},
@@ -356,7 +357,7 @@ ALLOWED = {
     "libraries_whose_name_begins_like_a_banned_one": {"nn/_a.py": "import scvi_other\n"},
     "a_command_that_uses_the_public_names": {"cli/_a.py": f"from {NAME} import SCTAB\n"},
     "a_file_and_a_function_at_their_limits": {
-        "nn/_a.py": "def f():\n" + "    a = 1\n" * 59 + "a = 1\n" * 340
+        "nn/_a.py": "def f():\n" + "    a = 1\n" * 59 + "a = 1\n" * 440
     },
     "a_function_with_a_long_docstring": {
         "nn/_a.py": 'def f():\n    """One.\n' + "\n" * 80 + '    """\n' + "    a = 1\n" * 59

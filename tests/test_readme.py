@@ -37,11 +37,12 @@ def test_the_lines_run(tmp_path, monkeypatch):
     monkeypatch.setattr(MaskedAutoencoder, "train", pretrain_briefly)
     namespace = {}
     exec(ten_lines, namespace)
-    assert {"label", "probability", "uncertainty", "runner_up"} <= set(namespace["query"].obs)
+    columns = {"sctab_label", "sctab_probability", "sctab_uncertainty", "sctab_runner_up"}
+    assert columns <= set(namespace["query"].obs)
     loaded = SCTAB.load("reference_model").predict(namespace["query"])
-    np.testing.assert_array_equal(loaded, namespace["query"].obs["label"])
+    np.testing.assert_array_equal(loaded, namespace["query"].obs["sctab_label"])
     exec(query_lines, namespace)
-    assert "reference_probability" in namespace["query"].obs
+    assert "sctab_reference_probability" in namespace["query"].obs
     assert namespace["query_model"].surgery_report().trained
     exec(pretraining_lines, namespace)
     assert not any(p.requires_grad for p in namespace["few_model"].module.encoder.parameters())

@@ -57,7 +57,9 @@ def held_out(ensemble):
 def of_members(ensemble, adata):
     """Probabilities of each member, at its temperature."""
     every = np.arange(adata.n_obs)
-    logits = [next(m._evidence(adata, every, adata.n_obs)).logits for m in ensemble.members]
+    logits = [
+        next(m._evidence(m._select(adata, every), adata.n_obs)).logits for m in ensemble.members
+    ]
     temperatures = [m.calibration.scaling.temperature for m in ensemble.members]
     return np.stack([softmax(x / t, axis=1) for x, t in zip(logits, temperatures, strict=True)])
 
@@ -270,10 +272,7 @@ def test_deletion_is_what_becomes_of_the_mean_of_the_members(ensemble, query):
     scores = ensemble.get_attention(query, cells)
     table = ensemble.deletion_test({"attention": scores}, query, cells, [10], batch_size=7)
     deleted = query[cells].copy()
-    parts = [
-        next(m._map_cells(m._dense_input, deleted, np.arange(len(cells)), 500))
-        for m in ensemble.members
-    ]
+    parts = [next(m._map_cells(m._dense_input, m._select(deleted), 500)) for m in ensemble.members]
     x, conditions = parts[0]
     assert all(torch.equal(x, other) for other, _ in parts)  # members read the same
     order = np.argsort(np.where(x > 0, -scores.toarray(), np.inf), axis=1, kind="stable")

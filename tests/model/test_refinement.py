@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from scipy.spatial.distance import cdist
 
+from scvi_sctab.data import CellSelection
 from scvi_sctab.model._refinement import (
     RefinementMixin,
     nearest_neighbors,
@@ -149,13 +150,17 @@ class Oracle(RefinementMixin):
     def _require_trained(self):
         pass
 
-    def _weighed_alike(self, adata, indices):
-        return self.soft if indices is None else self.soft.iloc[indices]
+    def _select(self, adata, indices, layer, min_gene_overlap):
+        positions = np.arange(self.adata.n_obs) if indices is None else np.asarray(indices)
+        return CellSelection(self.adata, positions, layer, min_gene_overlap)
+
+    def _weighed_alike(self, cells):
+        return self.soft.iloc[cells.positions]
 
     def _with_frequencies(self, probabilities):
         return probabilities
 
-    def get_latent_representation(self, adata=None, indices=None):
+    def get_latent_representation(self, adata=None, indices=None, **_):
         return self.soft.to_numpy()[indices]
 
 

@@ -13,7 +13,7 @@ SHIFT = "These cells differ from those that the model was calibrated on"
 
 
 def raw_logits(model, adata):
-    parts = [e.logits for e in model._evidence(adata, np.arange(adata.n_obs), None)]
+    parts = [e.logits for e in model._evidence(model._select(adata), None)]
     return np.concatenate(parts)
 
 

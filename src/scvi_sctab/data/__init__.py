@@ -24,8 +24,10 @@ from scvi_sctab.data._genes import (
     check_genes,
     strip_versions,
 )
+from scvi_sctab.data._identity import CellIdentities, TrainingRecord, identify
 from scvi_sctab.data._indices import check_indices
-from scvi_sctab.data._messages import list_names
+from scvi_sctab.data._messages import list_names, list_near_names
+from scvi_sctab.data._mudata import cells_of_mudata, is_mudata
 from scvi_sctab.data._obs import ask_about_labels, check_labels, get_column, reads_as_none
 from scvi_sctab.data._programmes import GeneProgrammes, gene_programmes, read_gmt, regulators
 from scvi_sctab.data._proteins import get_proteins, join_proteins
@@ -38,9 +40,13 @@ from scvi_sctab.data._query import (
 )
 from scvi_sctab.data._reader import get_matrix, read_counts
 from scvi_sctab.data._reference import check_cells, check_reference
+from scvi_sctab.data._registration import check_labels_unchanged
+from scvi_sctab.data._selection import CellSelection, check_anndata, choose_layer
 from scvi_sctab.data._splits import class_weights, split_by_donor, split_by_label, split_cells
 
 __all__ = [
+    "CellIdentities",
+    "CellSelection",
     "CellSplitter",
     "Condition",
     "GeneAlignment",
@@ -48,17 +54,22 @@ __all__ = [
     "GeneProgrammes",
     "LabeledDataSplitter",
     "NotCountsError",
+    "TrainingRecord",
     "UnlabeledDataSplitter",
     "align_genes",
     "ask_about_labels",
     "canonical",
+    "cells_of_mudata",
+    "check_anndata",
     "check_cells",
     "check_counts",
     "check_genes",
     "check_indices",
     "check_labels",
+    "check_labels_unchanged",
     "check_query_conditions",
     "check_reference",
+    "choose_layer",
     "class_weights",
     "condition_codes",
     "describe_empty_cells",
@@ -70,7 +81,10 @@ __all__ = [
     "get_proteins",
     "group_means",
     "join_proteins",
+    "identify",
+    "is_mudata",
     "list_names",
+    "list_near_names",
     "normalized_expression",
     "prepare_query",
     "query_cells",

@@ -122,7 +122,11 @@ class GeneAlignment:
         return move_columns(block, self.target, self.n_genes)
 
 
-def align_genes(model_genes: Sequence[str], query_var: pd.DataFrame) -> GeneAlignment:
+def align_genes(
+    model_genes: Sequence[str],
+    query_var: pd.DataFrame,
+    min_overlap: float = MIN_GENE_OVERLAP,
+) -> GeneAlignment:
     """Match the genes of a query to those of a model by name, Ensembl versions ignored.
 
     Parameters
@@ -131,12 +135,14 @@ def align_genes(model_genes: Sequence[str], query_var: pd.DataFrame) -> GeneAlig
         The model's gene names, as :func:`check_genes` returns them.
     query_var
         ``query.var``; its index is matched, its columns serve to suggest a better one.
+    min_overlap
+        Share of the model's genes below which the query is refused.
 
     Raises
     ------
     GeneMismatchError
         If a gene of the model stands more than once in the query, or fewer than
-        ``MIN_GENE_OVERLAP`` of the model's genes are there.
+        ``min_overlap`` of the model's genes are there.
 
     Warns
     -----
@@ -150,9 +156,9 @@ def align_genes(model_genes: Sequence[str], query_var: pd.DataFrame) -> GeneAlig
     missing = genes.difference(names, sort=False)
     overlap = 1 - len(missing) / len(genes)
     found = f"{len(genes) - len(missing):,} of the model's {len(genes):,} genes ({overlap:.0%})"
-    if overlap < MIN_GENE_OVERLAP:
+    if overlap < min_overlap:
         raise GeneMismatchError(
-            f"The query has only {found}; at least {MIN_GENE_OVERLAP:.0%} are needed."
+            f"The query has only {found}; at least {min_overlap:.0%} are needed."
             + _explain_mismatch(genes, names, query_var)
         )
     if overlap < WARN_GENE_OVERLAP:

@@ -145,3 +145,29 @@ def take_nonzero(
         for k in range(n):
             columns[indptr[i] + k] = found[k]
             values[indptr[i] + k] = row[found[k]]
+
+
+@kernel
+def hash_rows(
+    start: int,
+    stop: int,
+    indptr: Integers,
+    columns: Integers,
+    bits: Integers,
+    hashes: Integers,
+    n_nonzero: Integers,
+) -> None:
+    """Write a hash of the nonzeros of each row, a sum whatever their order, and their number."""
+    for i in range(start, stop):
+        total, n = np.uint64(0), 0
+        for j in range(indptr[i], indptr[i + 1]):
+            if bits[j] == 0:
+                continue
+            n += 1
+            # The finaliser of SplitMix64: every bit of the input moves half of those of the output.
+            x = (np.uint64(columns[j]) << np.uint64(32)) ^ np.uint64(bits[j])
+            x += np.uint64(0x9E3779B97F4A7C15)
+            x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            total += x ^ (x >> np.uint64(31))
+        hashes[i], n_nonzero[i] = total, n

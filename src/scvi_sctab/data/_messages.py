@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from difflib import get_close_matches
 
 from scvi_sctab._constants import N_NAMES_SHOWN
 
@@ -10,5 +11,23 @@ from scvi_sctab._constants import N_NAMES_SHOWN
 def list_names(names: Iterable[object]) -> str:
     """Quote the first few names and count the others."""
     listed = [repr(str(name)) for name in names]
-    more = len(listed) - N_NAMES_SHOWN
-    return ", ".join(listed[:N_NAMES_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
+    return _list(listed)
+
+
+def list_near_names(names: Iterable[object], known: Iterable[object]) -> str:
+    """Quote the first few names, each with the known name that is nearest, if one is near."""
+    known = {_folded(name): str(name) for name in known}
+    listed = []
+    for name in names:
+        near = get_close_matches(_folded(name), known, n=1)
+        listed.append(repr(str(name)) + (f" (near {known[near[0]]!r})" if near else ""))
+    return _list(listed)
+
+
+def _folded(name: object) -> str:
+    return " ".join(str(name).casefold().replace("_", " ").replace("-", " ").split())
+
+
+def _list(quoted: list[str]) -> str:
+    more = len(quoted) - N_NAMES_SHOWN
+    return ", ".join(quoted[:N_NAMES_SHOWN]) + (f" and {more:,} more" if more > 0 else "")

@@ -11,10 +11,14 @@ import torch
 from scvi import REGISTRY_KEYS
 from tqdm.auto import tqdm
 
-from scvi_sctab._constants import CONDITIONS_KEY, READ_BLOCK_CELLS
+from scvi_sctab._constants import CONDITIONS_KEY, MIN_GENE_OVERLAP, READ_BLOCK_CELLS
+from scvi_sctab._logging import shows_progress
 from scvi_sctab.data import (
+    CellSelection,
     align_genes,
+    check_anndata,
     check_indices,
+    choose_layer,
     condition_codes,
     describe_empty_cells,
     empty_cells,
@@ -43,22 +47,31 @@ class CellsMixin:
             warn=False, message="This model is not trained: call `model.train()` first."
         )
 
-    def _query(
-        self, adata: AnnData | None, indices: Sequence[int] | None
-    ) -> tuple[AnnData, NDArray[np.intp]]:
-        """Resolve which AnnData and which of its cells."""
-        adata = self.adata if adata is None else adata
+    def _select(
+        self,
+        adata: AnnData | None,
+        indices: Sequence[int] | None = None,
+        layer: str | None = None,
+        min_gene_overlap: float = MIN_GENE_OVERLAP,
+    ) -> CellSelection:
+        """Resolve which AnnData, which of its cells, and where their counts are."""
+        adata = self.adata if adata is None else check_anndata(self._cells_of(adata))
         if adata is None:
             raise ValueError("This model has no AnnData of its own; say which cells: `adata=`.")
-        if indices is None:
-            return adata, np.arange(adata.n_obs)
-        return adata, check_indices(indices, adata.n_obs)
+        positions = (
+            np.arange(adata.n_obs) if indices is None else check_indices(indices, adata.n_obs)
+        )
+        layer = choose_layer(adata, layer, self.layer)
+        return CellSelection(adata, positions, layer, min_gene_overlap)
+
+    def _cells_of(self, adata: AnnData) -> AnnData:
+        """Take what the model reads of what a verb was given."""
+        return adata
 
     def _map_cells(
         self,
         function: Callable[[dict[str, Tensor]], T],
-        adata: AnnData,
-        cells: NDArray[np.intp],
+        cells: CellSelection,
         batch_size: int | None,
     ) -> Iterator[T]:
         """Apply ``function`` to batches of raw counts and conditions on the model's device.
@@ -69,20 +82,22 @@ class CellsMixin:
         batch_size = _BATCH_SIZE if batch_size is None else batch_size
         if batch_size < 1:
             raise ValueError(f"{batch_size=}: take at least one cell at a time.")
-        alignment = align_genes(self.gene_names, adata.var)
-        conditions = torch.from_numpy(self._conditions_of(adata)[cells])
-        indices = None if len(cells) == adata.n_obs and _is_range(cells) else cells
+        adata = cells.adata
+        alignment = align_genes(self.gene_names, adata.var, cells.min_gene_overlap)
+        conditions = torch.from_numpy(self._conditions_of(adata)[cells.positions])
+        is_all = len(cells) == adata.n_obs and _is_range(cells.positions)
+        indices = None if is_all else cells.positions
         block_size = max(READ_BLOCK_CELLS // batch_size, 1) * batch_size
-        blocks = read_counts(adata, self.layer, indices, alignment, block_size)
+        blocks = read_counts(adata, cells.layer, indices, alignment, block_size)
         start, empty = 0, []
         with tqdm(
             total=len(cells),
             desc="Cells",
             unit=" cells",
-            disable=len(cells) < _PROGRESS_FROM_N_CELLS,
+            disable=len(cells) < _PROGRESS_FROM_N_CELLS or not shows_progress(),
         ) as progress:
             for block in blocks:
-                empty.extend(adata.obs_names[cells[start + empty_cells(block)]])
+                empty.extend(cells.names[start + empty_cells(block)])
                 for first in range(0, block.shape[0], batch_size):
                     part = slice_rows(block, first, min(first + batch_size, block.shape[0]))
                     known = conditions[start + first : start + first + part.shape[0]]
@@ -106,13 +121,12 @@ class CellsMixin:
         self,
         function: Callable[[dict[str, Tensor]], NDArray[np.float32]],
         n_columns: int,
-        adata: AnnData | None,
-        indices: Sequence[int] | None,
+        cells: CellSelection,
         batch_size: int | None,
     ) -> NDArray[np.float32]:
         """Apply ``function`` as :meth:`_map_cells` does and join the rows of all cells."""
         self._require_trained()
-        parts = self._map_cells(function, *self._query(adata, indices), batch_size)
+        parts = self._map_cells(function, cells, batch_size)
         return np.concatenate([np.zeros((0, n_columns), np.float32), *parts])
 
     def _conditions_of(self, adata: AnnData) -> NDArray[np.int64]:

@@ -53,8 +53,8 @@ class EncoderMixin:
         own = self.module.encoder
         own.load_state_dict(encoder.weights)
         if isinstance(own, SELUEncoder):
-            cells = draw_cells(np.arange(self.adata.n_obs))
-            z = np.concatenate(list(self._map_cells(self._embed, self.adata, cells, None)))
+            cells = self._select(None, draw_cells(np.arange(self.adata.n_obs)))
+            z = np.concatenate(list(self._map_cells(self._embed, cells, None)))
             moments = (torch.from_numpy(moment) for moment in (z.mean(axis=0), z.std(axis=0)))
             own.standardize(*(moment.to(self.module.device) for moment in moments))
 

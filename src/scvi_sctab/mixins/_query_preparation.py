@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from scvi_sctab.data import prepare_query, strip_versions
+from scvi_sctab.data import check_anndata, prepare_query, strip_versions
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -65,6 +65,7 @@ class QueryPreparationMixin:
         genes = pd.Index(cls._load_reference(reference_model, allow_pickle).gene_names)
         if return_reference_var_names:
             return genes
+        check_anndata(adata)
         if inplace and adata.is_view:
             raise ValueError("`adata` is a view of another AnnData; pass a copy: `adata.copy()`.")
         prepared = prepare_query(adata, genes)

@@ -72,7 +72,7 @@ class AdaptationMixin:
 
     def _read_cells(self, cells: NDArray[np.intp]) -> QueryCells:
         """Read cells of the model's AnnData as its linear path and its reference see them."""
-        parts = list(self._map_cells(self._inspect, self.adata, cells, None))
+        parts = list(self._map_cells(self._inspect, self._select(None, cells), None))
         x, linear, logits = zip(*parts, strict=True)
         stack = sparse.vstack if sparse.issparse(x[0]) else np.concatenate
         return QueryCells(
@@ -116,7 +116,7 @@ class AdaptationMixin:
                 self._fit_query(**arguments, trainer_kwargs=trainer_kwargs)
             else:
                 _warn_of_unused(arguments)
-            self._fit_query_path()
+            fitted = self._fit_query_path()
         finally:
             moved = movement(before, self.module.state_dict(), self._new_entries())
             self.surgery_["training"] |= {"trained": True, "parameters": moved}
@@ -124,11 +124,14 @@ class AdaptationMixin:
             self.calibration_ = None
         changed = float((self.predict() != unadapted).mean())
         self.surgery_["training"]["changed_labels"] = changed
-        logger.info(f"Adapted to {len(everyone):,} cells; {changed:.1%} of the labels changed.")
+        if fitted or self._has_objective():
+            logger.info(
+                f"Adapted to {len(everyone):,} cells; {changed:.1%} of the labels changed."
+            )
 
     def _labels_of_reference(self, cells: NDArray[np.intp]) -> NDArray[np.str_]:
         """Labels without what is adapted."""
-        parts = map(self._calibrated_reference, self._evidence(self.adata, cells, None))
+        parts = map(self._calibrated_reference, self._evidence(self._select(None, cells), None))
         return self.labels[np.concatenate([part.argmax(axis=1) for part in parts])]
 
     def _own_path(self) -> GeneLinear | None:
@@ -208,17 +211,17 @@ class AdaptationMixin:
         labels = splitter.cells.labels
         if plan.current_epoch or not self._n_new_labels():
             cells = np.flatnonzero(splitter.labels >= len(self.labels))
-            batches = self._map_cells(self._probabilities, self.adata, cells, None)
+            batches = self._map_cells(self._probabilities, self._select(None, cells), None)
             empty = np.zeros((0, len(self.labels)), np.float32)
             labels[cells] = select_confident(np.concatenate([empty, *batches]), QUERY.share)
         weights = class_weights(labels, len(self.labels), QUERY.class_weight_power)
         plan.class_weights = torch.from_numpy(weights).to(plan.device)
 
-    def _fit_query_path(self) -> None:
-        """Fit the query's own path by self-training, from the reference anew."""
+    def _fit_query_path(self) -> bool:
+        """Fit the query's own path by self-training, from the reference anew, if that is possible."""
         path = self._own_path()
         if path is None:
-            return
+            return False
         with torch.no_grad():
             path.weight.zero_()
             path.bias.zero_()
@@ -245,10 +248,11 @@ class AdaptationMixin:
                 UserWarning,
                 stacklevel=4,
             )
-            return
+            return False
         losses = pd.DataFrame({"self_training_loss": fit.losses})
         losses.index.name = "step"
         self.history_ = {**(self.history_ or {}), "self_training_loss": losses}
+        return True
 
     def _seems_sorted(self, cells: QueryCells) -> bool:
         """Whether the query holds much fewer types than the reference.

@@ -10,17 +10,26 @@ import numpy as np
 import pandas as pd
 import torch
 
-from scvi_sctab.data import get_column
+from scvi_sctab._constants import MIN_GENE_OVERLAP
+from scvi_sctab.data import list_near_names, reads_as_none
 from scvi_sctab.metrics import CellEvidence, classification_report, normalized_entropy
+from scvi_sctab.model._annotation_frame import (
+    STATISTIC,
+    name_sets,
+    pop_statistics,
+    unassign,
+    write_columns,
+)
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-_SEPARATOR = " | "
-_STATISTIC = "statistic: "
+    from scvi_sctab.data import CellSelection
+
 # Of fewer cells nobody can say where they come from.
 _MIN_CELLS_TO_COMPARE = 100
+_MIN_CELLS_TO_CALIBRATE = 50
 
 
 class AnnotationMixin:
@@ -35,6 +44,9 @@ class AnnotationMixin:
         indices: Sequence[int] | None = None,
         soft: bool = False,
         batch_size: int | None = None,
+        *,
+        layer: str | None = None,
+        min_gene_overlap: float = MIN_GENE_OVERLAP,
     ) -> NDArray[np.str_] | pd.DataFrame:
         """Predict cell types.
 
@@ -50,6 +62,11 @@ class AnnotationMixin:
             Whether to return probabilities, calibrated on held-out cells if there were any.
         batch_size
             Cells at a time.
+        layer
+            Layer with raw counts, if not the one that the model was set up with; ``"X"`` is
+            ``adata.X``.
+        min_gene_overlap
+            Share of the model's genes below which ``adata`` is refused; missing genes count as 0.
 
         Returns
         -------
@@ -64,10 +81,15 @@ class AnnotationMixin:
             If ``adata`` does not hold raw counts, or too few of the model's genes.
         """
         self._require_trained()
-        adata, cells = self._query(adata, indices)
-        probabilities = map(self._calibrated, self._evidence(adata, cells, batch_size))
+        cells = self._select(adata, indices, layer, min_gene_overlap)
         if soft:
-            return self._by_label(probabilities, adata, cells)
+            probabilities = map(self._calibrated, self._evidence(cells, batch_size))
+            return self._by_label(probabilities, cells)
+        return self._predict(cells, batch_size)
+
+    def _predict(self, cells: CellSelection, batch_size: int | None = None) -> NDArray[np.str_]:
+        """Most probable label of each cell."""
+        probabilities = map(self._calibrated, self._evidence(cells, batch_size))
         codes = [part.argmax(axis=1) for part in probabilities]
         return self.labels[np.concatenate([np.zeros(0, np.int64), *codes])]
 
@@ -80,12 +102,16 @@ class AnnotationMixin:
         error_rate: float = 0.1,
         false_alarm_rate: float = 0.05,
         term_level: float = 0.9,
+        unassigned: str | None = None,
+        key_added: str | None = None,
+        layer: str | None = None,
+        min_gene_overlap: float = MIN_GENE_OVERLAP,
     ) -> pd.DataFrame:
         """Annotate cells: label, probability, what else they may be, whether they are novel.
 
         Parameters
         ----------
-        adata, indices, batch_size
+        adata, indices, batch_size, layer, min_gene_overlap
             As in :meth:`predict`.
         error_rate
             Share of cells whose ``prediction_set`` may miss the true label.
@@ -93,10 +119,17 @@ class AnnotationMixin:
             Share of cells of known labels that may be called ``novel``.
         term_level
             Probability that ``term`` has to reach.
+        unassigned
+            Label of cells that are ``novel`` or whose prediction set is empty, e.g.
+            ``"unassigned"``; the most probable label is then in ``closest_label``. If not given,
+            ``label`` is the most probable one in any case.
+        key_added
+            Prefix of the columns, e.g. ``"sctab"`` for ``sctab_label``. If given, they are also
+            written into ``adata.obs``, over those of an earlier call.
 
         Returns
         -------
-        A row per cell, to join to ``adata.obs``:
+        A row per cell, to join to ``adata.obs`` (or see ``key_added``):
 
         - ``label``: the most probable cell type, categorical over all labels.
         - ``probability``: its probability.
@@ -107,7 +140,7 @@ class AnnotationMixin:
         From a model that was calibrated, as training does if cells were held out:
 
         - ``prediction_set``: labels that cannot be ruled out, ``"B | NK"``, the most probable
-          first; empty where no label is probable enough. See :meth:`get_prediction_sets`.
+          first; ``"no label"`` where none is probable enough. See :meth:`get_prediction_sets`.
         - ``novelty_p_value``: see :meth:`get_novelty`; ``novel``: whether it is at most
           ``false_alarm_rate``.
 
@@ -126,7 +159,8 @@ class AnnotationMixin:
         RuntimeError
             If the model is not trained.
         ValueError
-            If cells share names, a rate is not between 0 and 1, or as in :meth:`predict`.
+            If cells share names, a rate is not between 0 and 1, ``unassigned`` is a label of the
+            model or the model is not calibrated, or as in :meth:`predict`.
 
         Warns
         -----
@@ -143,28 +177,38 @@ class AnnotationMixin:
         for name, rate in rates.items():
             if not 0 < rate < 1:
                 raise ValueError(f"{name}={rate!r} is not between 0 and 1.")
-        adata, cells = self._query(adata, indices)
-        if not adata.obs_names.is_unique:
+        if unassigned is not None:
+            self._require_calibration()
+            if unassigned in self.labels:
+                raise ValueError(f"{unassigned=} is a label of the model; choose another word.")
+        cells = self._select(adata, indices, layer, min_gene_overlap)
+        if not cells.adata.obs_names.is_unique:
             raise ValueError(
                 "Cells share names, so that rows could not be told apart: "
                 "`adata.obs_names_make_unique()`."
             )
         parts = [
             self._describe(evidence, error_rate, term_level)
-            for evidence in self._evidence(adata, cells, batch_size)
+            for evidence in self._evidence(cells, batch_size)
         ]
         parts = parts or [self._describe(self._no_evidence(), error_rate, term_level)]
         columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         if self.calibration is not None:
-            self._warn_of_shift(_pop_statistics(columns))
-            columns["prediction_set"] = _name_sets(
+            self._warn_of_shift(pop_statistics(columns), cells)
+            columns["prediction_set"] = name_sets(
                 columns.pop("set"), columns["label"], self.labels
             )
             columns["novel"] = columns["novelty_p_value"] <= false_alarm_rate
         self._name_terms(columns)
         for name in {"label", "runner_up", "reference_label"} & columns.keys():
             columns[name] = pd.Categorical.from_codes(columns[name], categories=self.labels)
-        return pd.DataFrame(columns, index=adata.obs_names[cells])
+        frame = pd.DataFrame(columns, index=cells.names)
+        if unassigned is not None:
+            frame = unassign(frame, unassigned)
+        if key_added is not None:
+            frame = frame.add_prefix(f"{key_added}_")
+            write_columns(frame, self.adata if adata is None else adata)
+        return frame
 
     def evaluate(
         self,
@@ -172,17 +216,21 @@ class AnnotationMixin:
         labels_key: str | None = None,
         indices: Sequence[int] | None = None,
         batch_size: int | None = None,
+        *,
+        layer: str | None = None,
+        min_gene_overlap: float = MIN_GENE_OVERLAP,
     ) -> pd.DataFrame:
         """Compare predictions with labels.
 
         Parameters
         ----------
         adata
-            Labelled cells; the reference if not given, and then the cells that were held out for
-            validation unless ``indices`` says otherwise.
+            Labelled cells that were not trained on; the reference if not given, and then the
+            cells that were held out for validation unless ``indices`` says otherwise. Cells
+            without a label are left out.
         labels_key
             Column with the truth; the one of :meth:`setup_anndata` if not given.
-        indices, batch_size
+        indices, batch_size, layer, min_gene_overlap
             As in :meth:`predict`.
 
         Returns
@@ -198,23 +246,62 @@ class AnnotationMixin:
         KeyError
             If there is no such column.
         ValueError
-            If no cell has a label, or as in :meth:`predict`.
+            If no cell has a label, cells of ``adata`` were trained on, labels have changed since
+            they were set up, or as in :meth:`predict`.
+
+        Warns
+        -----
+        UserWarning
+            If the truth has labels that the model does not know, or cells of ``indices`` were
+            trained on.
         """
         self._require_trained()
-        setup = self.registry["setup_args"]
         if adata is None and indices is None:
-            indices = self.validation_indices
-            if indices is None or not len(indices):
-                raise ValueError("No cells were held out; say which cells with `indices=`.")
-        query, cells = self._query(adata, indices)
-        truth = get_column(query.obs, labels_key or setup["labels_key"], "labels_key").to_numpy()
-        labeled = cells[truth[cells] != str(setup["unlabeled_category"])]
-        if not len(labeled):
+            cells = self._held_out_cells()
+        else:
+            cells = self._select(adata, indices, layer, min_gene_overlap)
+        truth = self._true_labels(cells, labels_key)
+        labeled = self._has_label(truth)
+        if not labeled.any():
             raise ValueError("There is no labelled cell to evaluate on.")
-        predicted = self.predict(query, labeled, batch_size=batch_size)
-        finer = self._says_finer(truth[labeled], predicted)
-        report = classification_report(truth[labeled], np.where(finer, truth[labeled], predicted))
-        return pd.concat([report, self._corrected_scores(truth[labeled], predicted)])
+        cells, truth = cells.take(labeled), truth[labeled]
+        if indices is None:
+            self._refuse_trained(cells, "evaluate", "on which scores flatter")
+        else:
+            self._warn_of_trained(cells)
+        self._warn_of_unknown_labels(truth)
+        predicted = self._predict(cells, batch_size)
+        finer = self._says_finer(truth, predicted)
+        report = classification_report(truth, np.where(finer, truth, predicted))
+        return pd.concat([report, self._corrected_scores(truth, predicted)])
+
+    def _has_label(self, truth: NDArray[Any]) -> NDArray[np.bool_]:
+        """Mark cells with a label; words for none count as none unless they were learnt."""
+        none = {str(self.registry["setup_args"]["unlabeled_category"])}
+        none |= {label for label in set(truth) - set(self.labels) if reads_as_none(label)}
+        return ~np.isin(truth, list(none))
+
+    def _warn_of_trained(self, cells: CellSelection) -> None:
+        n_trained = self._n_trained_on(cells)
+        if n_trained:
+            warnings.warn(
+                f"The model was trained on {n_trained:,} of these {len(cells):,} cells: the scores "
+                "say how well it has learnt them, not how well it does on others.",
+                UserWarning,
+                stacklevel=3,
+            )
+
+    def _warn_of_unknown_labels(self, truth: NDArray[Any]) -> None:
+        unknown = sorted(set(truth) - set(self.labels))
+        if unknown:
+            n_cells = int(np.isin(truth, unknown).sum())
+            warnings.warn(
+                f"The model does not know {len(unknown):,} labels of the truth: "
+                f"{list_near_names(unknown, self.labels)}. Their {n_cells:,} cells of "
+                f"{len(truth):,} count as wrong; where names alone differ, rename them.",
+                UserWarning,
+                stacklevel=3,
+            )
 
     def _says_finer(self, truth: NDArray[Any], predicted: NDArray[Any]) -> NDArray[np.bool_]:
         """Where the truth is a coarse label that stands for the prediction."""
@@ -241,7 +328,7 @@ class AnnotationMixin:
             columns["set"] = np.packbits(sets, axis=1)
             columns["novelty_p_value"] = self.calibration.novelty(evidence)
             described = self.calibration.describe(evidence)
-            columns |= {_STATISTIC + name: described[name].to_numpy() for name in described}
+            columns |= {STATISTIC + name: described[name].to_numpy() for name in described}
         self._add_terms(columns, probabilities, sets, term_level)
         if self._is_adapted:
             before = self._calibrated_reference(evidence)
@@ -255,48 +342,37 @@ class AnnotationMixin:
         none = np.zeros((0, len(self.labels)), np.float32)
         return CellEvidence(none, none, none)
 
-    def _evidence(
-        self, adata: AnnData, cells: NDArray[np.intp], batch_size: int | None
-    ) -> Iterator[CellEvidence]:
+    def _evidence(self, cells: CellSelection, batch_size: int | None) -> Iterator[CellEvidence]:
         raise NotImplementedError
 
-    def _warn_of_shift(self, described: pd.DataFrame) -> None:
+    def _warn_of_shift(self, described: pd.DataFrame, cells: CellSelection) -> None:
         if len(described) < _MIN_CELLS_TO_COMPARE:
             return
         table = self.calibration.shift(described)
         shifted = table[table["shifted"]]
-        if len(shifted):
-            found = ", ".join(
-                f"{name} {row.distance:.2f} (limit {row.limit:.2f})"
-                for name, row in shifted.iterrows()
+        if not len(shifted):
+            return
+        found = ", ".join(
+            f"{name} {row.distance:.2f} (limit {row.limit:.2f})"
+            for name, row in shifted.iterrows()
+        )
+        n_trained = self._n_trained_on(cells)
+        if n_trained > len(cells) / 2:
+            advice = (
+                f"{n_trained:,} of the {len(cells):,} were trained on, and the model is surer of "
+                "those. Ask about cells that it has not seen; `model.evaluate()` scores those held "
+                "out in training."
             )
-            warnings.warn(
-                "These cells differ from those that the model was calibrated on, by the "
-                f"Kolmogorov-Smirnov distance of {found}: probabilities, prediction sets and "
-                "novelty may be wrong more often than stated. With some labelled cells of this "
-                "kind, `model.calibrate(adata)` makes them hold again.",
-                UserWarning,
-                stacklevel=3,
+        else:
+            advice = (
+                f"To make them hold, calibrate on {_MIN_CELLS_TO_CALIBRATE} or more labelled cells "
+                "of the same study, of all the types that it holds, with labels that you trust: "
+                "`model.calibrate(labelled_cells)`."
             )
-
-
-def _pop_statistics(columns: dict[str, NDArray[Any]]) -> pd.DataFrame:
-    """Take out of the columns what shift is tested by."""
-    names = [name for name in columns if name.startswith(_STATISTIC)]
-    return pd.DataFrame({name.removeprefix(_STATISTIC): columns.pop(name) for name in names})
-
-
-def _name_sets(
-    packed: NDArray[np.uint8], first: NDArray[np.int64], labels: NDArray[np.str_]
-) -> pd.Categorical:
-    """Name sets of labels, the most probable one first, each distinct set once."""
-    keys = np.column_stack([first, packed])
-    distinct, codes = np.unique(keys, axis=0, return_inverse=True)
-    names = []
-    for top, *bits in distinct:
-        members = np.unpackbits(np.array(bits, np.uint8), count=len(labels)).astype(bool)
-        others = [labels[i] for i in np.flatnonzero(members) if i != top]
-        names.append(_SEPARATOR.join([labels[top]] * bool(members[top]) + others))
-    # Empty sets have one name, whatever label comes first.
-    named = pd.Categorical(np.array(names, dtype=object))
-    return pd.Categorical.from_codes(named.codes[codes.ravel()], dtype=named.dtype)
+        warnings.warn(
+            "These cells differ from those that the model was calibrated on, by the "
+            f"Kolmogorov-Smirnov distance of {found}: probabilities, prediction sets and "
+            f"novelty may be wrong more often than stated. {advice}",
+            UserWarning,
+            stacklevel=3,
+        )

@@ -17,9 +17,10 @@ from scvi_sctab.nn import CSR, TabNetEncoder, normalize_counts
 
 if TYPE_CHECKING:
     import pandas as pd
-    from anndata import AnnData
     from numpy.typing import NDArray
     from torch import Tensor
+
+    from scvi_sctab.data import CellSelection
 
 # Gradients need dense cells, several times over.
 _GRADIENT_BATCH_SIZE = 256
@@ -28,21 +29,18 @@ _GRADIENT_BATCH_SIZE = 256
 class AttributionMixin:
     """Attention, and what genes contribute to a label."""
 
-    def _attend(
-        self, adata: AnnData, cells: NDArray[np.intp], batch_size: int | None
-    ) -> sparse.csr_matrix:
+    def _attend(self, cells: CellSelection, batch_size: int | None) -> sparse.csr_matrix:
         """Attention of each cell to each gene, ``(n_cells, n_genes)``."""
         encoder = self._attentive_encoder()
 
         def attend(tensors: dict[str, Tensor]) -> sparse.csr_matrix:
             return _attention(encoder, *self._encoder_input(tensors))
 
-        return self._stack_sparse(self._map_cells(attend, adata, cells, batch_size))
+        return self._stack_sparse(self._map_cells(attend, cells, batch_size))
 
     def _group_means(
         self,
-        adata: AnnData,
-        cells: NDArray[np.intp],
+        cells: CellSelection,
         codes: NDArray[np.intp],
         groups: pd.Categorical,
         batch_size: int | None,
@@ -67,7 +65,7 @@ class AttributionMixin:
             for total, value in zip(sums, values, strict=True):
                 total += np.nan if value is None else (member @ value).toarray()
 
-        for _ in self._map_cells(add, adata, cells, batch_size):
+        for _ in self._map_cells(add, cells, batch_size):
             pass
         return sums / np.maximum(np.bincount(groups.codes, minlength=sums.shape[1]), 1)[:, None]
 

@@ -11,10 +11,10 @@ from scipy import sparse
 from scvi_sctab._optional import import_optional
 
 if TYPE_CHECKING:
-    from anndata import AnnData
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from scvi_sctab.data import CellSelection
     from scvi_sctab.model._explanation import AttributionMethod
 
 # Each cell goes through the network once per step.
@@ -27,8 +27,7 @@ class CaptumMixin:
 
     def _attribute(
         self,
-        adata: AnnData,
-        cells: NDArray[np.intp],
+        cells: CellSelection,
         codes: NDArray[np.intp],
         method: AttributionMethod,
         n_steps: int,
@@ -59,6 +58,4 @@ class CaptumMixin:
                 )
             return sparse.csr_matrix(values.detach().cpu().numpy().astype(np.float32))
 
-        return self._stack_sparse(
-            self._map_cells(attribute, adata, cells, batch_size or _BATCH_SIZE)
-        )
+        return self._stack_sparse(self._map_cells(attribute, cells, batch_size or _BATCH_SIZE))

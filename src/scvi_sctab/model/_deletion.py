@@ -11,10 +11,14 @@ import torch
 from scipy import sparse
 from scvi import settings
 
+from scvi_sctab._constants import MIN_GENE_OVERLAP
+
 if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
     from torch import Tensor
+
+    from scvi_sctab.data import CellSelection
 
 # Cells are dense here, once per ranking and number of genes.
 _BATCH_SIZE = 256
@@ -30,6 +34,9 @@ class DeletionMixin:
         indices: Sequence[int] | None = None,
         n_genes: Sequence[int] = (5, 10, 20, 50, 100),
         batch_size: int | None = None,
+        *,
+        layer: str | None = None,
+        min_gene_overlap: float = MIN_GENE_OVERLAP,
     ) -> pd.DataFrame:
         """Delete the genes that rankings put first, beside random ones.
 
@@ -46,7 +53,7 @@ class DeletionMixin:
             :meth:`~scvi_sctab.SCTAB.get_attention` give; or a frame of
             :meth:`~scvi_sctab.SCTAB.get_markers` by predicted label, best with
             ``n_genes=len(model.gene_names)``.
-        adata, indices
+        adata, indices, layer, min_gene_overlap
             As in :meth:`~scvi_sctab.SCTAB.predict`.
         n_genes
             How many genes to delete from each cell.
@@ -68,8 +75,8 @@ class DeletionMixin:
         """
         self._require_trained()
         self._refuse_latent()
-        adata, cells = self._query(adata, indices)
-        scores = [self._scores(name, ranking, adata, cells) for name, ranking in rankings.items()]
+        cells = self._select(adata, indices, layer, min_gene_overlap)
+        scores = [self._scores(name, ranking, cells) for name, ranking in rankings.items()]
         rng = np.random.default_rng(0 if settings.seed is None else settings.seed)
         start = 0
 
@@ -93,7 +100,7 @@ class DeletionMixin:
                 results[i, j] = torch.stack([drop, changed])[..., 0].cpu().numpy()
             return results
 
-        parts = list(self._map_cells(delete, adata, cells, batch_size or _BATCH_SIZE))
+        parts = list(self._map_cells(delete, cells, batch_size or _BATCH_SIZE))
         empty = np.empty((len(scores) + 1, len(n_genes), 2, 0))
         drop, changed = np.moveaxis(np.concatenate([empty, *parts], axis=-1), 2, 0)
         return pd.DataFrame(
@@ -110,12 +117,11 @@ class DeletionMixin:
         self,
         name: str,
         ranking: sparse.csr_matrix | pd.DataFrame,
-        adata: AnnData,
-        cells: NDArray[np.intp],
+        cells: CellSelection,
     ) -> sparse.csr_matrix:
         """Score genes per cell."""
         if isinstance(ranking, pd.DataFrame):
-            ranking = self._scores_of_markers(ranking, self.predict(adata, cells))
+            ranking = self._scores_of_markers(ranking, self._predict(cells))
         expected = (len(cells), len(self.gene_names))
         if ranking.shape != expected:
             raise ValueError(

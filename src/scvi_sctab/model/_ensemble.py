@@ -13,12 +13,15 @@ import torch
 from scvi import settings
 
 from scvi_sctab._config import ENSEMBLE
+from scvi_sctab._constants import MIN_GENE_OVERLAP
+from scvi_sctab.data import TrainingRecord
 from scvi_sctab.metrics import CellEvidence
 from scvi_sctab.model._annotation import AnnotationMixin
 from scvi_sctab.model._deletion import DeletionMixin
 from scvi_sctab.model._ensemble_explanation import EnsembleExplanationMixin
 from scvi_sctab.model._ensemble_files import EnsembleFilesMixin
 from scvi_sctab.model._explanation import ExplanationMixin
+from scvi_sctab.model._held_out import HeldOutMixin
 from scvi_sctab.model._ontology import OntologyMixin
 from scvi_sctab.model._refinement import RefinementMixin
 from scvi_sctab.model._sctab import SCTAB
@@ -27,7 +30,9 @@ from scvi_sctab.model._uncertainty import UncertaintyMixin
 if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
+    from scvi.data import AnnDataManager
 
+    from scvi_sctab.data import CellSelection
     from scvi_sctab.model._surgery_report import SurgeryReport
 
 logger = logging.getLogger("scvi.sctab")
@@ -39,6 +44,7 @@ _MEMBERS_PER_SEED = 1000
 class SCTABEnsemble(
     AnnotationMixin,
     UncertaintyMixin,
+    HeldOutMixin,
     OntologyMixin,
     ExplanationMixin,
     DeletionMixin,
@@ -79,6 +85,7 @@ class SCTABEnsemble(
     """
 
     setup_anndata = SCTAB.setup_anndata
+    setup_mudata = SCTAB.setup_mudata
 
     def __init__(
         self,
@@ -167,22 +174,37 @@ class SCTABEnsemble(
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(_seed(number))
                 member.train(*args, **kwargs)
+            if member._was_interrupted:
+                self._stop_at(number + 1)
+                break
         if self.members[0].surgery_ is None:
             self._calibrate_after_training()
         elif self.members[0]._patterns():  # the reference that was calibrated is not this one
             self.calibration_ = None
+
+    def _stop_at(self, n_members: int) -> None:
+        """Go on with the members that were trained when Ctrl-C came."""
+        trained = [member for member in self.members if member.is_trained]
+        logger.warning(
+            f"Ctrl-C came while member {n_members} of {len(self.members)} was trained: the ensemble "
+            f"has {len(trained)} members now."
+        )
+        self.members = trained
 
     def get_uncertainty(
         self,
         adata: AnnData | None = None,
         indices: Sequence[int] | None = None,
         batch_size: int | None = None,
+        *,
+        layer: str | None = None,
+        min_gene_overlap: float = MIN_GENE_OVERLAP,
     ) -> pd.DataFrame:
         """Split uncertainty into what cells and what the reference leave open.
 
         Parameters
         ----------
-        adata, indices, batch_size
+        adata, indices, batch_size, layer, min_gene_overlap
             As in :meth:`predict`.
 
         Returns
@@ -202,13 +224,13 @@ class SCTABEnsemble(
             As in :meth:`predict`.
         """
         self._require_trained()
-        adata, cells = self._query(adata, indices)
+        cells = self._select(adata, indices, layer, min_gene_overlap)
         parts = [np.zeros((0, 2))]
-        for members in self._of_members(adata, cells, batch_size):
+        for members in self._of_members(cells, batch_size):
             total, aleatoric = _entropy(members.mean(axis=0)), _entropy(members).mean(axis=0)
             parts.append(np.column_stack([total, aleatoric]))
         values = np.concatenate(parts) / np.log(len(self.labels))
-        frame = pd.DataFrame(values, adata.obs_names[cells], ["total", "aleatoric"])
+        frame = pd.DataFrame(values, cells.names, ["total", "aleatoric"])
         # Rounding may leave the difference a hair below zero.
         return frame.assign(epistemic=(frame["total"] - frame["aleatoric"]).clip(lower=0))
 
@@ -217,12 +239,15 @@ class SCTABEnsemble(
         adata: AnnData | None = None,
         indices: Sequence[int] | None = None,
         batch_size: int | None = None,
+        *,
+        layer: str | None = None,
+        min_gene_overlap: float = MIN_GENE_OVERLAP,
     ) -> NDArray[np.float32]:
         """Embed cells by all members, side by side.
 
         Parameters
         ----------
-        adata, indices, batch_size
+        adata, indices, batch_size, layer, min_gene_overlap
             As in :meth:`predict`.
 
         Returns
@@ -237,7 +262,10 @@ class SCTABEnsemble(
             As in :meth:`predict`.
         """
         latents = [
-            member.get_latent_representation(adata, indices, batch_size) for member in self.members
+            member.get_latent_representation(
+                adata, indices, batch_size, layer=layer, min_gene_overlap=min_gene_overlap
+            )
+            for member in self.members
         ]
         return np.concatenate(latents, axis=1)
 
@@ -252,24 +280,22 @@ class SCTABEnsemble(
         return [member.surgery_report() for member in self.members]
 
     def _of_members(
-        self, adata: AnnData, cells: NDArray[np.intp], batch_size: int | None
+        self, cells: CellSelection, batch_size: int | None
     ) -> Iterator[NDArray[np.float32]]:
         """Yield probabilities of each member, ``(n_members, n_cells, n_labels)``."""
-        for parts in self._evidence_of_members(adata, cells, batch_size):
+        for parts in self._evidence_of_members(cells, batch_size):
             yield np.stack(
                 [m._tempered(part.logits) for m, part in zip(self.members, parts, strict=True)]
             )
 
     def _evidence_of_members(
-        self, adata: AnnData, cells: NDArray[np.intp], batch_size: int | None
+        self, cells: CellSelection, batch_size: int | None
     ) -> Iterator[tuple[CellEvidence, ...]]:
-        return zip(*(m._evidence(adata, cells, batch_size) for m in self.members), strict=True)
+        return zip(*(m._evidence(cells, batch_size) for m in self.members), strict=True)
 
-    def _evidence(
-        self, adata: AnnData, cells: NDArray[np.intp], batch_size: int | None
-    ) -> Iterator[CellEvidence]:
+    def _evidence(self, cells: CellSelection, batch_size: int | None) -> Iterator[CellEvidence]:
         """Join the evidence of the members: mean probabilities, and mean features."""
-        for parts in self._evidence_of_members(adata, cells, batch_size):
+        for parts in self._evidence_of_members(cells, batch_size):
             pairs = list(zip(self.members, parts, strict=True))
             logits = _log_mean([member._tempered(part.logits) for member, part in pairs])
             before = logits
@@ -277,10 +303,8 @@ class SCTABEnsemble(
                 before = _log_mean([m._tempered(part.reference_logits) for m, part in pairs])
             yield CellEvidence(logits, before, np.mean([part.features for part in parts], axis=0))
 
-    def _query(
-        self, adata: AnnData | None, indices: Sequence[int] | None
-    ) -> tuple[AnnData, NDArray[np.intp]]:
-        return self.members[0]._query(adata, indices)
+    def _select(self, *args: Any, **kwargs: Any) -> CellSelection:
+        return self.members[0]._select(*args, **kwargs)
 
     def _require_trained(self) -> None:
         for member in self.members:
@@ -319,6 +343,11 @@ class SCTABEnsemble(
         return self.members[0].adata
 
     @property
+    def adata_manager(self) -> AnnDataManager | None:
+        """Manager of the cells that the ensemble was made for."""
+        return self.members[0].adata_manager
+
+    @property
     def registry(self) -> dict[str, Any]:
         """Where counts and labels are, and what they hold."""
         return self.members[0].registry
@@ -337,6 +366,12 @@ class SCTABEnsemble(
     def train_indices(self) -> NDArray[np.intp] | None:
         """Cells that the members were trained on."""
         return self.members[0].train_indices
+
+    @property
+    def training_record(self) -> TrainingRecord | None:
+        """Fingerprints of cells that any member was trained on, and that all held out."""
+        records = [member.training_record for member in self.members]
+        return None if None in records else TrainingRecord.join(records)
 
     @property
     def validation_indices(self) -> NDArray[np.intp] | None:

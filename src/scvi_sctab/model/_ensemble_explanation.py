@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 if TYPE_CHECKING:
-    from anndata import AnnData
     from numpy.typing import NDArray
     from scipy import sparse
     from torch import Tensor
 
+    from scvi_sctab.data import CellSelection
     from scvi_sctab.model._sctab import SCTAB
 
 
@@ -22,10 +22,8 @@ class EnsembleExplanationMixin:
 
     members: list[SCTAB]
 
-    def _attend(
-        self, adata: AnnData, cells: NDArray[np.intp], batch_size: int | None
-    ) -> sparse.csr_matrix:
-        return self._mean(member._attend(adata, cells, batch_size) for member in self.members)
+    def _attend(self, cells: CellSelection, batch_size: int | None) -> sparse.csr_matrix:
+        return self._mean(member._attend(cells, batch_size) for member in self.members)
 
     def _group_means(self, *args: Any) -> NDArray[np.float64]:
         return np.mean([member._group_means(*args) for member in self.members], axis=0)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 import pandas as pd
 
+from scvi_sctab._constants import MIN_GENE_OVERLAP
 from scvi_sctab._optional import import_optional
 from scvi_sctab.data import get_column
 from scvi_sctab.model._coarse import check_label
@@ -28,6 +29,9 @@ class ExplanationMixin:
         adata: AnnData | None = None,
         indices: Sequence[int] | None = None,
         batch_size: int | None = None,
+        *,
+        layer: str | None = None,
+        min_gene_overlap: float = MIN_GENE_OVERLAP,
     ) -> sparse.csr_matrix:
         """Attention of each cell to each gene: TabNet's masks.
 
@@ -37,7 +41,7 @@ class ExplanationMixin:
 
         Parameters
         ----------
-        adata, indices, batch_size
+        adata, indices, batch_size, layer, min_gene_overlap
             As in :meth:`~scvi_sctab.SCTAB.predict`.
 
         Returns
@@ -50,7 +54,7 @@ class ExplanationMixin:
             If the encoder has no attention, or as in :meth:`~scvi_sctab.SCTAB.predict`.
         """
         self._require_trained()
-        return self._attend(*self._query(adata, indices), batch_size)
+        return self._attend(self._select(adata, indices, layer, min_gene_overlap), batch_size)
 
     def get_markers(
         self,
@@ -59,6 +63,9 @@ class ExplanationMixin:
         n_genes: int = 20,
         indices: Sequence[int] | None = None,
         batch_size: int | None = None,
+        *,
+        layer: str | None = None,
+        min_gene_overlap: float = MIN_GENE_OVERLAP,
     ) -> pd.DataFrame:
         """Genes that speak most for the predicted label, per group of cells.
 
@@ -70,7 +77,7 @@ class ExplanationMixin:
 
         Parameters
         ----------
-        adata, indices, batch_size
+        adata, indices, batch_size, layer, min_gene_overlap
             As in :meth:`~scvi_sctab.SCTAB.predict`.
         groupby
             Column of ``adata.obs`` to group cells by; their predicted labels if not given.
@@ -91,14 +98,16 @@ class ExplanationMixin:
         """
         self._require_trained()
         self._refuse_latent()
-        adata, cells = self._query(adata, indices)
-        labels = self.predict(adata, cells, batch_size=batch_size)
+        cells = self._select(adata, indices, layer, min_gene_overlap)
+        labels = self._predict(cells, batch_size)
         if groupby is None:
             groups = pd.Categorical(labels)
         else:
-            groups = pd.Categorical(get_column(adata.obs, groupby, "groupby").to_numpy()[cells])
+            groups = pd.Categorical(
+                get_column(cells.adata.obs, groupby, "groupby").to_numpy()[cells.positions]
+            )
         codes = self._codes_of_labels(labels)
-        means = self._group_means(adata, cells, codes, groups, batch_size)
+        means = self._group_means(cells, codes, groups, batch_size)
         order = np.argsort(-means[0], axis=1, kind="stable")[:, :n_genes]
         rows = np.repeat(np.arange(len(order)), order.shape[1])
         columns = order.ravel()
@@ -120,6 +129,9 @@ class ExplanationMixin:
         method: AttributionMethod = "integrated_gradients",
         n_steps: int = 50,
         batch_size: int | None = None,
+        *,
+        layer: str | None = None,
+        min_gene_overlap: float = MIN_GENE_OVERLAP,
     ) -> sparse.csr_matrix:
         r"""Attribute what speaks for a label to the genes of each cell.
 
@@ -130,7 +142,7 @@ class ExplanationMixin:
 
         Parameters
         ----------
-        adata, indices
+        adata, indices, layer, min_gene_overlap
             As in :meth:`~scvi_sctab.SCTAB.predict`.
         label
             Label to speak for; the predicted one of each cell if not given.
@@ -166,12 +178,12 @@ class ExplanationMixin:
         import_optional("captum.attr", "interpret", "get_attributions()")
         if method not in get_args(AttributionMethod):
             raise ValueError(f"{method=} is none of {', '.join(get_args(AttributionMethod))}.")
-        adata, cells = self._query(adata, indices)
+        cells = self._select(adata, indices, layer, min_gene_overlap)
         if label is None:
-            codes = self._codes_of_labels(self.predict(adata, cells))
+            codes = self._codes_of_labels(self._predict(cells))
         else:
             codes = np.full(len(cells), self._label_code(label))
-        return self._attribute(adata, cells, codes, method, n_steps, batch_size)
+        return self._attribute(cells, codes, method, n_steps, batch_size)
 
     def _codes_of_labels(self, labels: NDArray[np.str_]) -> NDArray[np.intp]:
         return pd.Index(self.labels).get_indexer(labels)

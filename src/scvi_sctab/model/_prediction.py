@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from scvi_sctab._constants import CONDITIONS_KEY, UNKNOWN_CODE
+from scvi_sctab._constants import CONDITIONS_KEY, MIN_GENE_OVERLAP, UNKNOWN_CODE
 from scvi_sctab.metrics import CellEvidence
 
 if TYPE_CHECKING:
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
     from torch import Tensor
+
+    from scvi_sctab.data import CellSelection
 
 
 class PredictionMixin:
@@ -25,6 +27,9 @@ class PredictionMixin:
         adata: AnnData | None = None,
         indices: Sequence[int] | None = None,
         batch_size: int | None = None,
+        *,
+        layer: str | None = None,
+        min_gene_overlap: float = MIN_GENE_OVERLAP,
     ) -> NDArray[np.float32]:
         """Embed cells by the encoder, without their batch, so that all are comparable.
 
@@ -32,7 +37,7 @@ class PredictionMixin:
 
         Parameters
         ----------
-        adata, indices, batch_size
+        adata, indices, batch_size, layer, min_gene_overlap
             As in :meth:`predict`.
 
         Returns
@@ -47,13 +52,12 @@ class PredictionMixin:
             As in :meth:`predict`.
         """
         n_output = self.module.encoder.n_output
-        return self._stack(self._embed, n_output, adata, indices, batch_size)
+        cells = self._select(adata, indices, layer, min_gene_overlap)
+        return self._stack(self._embed, n_output, cells, batch_size)
 
-    def _evidence(
-        self, adata: AnnData, cells: NDArray[np.intp], batch_size: int | None
-    ) -> Iterator[CellEvidence]:
+    def _evidence(self, cells: CellSelection, batch_size: int | None) -> Iterator[CellEvidence]:
         """Say what there is to say about cells, a batch at a time."""
-        return self._map_cells(self._to_evidence, adata, cells, batch_size)
+        return self._map_cells(self._to_evidence, cells, batch_size)
 
     def _to_evidence(self, tensors: dict[str, Tensor]) -> CellEvidence:
         _, outputs = self.module(tensors, compute_loss=False)

@@ -11,8 +11,14 @@ import numpy as np
 import torch
 
 from scvi_sctab._config import PRESETS, PRETRAINING
+from scvi_sctab._logging import shows_progress
 from scvi_sctab.data import check_cells, normalized_expression
-from scvi_sctab.mixins import draw_cells
+from scvi_sctab.mixins import (
+    all_or_nothing,
+    check_epochs,
+    check_trainer_arguments,
+    draw_cells,
+)
 from scvi_sctab.module import LatentClassifier, build_reconstruction
 from scvi_sctab.nn import frozen_but
 
@@ -55,6 +61,8 @@ class PretrainingMixin:
             If the model has no AnnData, reads a latent space, which is pretrained already, has a
             frozen encoder, was made for a query or trained before, or its cells are no raw counts.
         """
+        check_epochs(max_epochs)
+        check_trainer_arguments(trainer_kwargs, "pretrain")
         self._check_pretrainable()
         splitter = self._data_splitter_cls(
             self.adata_manager,
@@ -68,9 +76,14 @@ class PretrainingMixin:
         if max_epochs is None:
             max_epochs = ceil(PRETRAINING.max_steps / len(splitter.train_dataloader()))
         settings = {**PRESETS[self.preset_].plan.to_kwargs(), **PRETRAINING.plan}
-        trainer = {"accelerator": accelerator, "devices": devices, **trainer_kwargs}
+        trainer = {
+            "accelerator": accelerator,
+            "devices": devices,
+            "enable_progress_bar": shows_progress(),
+            **trainer_kwargs,
+        }
         encoder = ["encoder.*", "batch_embedding.*", "reconstruction.*"]
-        with self._reconstructing(), frozen_but(self.module, encoder, {}):
+        with all_or_nothing(self), self._reconstructing(), frozen_but(self.module, encoder, {}):
             plan = self._training_plan_cls(self.module, **{**settings, **(plan_kwargs or {})})
             self._fit(plan, splitter, max_epochs, {"log_every_n_steps": 1, **trainer})
 

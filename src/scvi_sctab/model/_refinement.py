@@ -10,7 +10,8 @@ import pandas as pd
 import torch
 from sklearn.neighbors import NearestNeighbors
 
-from scvi_sctab.data import check_indices, get_column
+from scvi_sctab._constants import MIN_GENE_OVERLAP
+from scvi_sctab.data import get_column
 from scvi_sctab.metrics import normalized_entropy
 
 if TYPE_CHECKING:
@@ -196,6 +197,8 @@ class RefinementMixin:
         indices: Sequence[int] | None = None,
         n_neighbors: int = 15,
         weight: float = _WEIGHT,
+        layer: str | None = None,
+        min_gene_overlap: float = MIN_GENE_OVERLAP,
     ) -> pd.DataFrame:
         r"""Predict cell types by a vote within clusters, or among cells that are alike.
 
@@ -222,6 +225,8 @@ class RefinementMixin:
             Cells that vote together without ``clusters``, the cell itself included.
         weight
             :math:`w`; 0 leaves cells alone.
+        layer, min_gene_overlap
+            As in :meth:`~scvi_sctab.SCTAB.predict`.
 
         Returns
         -------
@@ -247,15 +252,17 @@ class RefinementMixin:
         if not 0 <= weight < np.inf:
             raise ValueError(f"{weight=} must be 0, which leaves cells alone, or more.")
         self._require_trained()
-        soft = self._weighed_alike(adata, indices)
-        adata = self.adata if adata is None else adata
-        cells = np.arange(adata.n_obs) if indices is None else check_indices(indices, adata.n_obs)
+        selection = self._select(adata, indices, layer, min_gene_overlap)
+        adata, cells = selection.adata, selection.positions
+        soft = self._weighed_alike(selection)
         key = None if across_batches else batch_key or self._known_batch_key(adata)
         batches = _batch_codes(adata, key, cells)
         own = soft.to_numpy(dtype=np.float64)
         base = surroundings_of_groups(own, batches).mean
         if clusters is None:
-            latent = self.get_latent_representation(adata, cells)
+            latent = self.get_latent_representation(
+                adata, cells, layer=layer, min_gene_overlap=min_gene_overlap
+            )
             around = surroundings_of_neighbors(
                 own, nearest_neighbors(latent, batches, n_neighbors)
             )

@@ -25,6 +25,7 @@ from scvi_sctab.data import (
     LabeledDataSplitter,
     ask_about_labels,
     check_reference,
+    is_mudata,
 )
 from scvi_sctab.mixins import CellsMixin, CheckpointMixin, QueryPreparationMixin, RegisteredMixin
 from scvi_sctab.model._adaptation import AdaptationMixin
@@ -34,6 +35,8 @@ from scvi_sctab.model._captum import CaptumMixin
 from scvi_sctab.model._coarse import CoarseLabelsMixin
 from scvi_sctab.model._deletion import DeletionMixin
 from scvi_sctab.model._explanation import ExplanationMixin
+from scvi_sctab.model._held_out import HeldOutMixin
+from scvi_sctab.model._mudata import MuDataMixin
 from scvi_sctab.model._ontology import OntologyMixin
 from scvi_sctab.model._prediction import PredictionMixin
 from scvi_sctab.model._pretrained import PretrainedMixin
@@ -62,6 +65,7 @@ class SCTAB(
     PredictionMixin,
     AnnotationMixin,
     UncertaintyMixin,
+    HeldOutMixin,
     OntologyMixin,
     CoarseLabelsMixin,
     ExplanationMixin,
@@ -70,6 +74,7 @@ class SCTAB(
     DeletionMixin,
     RefinementMixin,
     SurgeryMixin,
+    MuDataMixin,
     QueryPreparationMixin,
     CheckpointMixin,
     PublishedCheckpointMixin,
@@ -85,7 +90,7 @@ class SCTAB(
     Parameters
     ----------
     adata
-        AnnData registered by :meth:`setup_anndata`.
+        AnnData registered by :meth:`setup_anndata`, or MuData by :meth:`setup_mudata`.
     preset
         ``"paper"`` is the published network and recipe, ``"small"`` one for thousands of cells:
         a smaller TabNet with a linear path from genes to labels. ``"auto"`` takes ``"paper"``
@@ -244,6 +249,8 @@ class SCTAB(
         coarse_labels: Mapping[str, Sequence[str]] | None = None,
         **overrides: Any,
     ):
+        if is_mudata(adata):
+            adata, self.modalities_ = self._set_up_cells(adata)
         super().__init__(adata, registry)
         asked = preset
         preset = choose_preset(preset, self._n_labeled_cells())

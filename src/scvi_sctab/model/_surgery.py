@@ -14,6 +14,7 @@ from scvi_sctab._constants import QUERY_POLICIES
 from scvi_sctab.data import (
     Condition,
     canonical,
+    check_anndata,
     check_query_conditions,
     list_names,
     query_cells,
@@ -111,6 +112,7 @@ class SurgeryMixin:
             _check_registry(registry, reference)
             query, missing = None, list[str]()
         else:
+            adata = check_anndata(reference._cells_of(adata))
             query, missing = cls._set_up_query(adata, reference)
             registry = cls._get_most_recent_anndata_manager(query).registry
         model = cls(query, registry=registry, **cls._arguments_of_query(reference, registry))
@@ -118,6 +120,8 @@ class SurgeryMixin:
         new_entries = model.module.grow_from(reference.module.state_dict(), n_categories)
         model.reference_ = reference.reference_
         model.calibration_ = reference.calibration_
+        model.training_record_ = reference.training_record_
+        model.modalities_ = reference.modalities_
         model._adopt_ontology(reference)
         model.surgery_ = {
             "policy": policy if isinstance(policy, str) else list(policy),
@@ -231,10 +235,14 @@ class SurgeryMixin:
             )
         raise ValueError(
             "Nothing is left to train: the reference knows every batch of the query, "
-            f"{list_names(self.conditions[0].categories)}. Predict with the reference, rename the "
+            f"{list_names(self._batches_of_query())}. Predict with the reference, rename the "
             "query's batches if they are others of the same name, or train the reference's own "
             "parameters, `policy='head'` or 'all'."
         )
+
+    def _batches_of_query(self) -> list[str]:
+        known = self.surgery_["known_batches"]
+        return known[self.conditions[0].key] if self.conditions else []
 
     def surgery_report(self) -> SurgeryReport:
         """Report what the query brought, what was trained for it, and what that changed.

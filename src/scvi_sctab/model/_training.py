@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import warnings
 from math import ceil
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from scvi import settings
 
 from scvi_sctab._config import PRESETS, TrainConfig, plan_of
+from scvi_sctab._logging import logger, quiet_trainer, shows_progress
 from scvi_sctab.data import (
+    CellIdentities,
     LabeledDataSplitter,
+    TrainingRecord,
     check_cells,
+    check_labels_unchanged,
     class_weights,
     donor_difference_vectors,
     read_counts,
     sample_cells,
 )
+from scvi_sctab.mixins import all_or_nothing, check_epochs, check_trainer_arguments, run
 from scvi_sctab.module import LatentClassifier
 from scvi_sctab.nn import CSR
 from scvi_sctab.train import ClassifierTrainingPlan, RestoreBestWeights
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _MONITOR = "validation_f1_macro"
 _MAX_VALIDATIONS = 25
@@ -31,6 +39,9 @@ _PATIENCE = 5
 
 class TrainingMixin:
     """Training on the labelled cells of the reference."""
+
+    # Whether Ctrl-C ended the last training; an ensemble asks.
+    _was_interrupted = False
 
     def train(
         self,
@@ -87,11 +98,30 @@ class TrainingMixin:
         Raises
         ------
         ValueError
-            If the model has no AnnData, its cells are no raw counts, no labelled cell is left to
-            train on, or the sizes of the sets do not fit.
+            If the model has no AnnData, its cells are no raw counts, its labels have changed since
+            they were set up, no labelled cell is left to train on, the sizes of the sets do not
+            fit, or there is no epoch to train for.
+        TypeError
+            If there is no such argument.
+        KeyboardInterrupt
+            If Ctrl-C came before the first epoch was scored; the model is as it was before.
+
+        Warns
+        -----
+        UserWarning
+            If a model that was trained before is to hold out cells that it was trained on.
+
+        Notes
+        -----
+        A model that is trained again holds out the cells that it held out before, unless another
+        split is asked for; a training that fails leaves the model as it was. Ctrl-C stops early:
+        the best epoch so far is kept, and calibrated.
         """
         if self.adata is None:
             raise ValueError("This model has no AnnData to train on: `SCTAB.load(path, adata)`.")
+        check_epochs(max_epochs)
+        check_trainer_arguments(trainer_kwargs, "train")
+        check_labels_unchanged(self.adata_manager)
         # Another model may have been set up on the same AnnData since, or its counts replaced.
         self._validate_anndata()
         check_cells(self.adata, self.layer)
@@ -100,6 +130,7 @@ class TrainingMixin:
             "accelerator": accelerator,
             "devices": devices,
             "log_every_n_steps": 1,
+            "enable_progress_bar": shows_progress(),
             **trainer_kwargs,
         }
         if self.surgery_ is not None:
@@ -109,9 +140,10 @@ class TrainingMixin:
                     "A query model trains on all cells of the query; none are held out for "
                     "`train_size`, `validation_size` or `early_stopping`, nor is any augmented."
                 )
-            self._train_on_query(
-                max_epochs, batch_size, datasplitter_kwargs, plan_kwargs, trainer_kwargs
-            )
+            with all_or_nothing(self):
+                self._train_on_query(
+                    max_epochs, batch_size, datasplitter_kwargs, plan_kwargs, trainer_kwargs
+                )
             return
         splitting = {
             "train_size": train_size,
@@ -120,9 +152,10 @@ class TrainingMixin:
             "shuffle_set_split": shuffle_set_split,
             **datasplitter_kwargs,
         }
-        self._train_on_reference(
-            max_epochs, early_stopping, augment, splitting, plan_kwargs, trainer_kwargs
-        )
+        with all_or_nothing(self):
+            self._train_on_reference(
+                max_epochs, early_stopping, augment, splitting, plan_kwargs, trainer_kwargs
+            )
 
     def _train_on_reference(
         self,
@@ -135,15 +168,7 @@ class TrainingMixin:
     ) -> None:
         """Train all there is, on labelled cells of a training set."""
         defaults = PRESETS[self.preset_].train
-        validation_size = splitting["validation_size"]
-        splitting["train_size"] = _train_size(
-            splitting["train_size"], validation_size, defaults.train_size
-        )
-        if splitting["batch_size"] is None:
-            splitting["batch_size"] = defaults.batch_size
-        splitter = self._data_splitter_cls(
-            self.adata_manager, len(self.labels), **{"seed": _seed(), **splitting}
-        )
+        splitter = self._split(splitting, defaults)
         if max_epochs is None:
             max_epochs = defaults.n_epochs(len(splitter.train_dataloader()))
         if splitter.n_val:
@@ -156,6 +181,7 @@ class TrainingMixin:
         self.module.train()
         plan = self._make_plan(splitter, augment, plan_kwargs)
         self._fit(plan, splitter, max_epochs, trainer_kwargs)
+        self._record(splitter)
         self._describe_reference()
         self._calibrate_after_training()
 
@@ -167,16 +193,75 @@ class TrainingMixin:
         trainer_kwargs: dict[str, Any],
     ) -> None:
         """Run the trainer."""
-        with warnings.catch_warnings():
-            # Frozen encoders and queries mean to be.
-            warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode")
-            self._train_runner_cls(
+        with quiet_trainer():
+            runner = self._train_runner_cls(
                 self,
                 training_plan=plan,
                 data_splitter=splitter,
                 max_epochs=max_epochs,
                 **trainer_kwargs,
-            )()
+            )
+        self._was_interrupted = run(self, runner)
+
+    def _split(self, splitting: dict[str, Any], defaults: TrainConfig) -> LabeledDataSplitter:
+        """Choose the cells to train on and to hold out; those held out before, if there are any."""
+        asked = any(
+            splitting.get(name) is not None
+            for name in ("train_size", "validation_size", "external_indexing", "seed")
+        )
+        asked |= not splitting["shuffle_set_split"]
+        splitting["train_size"] = _train_size(
+            splitting["train_size"], splitting["validation_size"], defaults.train_size
+        )
+        if splitting["batch_size"] is None:
+            splitting["batch_size"] = defaults.batch_size
+        if self.is_trained_ and not asked:
+            splitting["external_indexing"] = self._split_as_before()
+        return self._data_splitter_cls(
+            self.adata_manager, len(self.labels), **{"seed": _seed(), **splitting}
+        )
+
+    def _split_as_before(self) -> list[NDArray[np.intp]] | None:
+        """Split cells as the training before did; ``None`` where it saw none of them."""
+        record = self.training_record
+        if record is None:
+            return None
+        labelled = np.flatnonzero(self._label_codes() < len(self.labels))
+        cells = self._identify(self._select(None, labelled))
+        held_out, aside = cells.among(record.held_out), cells.among(record.set_aside)
+        if not (cells.among(record.trained) | held_out).any():
+            return None
+        if not held_out.any():
+            logger.warning(
+                "The model was trained on all of these cells before, so that none can be held out: "
+                "there will be no calibration. `model.calibrate(adata)` takes labelled cells of "
+                "your own."
+            )
+        aside &= ~held_out
+        return [labelled[~held_out & ~aside], labelled[held_out], labelled[aside]]
+
+    def _record(self, splitter: LabeledDataSplitter) -> None:
+        """Remember which cells were trained on, in this training or before, and held out."""
+        trained, held_out, aside = (
+            self._identify(self._select(None, np.sort(part)))
+            for part in (splitter.train_idx, splitter.val_idx, splitter.test_idx)
+        )
+        before = self.training_record
+        if before is not None:
+            n_seen = int(held_out.among(before.trained).sum())
+            if n_seen:
+                warnings.warn(
+                    f"{n_seen:,} of the {len(held_out):,} cells to hold out were trained on before: "
+                    "scores on them would flatter, so that the model has no held-out cells and no "
+                    "calibration now. Build a new model for another split, or calibrate on other "
+                    "labelled cells, `model.calibrate(adata)`.",
+                    UserWarning,
+                    stacklevel=4,
+                )
+                held_out = CellIdentities.none()
+            trained = before.trained.join(trained)
+        held_out = held_out.take(~held_out.among(trained))
+        self.training_record_ = TrainingRecord(trained, held_out, aside).to_dict()
 
     def _make_plan(
         self, splitter: LabeledDataSplitter, augment: bool | None, plan_kwargs: dict[str, Any]

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import softmax
 
-from scvi_sctab.data import get_column
+from scvi_sctab._constants import MIN_GENE_OVERLAP
 from scvi_sctab.metrics import Calibration, CellEvidence, check_method, fit_centers
 from scvi_sctab.mixins import draw_cells
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
+    from scvi_sctab.data import CellSelection
     from scvi_sctab.metrics import ScalingMethod
 
 logger = logging.getLogger("scvi.sctab")
@@ -48,6 +49,9 @@ class UncertaintyMixin:
         indices: Sequence[int] | None = None,
         method: ScalingMethod | None = None,
         batch_size: int | None = None,
+        *,
+        layer: str | None = None,
+        min_gene_overlap: float = MIN_GENE_OVERLAP,
     ) -> None:
         """Calibrate on labelled cells that were not trained on; training does it by itself.
 
@@ -66,13 +70,13 @@ class UncertaintyMixin:
             the model does not know are left aside.
         indices
             Cells, which must not be among those trained on. If not given, all of ``adata``, or
-            those of the reference that were held out.
+            those of the reference that were held out, found again by name and counts.
         method
             ``"prior"``, as above, with the frequencies of the cells trained on, or of those given;
             ``"temperature"``, that alone; ``"vector"`` fits a bias per label, which moves labels
             to those that are frequent among these cells. If not given, ``"prior"`` where
             frequencies are known: where the cells hold every label, and none is coarse.
-        batch_size
+        batch_size, layer, min_gene_overlap
             As in :meth:`predict`.
 
         Raises
@@ -82,8 +86,8 @@ class UncertaintyMixin:
         RuntimeError
             If the model is not trained.
         ValueError
-            If fewer than 50 cells have a label that the model knows, none was held out and none is
-            given, or there is no such method.
+            If cells were trained on, fewer than 50 have a label that the model knows, none was
+            held out and none is given, or there is no such method.
 
         Warns
         -----
@@ -94,10 +98,12 @@ class UncertaintyMixin:
         if method is not None:
             check_method(method)
         own = adata is None and indices is None
-        if own and not self._has_held_out():
-            raise ValueError("No cells were held out: give labelled cells, `adata=`.")
-        cells = self.validation_indices if own else indices
-        held_out, labels = self._labeled_evidence(adata, labels_key, cells, batch_size)
+        if own:
+            cells = self._held_out_cells()
+        else:
+            cells = self._select(adata, indices, layer, min_gene_overlap)
+            self._refuse_trained(cells, "calibrate", "of which it is surer than of new ones")
+        held_out, labels = self._labeled_evidence(cells, labels_key, batch_size)
         if len(labels) < _MIN_CELLS:
             raise ValueError(
                 f"{len(labels)} cells with labels that the model knows are too few to calibrate on; "
@@ -105,9 +111,10 @@ class UncertaintyMixin:
             )
         counts = self._count(labels)
         if own:
-            known = self._labeled_evidence(None, labels_key, self.train_indices, batch_size)
+            trained = self._trained_cells()
+            known = self._labeled_evidence(trained, labels_key, batch_size)
             centers = fit_centers(known[0].features, known[1])
-            counts = self._count(self._codes_of(self.adata, labels_key)[self.train_indices])
+            counts = self._count(self._codes_of(trained, labels_key))
         elif self._knows_centers(counts):
             # These cells need not hold all labels.
             centers = self.calibration.centers
@@ -132,6 +139,9 @@ class UncertaintyMixin:
         error_rate: float = 0.1,
         by_label: bool = False,
         batch_size: int | None = None,
+        *,
+        layer: str | None = None,
+        min_gene_overlap: float = MIN_GENE_OVERLAP,
     ) -> pd.DataFrame:
         """List the labels that cannot be ruled out, by split conformal prediction.
 
@@ -143,7 +153,7 @@ class UncertaintyMixin:
 
         Parameters
         ----------
-        adata, indices, batch_size
+        adata, indices, batch_size, layer, min_gene_overlap
             As in :meth:`predict`.
         error_rate
             In (0, 1).
@@ -168,22 +178,25 @@ class UncertaintyMixin:
             If the cells differ from the held-out ones.
         """
         calibration = self._require_calibration()
-        adata, cells = self._query(adata, indices)
+        cells = self._select(adata, indices, layer, min_gene_overlap)
         sets, described = [np.zeros((0, len(self.labels)), bool)], []
-        for evidence in self._evidence(adata, cells, batch_size):
+        for evidence in self._evidence(cells, batch_size):
             probabilities = calibration.probabilities(evidence)
             sets.append(self._sets(probabilities, error_rate, by_label))
             described.append(calibration.describe(evidence))
         if described:
-            self._warn_of_shift(pd.concat(described))
+            self._warn_of_shift(pd.concat(described), cells)
         values = np.concatenate(sets)
-        return pd.DataFrame(values, index=adata.obs_names[cells], columns=self.labels)
+        return pd.DataFrame(values, index=cells.names, columns=self.labels)
 
     def get_novelty(
         self,
         adata: AnnData | None = None,
         indices: Sequence[int] | None = None,
         batch_size: int | None = None,
+        *,
+        layer: str | None = None,
+        min_gene_overlap: float = MIN_GENE_OVERLAP,
     ) -> NDArray[np.float64]:
         """Test whether cells are of a label that the model does not know.
 
@@ -194,7 +207,7 @@ class UncertaintyMixin:
 
         Parameters
         ----------
-        adata, indices, batch_size
+        adata, indices, batch_size, layer, min_gene_overlap
             As in :meth:`predict`.
 
         Returns
@@ -215,13 +228,13 @@ class UncertaintyMixin:
             If the cells differ from the held-out ones.
         """
         calibration = self._require_calibration()
-        adata, cells = self._query(adata, indices)
+        cells = self._select(adata, indices, layer, min_gene_overlap)
         parts, described = [np.zeros(0)], []
-        for evidence in self._evidence(adata, cells, batch_size):
+        for evidence in self._evidence(cells, batch_size):
             parts.append(calibration.novelty(evidence))
             described.append(calibration.describe(evidence))
         if described:
-            self._warn_of_shift(pd.concat(described))
+            self._warn_of_shift(pd.concat(described), cells)
         return np.concatenate(parts)
 
     def get_shift(
@@ -229,6 +242,9 @@ class UncertaintyMixin:
         adata: AnnData | None = None,
         indices: Sequence[int] | None = None,
         batch_size: int | None = None,
+        *,
+        layer: str | None = None,
+        min_gene_overlap: float = MIN_GENE_OVERLAP,
     ) -> pd.DataFrame:
         """Compare cells with those that the model was calibrated on.
 
@@ -237,7 +253,7 @@ class UncertaintyMixin:
 
         Parameters
         ----------
-        adata, indices, batch_size
+        adata, indices, batch_size, layer, min_gene_overlap
             As in :meth:`predict`.
 
         Returns
@@ -252,8 +268,8 @@ class UncertaintyMixin:
             If there is no cell, or as in :meth:`predict`.
         """
         calibration = self._require_calibration()
-        adata, cells = self._query(adata, indices)
-        parts = [calibration.describe(e) for e in self._evidence(adata, cells, batch_size)]
+        cells = self._select(adata, indices, layer, min_gene_overlap)
+        parts = [calibration.describe(e) for e in self._evidence(cells, batch_size)]
         parts = parts or [calibration.describe(self._no_evidence())]
         return calibration.shift(pd.concat(parts))
 
@@ -284,17 +300,20 @@ class UncertaintyMixin:
                 stacklevel=3,
             )
 
-    def _has_held_out(self) -> bool:
-        return self.validation_indices is not None and len(self.validation_indices) > 0
-
     def _calibrate_after_training(self) -> None:
         """Calibrate if enough cells were held out whose label can be told right from wrong."""
         self.calibration_ = None
         if not self._has_held_out():
             return
-        n_cells = int((self._codes_of(self.adata, None)[self.validation_indices] >= 0).sum())
+        n_cells = int((self._codes_of(self._held_out_cells(), None) >= 0).sum())
         if n_cells < _MIN_CELLS:
-            logger.info(f"{n_cells} held-out cells are too few to calibrate on.")
+            logger.warning(
+                f"{n_cells} held-out cells are too few to calibrate on; it takes {_MIN_CELLS}. "
+                "`annotate()` goes without `prediction_set`, `novelty_p_value` and `novel`, and its "
+                "probabilities are not calibrated. Train on more labelled cells, hold out more, "
+                "`train(train_size=0.7)`, or calibrate on other labelled cells, "
+                "`model.calibrate(adata)`."
+            )
         else:
             self.calibrate()
 
@@ -325,18 +344,17 @@ class UncertaintyMixin:
         temperature = 1.0 if self.calibration is None else self.calibration.scaling.temperature
         return softmax(logits / temperature, axis=1)
 
-    def _weighed_alike(self, adata: AnnData | None, indices: Sequence[int] | None) -> pd.DataFrame:
-        """Probabilities of all cells that do not know how frequent labels are."""
-        adata, cells = self._query(adata, indices)
-        parts = (self._tempered(e.logits) for e in self._evidence(adata, cells, None))
-        return self._by_label(parts, adata, cells)
+    def _weighed_alike(self, cells: CellSelection) -> pd.DataFrame:
+        """Class-balanced probabilities of cells, without the label prior."""
+        parts = (self._tempered(e.logits) for e in self._evidence(cells, None))
+        return self._by_label(parts, cells)
 
     def _by_label(
-        self, parts: Iterable[NDArray[np.float32]], adata: AnnData, cells: NDArray[np.intp]
+        self, parts: Iterable[NDArray[np.float32]], cells: CellSelection
     ) -> pd.DataFrame:
         """Join batches of probabilities; there may be none."""
         values = np.concatenate([np.zeros((0, len(self.labels)), np.float32), *parts])
-        return pd.DataFrame(values, index=adata.obs_names[cells], columns=self.labels)
+        return pd.DataFrame(values, index=cells.names, columns=self.labels)
 
     def _with_frequencies(self, probabilities: NDArray[np.floating]) -> NDArray[np.floating]:
         """Probabilities that know how frequent labels are, from those that do not."""
@@ -351,24 +369,13 @@ class UncertaintyMixin:
 
     def _labeled_evidence(
         self,
-        adata: AnnData | None,
+        cells: CellSelection,
         labels_key: str | None,
-        indices: Sequence[int] | None,
         batch_size: int | None,
     ) -> tuple[CellEvidence, NDArray[np.int64]]:
-        """Evidence and codes of cells with a label that the model knows."""
-        adata, cells = self._query(adata, indices)
-        codes = self._codes_of(adata, labels_key)[cells]
+        """Logits and codes of cells with a label that the model knows."""
+        codes = self._codes_of(cells, labels_key)
         chosen = draw_cells(np.flatnonzero(codes >= 0), _MAX_CELLS)
-        parts = list(self._evidence(adata, cells[chosen], batch_size))
+        parts = list(self._evidence(cells.take(chosen), batch_size))
         evidence = CellEvidence.concatenate(parts) if parts else self._no_evidence()
         return evidence, codes[chosen]
-
-    def _codes_of(self, adata: AnnData, labels_key: str | None) -> NDArray[np.int64]:
-        """Codes of labels; -1 where there is none that the model knows and can predict."""
-        key = labels_key or self.registry["setup_args"]["labels_key"]
-        if key not in adata.obs:
-            get_column(adata.obs, key, "labels_key")  # raises; missing values in it are fine here
-        codes = pd.Index(self.labels).get_indexer(adata.obs[key].astype(str))
-        # Whether a label that stands for others is right cannot be told.
-        return np.where((codes >= 0) & self._open_labels[codes], codes, -1)

@@ -10,6 +10,7 @@ import torch
 from torch import Generator
 
 from scvi_sctab._config import SELF_SUPERVISED_NETWORK, override
+from scvi_sctab._constants import MIN_GENE_OVERLAP
 from scvi_sctab.data import normalized_expression, read_counts
 from scvi_sctab.mixins import draw_cells
 from scvi_sctab.module import LIKELIHOODS, MaskedAutoencoderModule, build_encoder
@@ -149,12 +150,15 @@ class MaskedAutoencoder(SelfSupervisedModel):
         adata: AnnData | None = None,
         indices: Sequence[int] | None = None,
         batch_size: int | None = None,
+        *,
+        layer: str | None = None,
+        min_gene_overlap: float = MIN_GENE_OVERLAP,
     ) -> NDArray[np.float32]:
         """Say what cells express, through the latent space and with nothing hidden.
 
         Parameters
         ----------
-        adata, indices, batch_size
+        adata, indices, batch_size, layer, min_gene_overlap
             As in :meth:`get_latent_representation`.
 
         Returns
@@ -171,7 +175,8 @@ class MaskedAutoencoder(SelfSupervisedModel):
         """
         self._require_decoder()
         n_genes = len(self.gene_names)
-        return self._stack(self._reconstruct, n_genes, adata, indices, batch_size)
+        cells = self._select(adata, indices, layer, min_gene_overlap)
+        return self._stack(self._reconstruct, n_genes, cells, batch_size)
 
     def _reconstruct(self, tensors: dict[str, Tensor]) -> NDArray[np.float32]:
         return self.module.reconstruct(tensors).cpu().numpy()
@@ -183,12 +188,14 @@ class MaskedAutoencoder(SelfSupervisedModel):
         batch_size: int | None = None,
         *,
         seed: int = 0,
+        layer: str | None = None,
+        min_gene_overlap: float = MIN_GENE_OVERLAP,
     ) -> NDArray[np.float32]:
         """Hide genes of cells and score what is said of them; unusual cells score high.
 
         Parameters
         ----------
-        adata, indices, batch_size
+        adata, indices, batch_size, layer, min_gene_overlap
             As in :meth:`get_latent_representation`.
         seed
             Seed of what is hidden.
@@ -207,7 +214,7 @@ class MaskedAutoencoder(SelfSupervisedModel):
             As :meth:`get_latent_representation`.
         """
         self._require_decoder()
-        adata, cells = self._query(adata, indices)
+        cells = self._select(adata, indices, layer, min_gene_overlap)
         # Genes drawn anew for each batch would make cells of different batches incomparable.
         hiding = {
             "generator": Generator(self.module.device).manual_seed(seed),
@@ -222,5 +229,5 @@ class MaskedAutoencoder(SelfSupervisedModel):
             return (error.sum(dim=1) / asked.sum(dim=1)).cpu().numpy()
 
         batch_size = _N_SCORED if batch_size is None else batch_size
-        parts = self._map_cells(score, adata, cells, batch_size)
+        parts = self._map_cells(score, cells, batch_size)
         return np.concatenate([np.zeros(0, np.float32), *parts])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,8 @@ from scvi.model.base import BaseModelClass
 from scvi.train import TrainRunner
 
 from scvi_sctab._config import SELF_SUPERVISED_PLAN, SELF_SUPERVISED_TRAIN
+from scvi_sctab._constants import MIN_GENE_OVERLAP
+from scvi_sctab._logging import quiet_trainer, shows_progress
 from scvi_sctab._types import PretrainedEncoder
 from scvi_sctab.data import UnlabeledDataSplitter, check_cells, check_genes, query_cells
 from scvi_sctab.mixins import (
@@ -20,6 +21,10 @@ from scvi_sctab.mixins import (
     CheckpointMixin,
     QueryPreparationMixin,
     RegisteredMixin,
+    all_or_nothing,
+    check_epochs,
+    check_trainer_arguments,
+    run,
 )
 from scvi_sctab.pretrain._neighbors import NeighborsMixin
 from scvi_sctab.pretrain._published import PublishedEncoderMixin
@@ -94,6 +99,8 @@ class EncoderModel(
         if self.adata is None:
             name = type(self).__name__
             raise ValueError(f"This model has no AnnData to train on: `{name}.load(path, adata)`.")
+        check_epochs(max_epochs)
+        check_trainer_arguments(trainer_kwargs, "train")
         self._validate_anndata()
         check_cells(self.adata, self.layer)
         defaults = self._train_config
@@ -102,57 +109,56 @@ class EncoderModel(
             batch_size=defaults.batch_size if batch_size is None else batch_size,
             **{"seed": _seed(), **(datasplitter_kwargs or {})},
         )
-        max_epochs = self._n_epochs(max_epochs, len(splitter.train_dataloader()))
-        callbacks = [*trainer_kwargs.pop("callbacks", ()), *self._callbacks()]
-        if splitter.n_val and self._losses_compare:
-            callbacks.append(RestoreBestWeights(_MONITOR, "min"))
+        if max_epochs is None:
+            max_epochs = defaults.n_epochs(len(splitter.train_dataloader()))
         plan_kwargs = {
             **self._plan_config.to_kwargs(),
             "lr_decay_every": defaults.lr_decay_every(max_epochs),
             **(plan_kwargs or {}),
         }
         plan = self._training_plan_cls(self.module, **plan_kwargs)
-        self._start(splitter.train_idx)
-        # Loading and embedding leave the module in eval mode, in which Lightning would train it.
-        self.module.train()
-        trainer_kwargs = {"log_every_n_steps": 1, **trainer_kwargs}
-        if splitter.n_val:
-            trainer_kwargs = {
-                "check_val_every_n_epoch": 1,
-                "early_stopping": early_stopping and self._losses_compare,
-                "early_stopping_monitor": _MONITOR,
-                "early_stopping_mode": "min",
-                "early_stopping_patience": defaults.patience(max_epochs),
-                **trainer_kwargs,
-            }
-        runner = self._train_runner_cls(
-            self,
-            training_plan=plan,
-            data_splitter=splitter,
-            max_epochs=max_epochs,
-            accelerator=accelerator,
-            devices=devices,
-            callbacks=callbacks,
-            **trainer_kwargs,
-        )
-        self._run(runner)
+        trainer_kwargs = {"accelerator": accelerator, "devices": devices, **trainer_kwargs}
+        with quiet_trainer():
+            runner = self._train_runner_cls(
+                self,
+                training_plan=plan,
+                data_splitter=splitter,
+                max_epochs=max_epochs,
+                **self._trainer_arguments(splitter, max_epochs, early_stopping, trainer_kwargs),
+            )
+        with all_or_nothing(self):
+            self._start(splitter.train_idx)
+            # The host would add to the history of a trained model; an imported one has none yet.
+            self.is_trained_ = self.history_ is not None
+            # Loading and embedding leave the module in eval mode, in which Lightning would train.
+            self.module.train()
+            run(self, runner)
 
-    def _n_epochs(self, asked: int | None, n_batches: int) -> int:
-        n_epochs = self._train_config.n_epochs(n_batches) if asked is None else asked
-        if n_epochs < 1:
-            raise ValueError(f"max_epochs={asked}: train for at least one epoch.")
-        return n_epochs
-
-    def _run(self, runner: TrainRunner) -> None:
-        # The host would add to the history of a trained model; an imported one has none yet.
-        was_trained, self.is_trained_ = self.is_trained_, self.history_ is not None
-        try:
-            with warnings.catch_warnings():
-                # A frozen encoder means to be.
-                warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode")
-                runner()
-        finally:
-            self.is_trained_ = self.is_trained_ or was_trained
+    def _trainer_arguments(
+        self,
+        splitter: UnlabeledDataSplitter,
+        max_epochs: int,
+        early_stopping: bool,
+        given: dict[str, Any],
+    ) -> dict[str, Any]:
+        """Add to the trainer's arguments when to stop and what to keep."""
+        callbacks = [*given.get("callbacks", ()), *self._callbacks()]
+        if splitter.n_val and self._losses_compare:
+            callbacks.append(RestoreBestWeights(_MONITOR, "min"))
+        stopping = {
+            "check_val_every_n_epoch": 1,
+            "early_stopping": early_stopping and self._losses_compare,
+            "early_stopping_monitor": _MONITOR,
+            "early_stopping_mode": "min",
+            "early_stopping_patience": self._train_config.patience(max_epochs),
+        }
+        return {
+            "log_every_n_steps": 1,
+            "enable_progress_bar": shows_progress(),
+            **(stopping if splitter.n_val else {}),
+            **given,
+            "callbacks": callbacks,
+        }
 
     def _splitter(self, **kwargs: Any) -> UnlabeledDataSplitter:
         """Choose what is learnt from which cells."""
@@ -170,6 +176,9 @@ class EncoderModel(
         adata: AnnData | None = None,
         indices: Sequence[int] | None = None,
         batch_size: int | None = None,
+        *,
+        layer: str | None = None,
+        min_gene_overlap: float = MIN_GENE_OVERLAP,
     ) -> NDArray[np.float32]:
         """Embed cells, with nothing hidden.
 
@@ -181,6 +190,11 @@ class EncoderModel(
             Positions of cells; all if not given.
         batch_size
             Cells at a time.
+        layer
+            Layer with raw counts; that of :meth:`setup_anndata` if not given, and ``"X"`` is
+            ``adata.X``.
+        min_gene_overlap
+            Share of the model's genes below which ``adata`` is refused.
 
         Returns
         -------
@@ -194,7 +208,8 @@ class EncoderModel(
             If counts are not raw, or too few of the genes are there.
         """
         n_output = self.module.encoder.n_output
-        return self._stack(self._embed, n_output, adata, indices, batch_size)
+        cells = self._select(adata, indices, layer, min_gene_overlap)
+        return self._stack(self._embed, n_output, cells, batch_size)
 
     def _embed(self, tensors: dict[str, Tensor]) -> NDArray[np.float32]:
         return self.module.embed(tensors).cpu().numpy()

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from sklearn.neighbors import KNeighborsClassifier
 
-from scvi_sctab._constants import UNLABELED_CATEGORY
+from scvi_sctab._constants import MIN_GENE_OVERLAP, UNLABELED_CATEGORY
 from scvi_sctab.data import get_column, list_names
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ class NeighborsMixin:
         unlabeled_category: str = UNLABELED_CATEGORY,
         n_neighbors: int = 5,
         soft: bool = False,
+        layer: str | None = None,
+        min_gene_overlap: float = MIN_GENE_OVERLAP,
     ) -> NDArray[np.object_] | pd.DataFrame:
         """Give each cell the label of most of its neighbours among labelled cells.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from scvi_sctab._constants import MIN_GENE_OVERLAP
 from scvi_sctab.data import get_proteins
 from scvi_sctab.pretrain._protein_field import require_shared
 from scvi_sctab.pretrain._scores import score_columns
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
     from torch import Tensor
+
+    from scvi_sctab.data import CellSelection
 
 
 class ProteinPredictionMixin:
@@ -34,12 +37,15 @@ class ProteinPredictionMixin:
         adata: AnnData | None = None,
         indices: Sequence[int] | None = None,
         batch_size: int | None = None,
+        *,
+        layer: str | None = None,
+        min_gene_overlap: float = MIN_GENE_OVERLAP,
     ) -> pd.DataFrame:
         """Predict proteins of cells; a batch that the model does not know shifts nothing.
 
         Parameters
         ----------
-        adata, indices, batch_size
+        adata, indices, batch_size, layer, min_gene_overlap
             As in :meth:`get_latent_representation`.
 
         Returns
@@ -52,10 +58,14 @@ class ProteinPredictionMixin:
             As :meth:`get_latent_representation`.
         """
         self._require_trained()
-        adata, cells = self._query(adata, indices)
+        return self._predict_selected(
+            self._select(adata, indices, layer, min_gene_overlap), batch_size
+        )
+
+    def _predict_selected(self, cells: CellSelection, batch_size: int | None) -> pd.DataFrame:
         names = pd.Index(self.protein_names)
-        proteins = self._stack(self._predict, len(names), adata, cells, batch_size)
-        return pd.DataFrame(proteins, adata.obs_names[cells], names)
+        proteins = self._stack(self._predict, len(names), cells, batch_size)
+        return pd.DataFrame(proteins, cells.names, names)
 
     def _predict(self, tensors: dict[str, Tensor]) -> NDArray[np.float32]:
         return self.module.predict(tensors).cpu().numpy()
@@ -65,6 +75,9 @@ class ProteinPredictionMixin:
         adata: AnnData | None = None,
         indices: Sequence[int] | None = None,
         batch_size: int | None = None,
+        *,
+        layer: str | None = None,
+        min_gene_overlap: float = MIN_GENE_OVERLAP,
     ) -> pd.DataFrame:
         """Compare predicted to measured proteins.
 
@@ -73,7 +86,7 @@ class ProteinPredictionMixin:
         adata
             Cells with proteins, where those of the model are and matched by name; those of the
             model if not given.
-        indices, batch_size
+        indices, batch_size, layer, min_gene_overlap
             As in :meth:`get_latent_representation`.
 
         Returns
@@ -87,13 +100,17 @@ class ProteinPredictionMixin:
             As :meth:`predict_protein` and :meth:`setup_anndata`, or if none of the model's
             proteins is there.
         """
-        return score_columns(*self._compared(adata, indices, batch_size))
+        cells = self._select(adata, indices, layer, min_gene_overlap)
+        return score_columns(*self._compared(cells, batch_size))
 
     def get_cell_scores(
         self,
         adata: AnnData | None = None,
         indices: Sequence[int] | None = None,
         batch_size: int | None = None,
+        *,
+        layer: str | None = None,
+        min_gene_overlap: float = MIN_GENE_OVERLAP,
     ) -> pd.DataFrame:
         """Compare predicted to measured proteins within each cell.
 
@@ -101,7 +118,7 @@ class ProteinPredictionMixin:
 
         Parameters
         ----------
-        adata, indices, batch_size
+        adata, indices, batch_size, layer, min_gene_overlap
             As in :meth:`get_protein_scores`.
 
         Returns
@@ -113,14 +130,14 @@ class ProteinPredictionMixin:
         RuntimeError, KeyError, ValueError
             As :meth:`get_protein_scores`.
         """
-        predicted, measured = self._compared(adata, indices, batch_size)
+        cells = self._select(adata, indices, layer, min_gene_overlap)
+        predicted, measured = self._compared(cells, batch_size)
         return score_columns(predicted.T, measured.T)
 
     def _compared(
-        self, adata: AnnData | None, indices: Sequence[int] | None, batch_size: int | None
+        self, cells: CellSelection, batch_size: int | None
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
-        adata, cells = self._query(adata, indices)
         return (
-            self.predict_protein(adata, cells, batch_size),
-            self._log_proteins(adata).iloc[cells],
+            self._predict_selected(cells, batch_size),
+            self._log_proteins(cells.adata).iloc[cells.positions],
         )

@@ -33,16 +33,17 @@ class RestoreBestWeights(Callback):
         self.best_score = -float("inf")
         self.best_epoch: int | None = None
         self._weights: dict[str, torch.Tensor] = {}
+        # Of an early epoch, for a training that is broken off before a later one.
+        self._is_early = False
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Remember the weights if they are the best so far."""
         value = trainer.callback_metrics.get(self.monitor)
         if trainer.sanity_checking or value is None or not torch.isfinite(value):
             return
-        if trainer.current_epoch < self.from_epoch:
-            return
-        score = self.sign * float(value)
-        if score >= self.best_score:
+        score, is_early = self.sign * float(value), trainer.current_epoch < self.from_epoch
+        if score >= self.best_score or (self._is_early and not is_early):
+            self._is_early = is_early
             self.best_score, self.best_epoch = score, trainer.current_epoch
             self._weights = {
                 name: tensor.detach().clone()
@@ -51,6 +52,13 @@ class RestoreBestWeights(Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put the best weights back."""
-        if self._weights:
-            pl_module.module.load_state_dict(self._weights)
-            self._weights = {}
+        if not self._is_early:
+            self.restore(pl_module)
+
+    def restore(self, pl_module: pl.LightningModule) -> bool:
+        """Put back the best weights so far, of early epochs too; return whether there are any."""
+        if not self._weights:
+            return False
+        pl_module.module.load_state_dict(self._weights)
+        self._weights = {}
+        return True

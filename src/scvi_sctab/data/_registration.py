@@ -1,0 +1,52 @@
+"""Columns of ``adata.obs`` against what was registered of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scvi import REGISTRY_KEYS
+from scvi.data._constants import _MANAGER_UUID_KEY
+
+from scvi_sctab.data._messages import list_names
+
+if TYPE_CHECKING:
+    from scvi.data import AnnDataManager
+
+
+def check_labels_unchanged(manager: AnnDataManager) -> None:
+    """Stop if labels have been changed in ``adata.obs`` since they were registered.
+
+    Parameters
+    ----------
+    manager
+        Of the cells that a model was set up with. Where another set-up has followed, nothing is
+        left of the first one to compare with.
+
+    Raises
+    ------
+    ValueError
+        If the label of a cell is another now.
+    """
+    adata, registry = manager.adata, manager.registry
+    if adata.uns.get(_MANAGER_UUID_KEY) != manager.id:
+        return
+    key = registry["setup_args"]["labels_key"]
+    field = registry["field_registries"][REGISTRY_KEYS.LABELS_KEY]
+    codes = adata.obs.get(field["data_registry"]["attr_key"])
+    if codes is None or key not in adata.obs:
+        return
+    state = field["state_registry"]
+    registered = np.asarray(state["categorical_mapping"]).astype(str)[codes.to_numpy()]
+    values = adata.obs[key].astype(object)
+    now = values.where(values.notna(), state["unlabeled_category"]).astype(str).to_numpy()
+    changed = registered != now
+    if changed.any():
+        first = int(np.argmax(changed))
+        raise ValueError(
+            f"`adata.obs[{key!r}]` has changed since `setup_anndata` in {changed.sum():,} cells "
+            f"({list_names(adata.obs_names[changed])}; the first from {str(registered[first])!r} to "
+            f"{str(now[first])!r}). To learn the new labels, set up and build a new model: "
+            f"`SCTAB.setup_anndata(adata, labels_key={key!r}, ...)`, `SCTAB(adata)`. To compare "
+            f"this model with them, name the column: `model.evaluate(labels_key={key!r})`."
+        )

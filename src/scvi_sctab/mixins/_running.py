@@ -1,0 +1,182 @@
+"""One way to run a trainer, whatever ends it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from inspect import signature
+from numbers import Integral
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as pl
+from scvi.train import Trainer
+
+from scvi_sctab._logging import logger, quiet_trainer
+from scvi_sctab.mixins._arguments import check_arguments
+
+if TYPE_CHECKING:
+    from scvi.train import TrainRunner
+
+# What users of other packages look for, and where it is here.
+_TRAINER_CURES = {
+    **dict.fromkeys(
+        ("lr", "learning_rate", "weight_decay", "n_epochs_kl_warmup", "optimizer"),
+        "arguments of the optimiser go into `plan_kwargs`, e.g. `plan_kwargs={'lr': 1e-3}`",
+    ),
+    **dict.fromkeys(("use_gpu", "gpu", "gpus", "cuda", "device"), "`accelerator='gpu'`"),
+    **dict.fromkeys(("epochs", "n_epochs", "num_epochs", "max_epoch"), "`max_epochs=`"),
+    **dict.fromkeys(("patience", "n_epochs_patience"), "`early_stopping_patience=`"),
+    **dict.fromkeys(("verbose", "progress", "show_progress"), "`enable_progress_bar=`"),
+    **dict.fromkeys(("seed", "random_state"), "`scvi.settings.seed = 0` before the model is made"),
+    **dict.fromkeys(
+        ("num_workers", "n_workers", "n_jobs"), "`datasplitter_kwargs={'num_workers': ...}`"
+    ),
+    **dict.fromkeys(("validation_split", "val_size", "test_size"), "`validation_size=`"),
+    **dict.fromkeys(("layer", "labels_key", "batch_key"), "it belongs to `setup_anndata`"),
+}
+
+
+def check_epochs(max_epochs: int | None) -> None:
+    """Stop at a number of epochs that trains nothing.
+
+    Parameters
+    ----------
+    max_epochs
+        What ``train`` was given; ``None`` is the default of the model.
+
+    Raises
+    ------
+    ValueError
+        If it is no whole number of at least 1.
+    """
+    if max_epochs is None:
+        return
+    if not isinstance(max_epochs, Integral) or isinstance(max_epochs, bool) or max_epochs < 1:
+        raise ValueError(f"{max_epochs=}: train for a whole number of epochs, at least one.")
+
+
+def check_trainer_arguments(given: dict[str, Any], verb: str) -> None:
+    """Stop at arguments that no trainer has, before anything is trained.
+
+    Parameters
+    ----------
+    given
+        Further arguments of ``train``.
+    verb
+        Name of the method, for the message.
+
+    Raises
+    ------
+    TypeError
+        If there is no such argument; the message has the one that is meant.
+    ValueError
+        If no step would be taken.
+    """
+    known = {*signature(Trainer).parameters, *signature(pl.Trainer).parameters}
+    known |= {"trainer_config", "ckpt_path", "early_stopping_warmup_epochs"}
+    known -= {"kwargs", "model", "max_epochs"}
+    check_arguments(given, sorted(known), verb, _TRAINER_CURES)
+    for name in ("max_steps", "limit_train_batches"):
+        if given.get(name) == 0:
+            raise ValueError(f"{name}=0 trains nothing.")
+
+
+@contextmanager
+def all_or_nothing(model: Any) -> Iterator[None]:
+    """Put a model back as it was, weights and statements, if the block fails or is broken off.
+
+    Parameters
+    ----------
+    model
+        A model of this package; its state is what ends in ``_``.
+    """
+    weights = {name: t.detach().clone() for name, t in model.module.state_dict().items()}
+    before = {k: v for k, v in vars(model).items() if k.endswith("_") and k != "registry_"}
+    # What is patched in place from here on are copies.
+    vars(model).update(deepcopy(before))
+    try:
+        yield
+    except BaseException:
+        for name in [name for name in vars(model) if name.endswith("_")]:
+            if name not in before and name != "registry_":
+                delattr(model, name)
+        vars(model).update(before)
+        model.module.load_state_dict(weights)
+        model.module.eval()
+        raise
+
+
+def run(model: Any, runner: TrainRunner) -> bool:
+    """Run a trainer.
+
+    Parameters
+    ----------
+    model
+        Whose weights are trained.
+    runner
+        The host's runner.
+
+    Returns
+    -------
+    Whether Ctrl-C ended it after at least one epoch. The best weights so far are then in place,
+    if held-out cells tell which those are, and the model counts as trained.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If Ctrl-C came before an epoch had ended.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT) if in_main_thread else None
+    try:
+        with quiet_trainer():
+            runner()
+    except BaseException as error:
+        # Lightning turns Ctrl-C into an exit of the whole process.
+        if not _is_interrupt(error):
+            raise
+        if not _keep_best(runner):
+            raise KeyboardInterrupt from None
+        _finish(model, runner)
+    else:
+        return False
+    finally:
+        if handler is not None:
+            signal.signal(signal.SIGINT, handler)
+    epoch = runner.trainer.current_epoch
+    logger.warning(
+        f"Training was stopped by Ctrl-C in epoch {epoch + 1} of {runner.trainer.max_epochs}; the "
+        "best weights so far are kept."
+    )
+    return True
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _keep_best(runner: TrainRunner) -> bool:
+    """Put the best weights in place; say whether an epoch has ended at all."""
+    for callback in runner.trainer.callbacks:
+        if hasattr(callback, "restore"):
+            return bool(callback.restore(runner.training_plan))
+    return runner.trainer.current_epoch > 0
+
+
+def _finish(model: Any, runner: TrainRunner) -> None:
+    """Do what the host does at the end of training."""
+    splitter = runner.data_splitter
+    model.train_indices = splitter.train_idx
+    model.validation_indices = splitter.val_idx
+    model.test_indices = splitter.test_idx
+    model.module.eval()
+    model.is_trained_ = True
+    model.to_device(runner.device)
+    model.trainer = runner.trainer

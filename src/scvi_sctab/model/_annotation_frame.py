@@ -1,0 +1,57 @@
+"""Columns of an annotation, from codes to names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+STATISTIC = "statistic: "
+"""Prefix of the columns that shift is tested by."""
+EMPTY_SET = "no label"
+"""Name of a prediction set without a label."""
+_SEPARATOR = " | "
+
+
+def pop_statistics(columns: dict[str, NDArray[Any]]) -> pd.DataFrame:
+    """Take out of the columns what shift is tested by."""
+    names = [name for name in columns if name.startswith(STATISTIC)]
+    return pd.DataFrame({name.removeprefix(STATISTIC): columns.pop(name) for name in names})
+
+
+def name_sets(
+    packed: NDArray[np.uint8], first: NDArray[np.int64], labels: NDArray[np.str_]
+) -> pd.Categorical:
+    """Name sets of labels, the most probable one first, each distinct set once."""
+    keys = np.column_stack([first, packed])
+    distinct, codes = np.unique(keys, axis=0, return_inverse=True)
+    names = []
+    for top, *bits in distinct:
+        members = np.unpackbits(np.array(bits, np.uint8), count=len(labels)).astype(bool)
+        others = [labels[i] for i in np.flatnonzero(members) if i != top]
+        names.append(_SEPARATOR.join([labels[top]] * bool(members[top]) + others) or EMPTY_SET)
+    # The empty set has one name, whatever label comes first.
+    named = pd.Categorical(np.array(names, dtype=object))
+    return pd.Categorical.from_codes(named.codes[codes.ravel()], dtype=named.dtype)
+
+
+def unassign(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Take the label from cells that are novel or whose prediction set is empty."""
+    unknown = frame["novel"] | (frame["prediction_set"] == EMPTY_SET)
+    closest = frame["label"]
+    label = closest.cat.add_categories([name]).mask(unknown, name)
+    frame = frame.assign(label=label)
+    frame.insert(1, "closest_label", closest)
+    return frame
+
+
+def write_columns(frame: pd.DataFrame, adata: AnnData) -> None:
+    """Put columns into ``obs``; cells that are not in the frame have none."""
+    frame = frame if frame.index.equals(adata.obs_names) else frame.reindex(adata.obs_names)
+    for name in frame:
+        adata.obs[name] = frame[name]
