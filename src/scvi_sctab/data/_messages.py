@@ -16,11 +16,11 @@ def list_names(names: Iterable[object]) -> str:
 
 def list_near_names(names: Iterable[object], known: Iterable[object]) -> str:
     """Quote the first few names, each with the known name that is nearest, if one is near."""
-    known = {_folded(name): str(name) for name in known}
+    by_folded = {_folded(name): str(name) for name in known}
     listed = []
     for name in names:
-        near = get_close_matches(_folded(name), known, n=1)
-        listed.append(repr(str(name)) + (f" (near {known[near[0]]!r})" if near else ""))
+        near = get_close_matches(_folded(name), by_folded, n=1)
+        listed.append(repr(str(name)) + (f" (near {by_folded[near[0]]!r})" if near else ""))
     return _list(listed)
 
 

@@ -64,7 +64,7 @@ def cells_of_mudata(
 
 
 def _modality(mdata: Any, name: str | None, argument: str) -> str:
-    if name in mdata.mod:
+    if name is not None and name in mdata.mod:
         return name
     raise KeyError(
         f"There is no modality {name!r}; `mdata` has {list(mdata.mod)}. Say which one holds "

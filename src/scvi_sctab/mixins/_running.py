@@ -55,7 +55,7 @@ def check_epochs(max_epochs: int | None) -> None:
     if max_epochs is None:
         return
     if not isinstance(max_epochs, Integral) or isinstance(max_epochs, bool) or max_epochs < 1:
-        raise ValueError(f"{max_epochs=}: train for a whole number of epochs, at least one.")
+        raise ValueError(f"{max_epochs=}: train for at least one epoch, a whole number.")
 
 
 def check_trainer_arguments(given: dict[str, Any], verb: str) -> None:
