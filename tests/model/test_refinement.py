@@ -149,8 +149,11 @@ class Oracle(RefinementMixin):
     def _require_trained(self):
         pass
 
+    def _query(self, adata, indices):
+        return self.adata, np.arange(self.adata.n_obs)
+
     def _weighed_alike(self, adata, indices):
-        return self.soft if indices is None else self.soft.iloc[indices]
+        return self.soft.iloc[indices]
 
     def _with_frequencies(self, probabilities):
         return probabilities

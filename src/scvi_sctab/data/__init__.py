@@ -4,8 +4,8 @@ from scvi_sctab.data._augmentation import donor_difference_vectors, group_means,
 from scvi_sctab.data._cell_splitter import CellSplitter, UnlabeledDataSplitter
 from scvi_sctab.data._conditions import (
     Condition,
-    canonical,
     condition_codes,
+    describe_unknown,
     registered_conditions,
 )
 from scvi_sctab.data._counts import (
@@ -17,6 +17,7 @@ from scvi_sctab.data._counts import (
 from scvi_sctab.data._csr import slice_rows, to_tensor
 from scvi_sctab.data._data_splitter import LabeledDataSplitter
 from scvi_sctab.data._expression import normalized_expression
+from scvi_sctab.data._fields import NamedJointObsField, NamedLabelsField, NamedObsField
 from scvi_sctab.data._genes import (
     GeneAlignment,
     GeneMismatchError,
@@ -24,20 +25,23 @@ from scvi_sctab.data._genes import (
     check_genes,
     strip_versions,
 )
-from scvi_sctab.data._indices import check_indices
+from scvi_sctab.data._indices import align_cells, check_indices
+from scvi_sctab.data._keywords import as_keys, check_key, check_keywords
 from scvi_sctab.data._messages import list_names
-from scvi_sctab.data._obs import ask_about_labels, check_labels, get_column, reads_as_none
+from scvi_sctab.data._names import canonical, name_as_known, name_values
+from scvi_sctab.data._obs import check_labels, find_column, get_column
 from scvi_sctab.data._programmes import GeneProgrammes, gene_programmes, read_gmt, regulators
 from scvi_sctab.data._proteins import get_proteins, join_proteins
 from scvi_sctab.data._query import (
     check_query_conditions,
+    n_labelled,
     prepare_query,
     query_cells,
     query_labels,
     query_registry,
 )
 from scvi_sctab.data._reader import get_matrix, read_counts
-from scvi_sctab.data._reference import check_cells, check_reference
+from scvi_sctab.data._reference import check_cells, check_reference, check_transfer
 from scvi_sctab.data._splits import class_weights, split_by_donor, split_by_label, split_cells
 
 __all__ = [
@@ -47,23 +51,32 @@ __all__ = [
     "GeneMismatchError",
     "GeneProgrammes",
     "LabeledDataSplitter",
+    "NamedJointObsField",
+    "NamedLabelsField",
+    "NamedObsField",
     "NotCountsError",
     "UnlabeledDataSplitter",
+    "align_cells",
     "align_genes",
-    "ask_about_labels",
+    "as_keys",
     "canonical",
     "check_cells",
     "check_counts",
     "check_genes",
     "check_indices",
+    "check_key",
+    "check_keywords",
     "check_labels",
     "check_query_conditions",
     "check_reference",
+    "check_transfer",
     "class_weights",
     "condition_codes",
     "describe_empty_cells",
+    "describe_unknown",
     "donor_difference_vectors",
     "empty_cells",
+    "find_column",
     "gene_programmes",
     "get_column",
     "get_matrix",
@@ -71,6 +84,9 @@ __all__ = [
     "group_means",
     "join_proteins",
     "list_names",
+    "n_labelled",
+    "name_as_known",
+    "name_values",
     "normalized_expression",
     "prepare_query",
     "query_cells",
@@ -78,7 +94,6 @@ __all__ = [
     "query_registry",
     "read_counts",
     "read_gmt",
-    "reads_as_none",
     "registered_conditions",
     "regulators",
     "sample_cells",

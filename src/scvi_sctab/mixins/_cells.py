@@ -17,6 +17,7 @@ from scvi_sctab.data import (
     check_indices,
     condition_codes,
     describe_empty_cells,
+    describe_unknown,
     empty_cells,
     read_counts,
     slice_rows,
@@ -50,9 +51,28 @@ class CellsMixin:
         adata = self.adata if adata is None else adata
         if adata is None:
             raise ValueError("This model has no AnnData of its own; say which cells: `adata=`.")
+        if isinstance(indices, _ResolvedCells):
+            return adata, indices
         if indices is None:
-            return adata, np.arange(adata.n_obs)
-        return adata, check_indices(indices, adata.n_obs)
+            cells = np.arange(adata.n_obs)
+        else:
+            cells = check_indices(indices, adata.n_obs, adata.obs_names)
+        if getattr(self, "surgery_", None) is not None and adata is not self.adata:
+            self._warn_of_unknown_conditions(adata, cells)
+        return adata, cells.view(_ResolvedCells)
+
+    def _warn_of_unknown_conditions(self, adata: AnnData, cells: NDArray[np.intp]) -> None:
+        """Say where a model of a query cannot tell that cells are of its batches."""
+        if self.module.needs_batch:
+            return  # `_conditions_of` stops
+        unknown = describe_unknown(self.conditions, adata.obs.iloc[cells])
+        if unknown:
+            warnings.warn(
+                "This model was adapted to batches of a query, which it cannot tell of these "
+                f"cells, and answers as if it were not adapted: {' '.join(unknown)}",
+                UserWarning,
+                stacklevel=4,
+            )
 
     def _map_cells(
         self,
@@ -126,6 +146,10 @@ class CellsMixin:
                 f"`{type(self).__name__}.load_query_data(adata, model)`."
             )
         return codes
+
+
+class _ResolvedCells(np.ndarray):
+    """Positions that were resolved and warned about, for verbs that call other verbs."""
 
 
 def _is_range(cells: NDArray[np.intp]) -> bool:

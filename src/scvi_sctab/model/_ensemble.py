@@ -236,8 +236,9 @@ class SCTABEnsemble(
         ValueError
             As in :meth:`predict`.
         """
+        adata, cells = self._query(adata, indices)
         latents = [
-            member.get_latent_representation(adata, indices, batch_size) for member in self.members
+            member.get_latent_representation(adata, cells, batch_size) for member in self.members
         ]
         return np.concatenate(latents, axis=1)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import softmax
 
-from scvi_sctab.data import get_column
+from scvi_sctab.data import find_column, name_values
 from scvi_sctab.metrics import Calibration, CellEvidence, check_method, fit_centers
 from scvi_sctab.mixins import draw_cells
 
@@ -367,8 +367,7 @@ class UncertaintyMixin:
     def _codes_of(self, adata: AnnData, labels_key: str | None) -> NDArray[np.int64]:
         """Codes of labels; -1 where there is none that the model knows and can predict."""
         key = labels_key or self.registry["setup_args"]["labels_key"]
-        if key not in adata.obs:
-            get_column(adata.obs, key, "labels_key")  # raises; missing values in it are fine here
-        codes = pd.Index(self.labels).get_indexer(adata.obs[key].astype(str))
+        names = name_values(find_column(adata.obs, key, "labels_key"))
+        codes = pd.Index(self.labels).get_indexer(names)
         # Whether a label that stands for others is right cannot be told.
         return np.where((codes >= 0) & self._open_labels[codes], codes, -1)

@@ -14,7 +14,13 @@ from scvi.train import TrainRunner
 
 from scvi_sctab._config import SELF_SUPERVISED_PLAN, SELF_SUPERVISED_TRAIN
 from scvi_sctab._types import PretrainedEncoder
-from scvi_sctab.data import UnlabeledDataSplitter, check_cells, check_genes, query_cells
+from scvi_sctab.data import (
+    UnlabeledDataSplitter,
+    check_cells,
+    check_genes,
+    check_keywords,
+    query_cells,
+)
 from scvi_sctab.mixins import (
     CellsMixin,
     CheckpointMixin,
@@ -239,10 +245,13 @@ class SelfSupervisedModel(NeighborsMixin, PublishedEncoderMixin, EncoderModel):
         ------
         KeyError
             If there is no such layer.
+        TypeError
+            If there is no such argument.
         ValueError
             If it does not hold raw counts, cells are empty, or genes stand twice or are too few.
         """
         setup_method_args = cls._get_setup_method_args(**locals())
+        check_keywords(cls.__name__, kwargs, setup_method_args["setup_args"])
         if adata.is_view:
             raise ValueError("`adata` is a view of another AnnData; pass a copy: `adata.copy()`.")
         if "source_registry" not in kwargs:
