@@ -27,7 +27,7 @@ LEARNT = "learnt"
 """Key of the state of labels: whether those of the cells are learnt from; absent is yes."""
 
 
-class NamedObsField(CategoricalObsField):
+class NamedObsField(CategoricalObsField):  # type: ignore[misc]
     """A column of categories, by their names; arguments are those of the host's class."""
 
     def register_field(self, adata: AnnData) -> dict[str, Any]:
@@ -64,7 +64,7 @@ class NamedObsField(CategoricalObsField):
         }
 
 
-class NamedLabelsField(LabelsWithUnlabeledObsField):
+class NamedLabelsField(LabelsWithUnlabeledObsField):  # type: ignore[misc]
     """A column of labels, the unlabelled category last, whether or not a cell is unlabelled."""
 
     def register_field(self, adata: AnnData) -> dict[str, Any]:
@@ -112,7 +112,7 @@ class NamedLabelsField(LabelsWithUnlabeledObsField):
         }
 
 
-class NamedJointObsField(CategoricalJointObsField):
+class NamedJointObsField(CategoricalJointObsField):  # type: ignore[misc]
     """Several columns of categories, by their names; arguments are those of the host's class."""
 
     def register_field(self, adata: AnnData) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
+from typing import Any
 
 import pandas as pd
 
@@ -106,8 +107,11 @@ def check_key(key: object, argument: str) -> None:
     """
     if key is None or isinstance(key, str):
         return
-    names = [key.name] if isinstance(key, pd.Series) else key
-    names = [*names] if isinstance(names, list | tuple | set | pd.Index) else []
+    names: list[object] = []
+    if isinstance(key, pd.Series):
+        names = [key.name]
+    elif isinstance(key, list | tuple | set | pd.Index):
+        names = [*key]
     name = names[0] if names and isinstance(names[0], str) else "..."
     more = (
         ", and the others by `categorical_covariate_keys=[...]`"
@@ -142,7 +146,8 @@ def as_keys(keys: object, argument: str) -> list[str] | None:
     """
     if keys is None:
         return None
-    listed = [keys] if isinstance(keys, str) or not isinstance(keys, Iterable) else [*keys]
+    one = isinstance(keys, str) or not isinstance(keys, Iterable)
+    listed: list[Any] = [keys] if one else [*keys]  # type: ignore[misc]
     for key in listed:
         if not isinstance(key, str):
             raise TypeError(

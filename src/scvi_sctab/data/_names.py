@@ -244,7 +244,7 @@ def near_name(name: str, known: Sequence[str]) -> str | None:
     >>> near_name("Lab_7 ", ["lab 6", "lab 7"]), near_name("lab 8", ["lab 6", "lab 7"])
     ('lab 7', None)
     """
-    spelled = {re.sub(r"[\W_]+", "", fold(other)): other for other in reversed(known)}
+    spelled = {re.sub(r"[\W_]+", "", fold(other)): str(other) for other in reversed(known)}
     own = re.sub(r"[\W_]+", "", fold(name))
     if own in spelled:
         return spelled[own]
