@@ -84,7 +84,7 @@ def run_type(adata: anndata.AnnData, left_out: str, seed: int) -> dict[str, obje
     query.obs[LABEL_KEY] = np.where(labelled, truth, UNKNOWN)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = SCTAB.load_query_data(query, source)
+        model = SCTAB.load_query_data(query, source, learn_labels=True)
     equal = same_logits(source, model, query)
     before, own = model.predict().astype(str), source.predict().astype(str)
     start = time.perf_counter()

@@ -347,6 +347,21 @@ def choose_preset(name: str, n_labeled_cells: int) -> str:
     return name
 
 
+# What users of other packages look for, and where it is here.
+_MEANT = {
+    **dict.fromkeys(("n_latent", "n_hidden", "hidden_dim", "latent_dim"), "`n_d=`"),
+    **dict.fromkeys(("n_layers", "num_layers"), "`n_steps=`, `n_independent=` or `n_shared=`"),
+    **dict.fromkeys(
+        ("dropout_rate", "dropout"), "`train(plan_kwargs={'weight_decay': ...})`; there is none"
+    ),
+    **dict.fromkeys(("lr", "weight_decay"), "`train(plan_kwargs={...})`"),
+    **dict.fromkeys(("max_epochs", "batch_size", "use_gpu", "accelerator"), "`train(...)`"),
+    **dict.fromkeys(("layer", "labels_key", "batch_key", "donor_key"), "`setup_anndata(...)`"),
+    "n_labels": "nothing; labels are those of the AnnData",
+    "gene_likelihood": "`SCTAB.from_pretrained(scvi_model)`",
+}
+
+
 def override(
     config: NetworkConfig,
     overrides: dict[str, Any],
@@ -377,7 +392,9 @@ def override(
     known = [f.name for f in fields(config) if not of_encoder or f.name in _OF_ENCODER]
     unknown = sorted(set(overrides) - set(known))
     if unknown:
-        raise TypeError(f"{model} has no hyperparameters {unknown}; it has {known}.")
+        cures = [f"{name!r}: {_MEANT[name]}" for name in unknown if name in _MEANT]
+        meant = f" Meant may be, for {'; for '.join(cures)}." if cures else ""
+        raise TypeError(f"{model} has no hyperparameters {unknown}; it has {known}.{meant}")
     widths = overrides.get("widths", config.widths)
     if not (
         isinstance(widths, Sequence)

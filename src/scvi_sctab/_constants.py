@@ -21,6 +21,8 @@ WARN_GENE_OVERLAP: Final = 0.8
 """Share of the model's genes below which a query is warned about."""
 MIN_CELLS_PER_LABEL: Final = 2
 """Fewest cells a label may have."""
+FEW_CELLS: Final = 3
+"""Cells of a label, a batch or a covariate below which set-up warns, as scvi-tools does."""
 MIN_PROGRAMME_GENES: Final = 5
 """Genes of the data below which a gene programme is left out."""
 MIN_PROGRAMMES: Final = 2

@@ -210,3 +210,12 @@ def test_a_truth_without_a_column_of_probabilities_is_named(hierarchy, probabili
     assert np.isfinite(ontology_cross_entropy(["B", "B"], narrow, hierarchy))
     with pytest.raises(ValueError, match="No column of probabilities for: 'odd'"):
         ontology_cross_entropy(["odd", "B"], narrow, hierarchy)
+
+
+def test_truth_and_predictions_are_matched_by_the_names_of_cells(hierarchy):
+    names = pd.Index(["c1", "c2", "c3"])
+    labels = pd.Series(list(hierarchy.labels[:3]), names)
+    predicted = labels.iloc[[2, 0, 1]]
+    assert (ontology_corrected(labels, predicted, hierarchy).predicted == labels).all()
+    soft = pd.DataFrame(np.eye(3), names, labels).loc[predicted.index]
+    assert ontology_cross_entropy(labels, soft, hierarchy) == pytest.approx(0)

@@ -79,3 +79,25 @@ def test_bins_hold_all_cells_and_the_ends_belong_to_them():
 def test_what_is_not_a_probability_is_refused():
     with pytest.raises(ValueError, match="not in"):
         reliability([1.2], [True])
+
+
+def test_series_of_the_same_cells_are_matched_by_name(labels):
+    truth, predicted = (pd.Series(x, [f"c{i}" for i in range(300)]) for x in labels)
+    shuffled = predicted.sample(frac=1, random_state=0)
+    expected = classification_report(*labels)
+    pd.testing.assert_frame_equal(classification_report(truth, shuffled), expected)
+    pd.testing.assert_frame_equal(confusion(truth, shuffled), confusion(*labels))
+    stated = pd.Series(np.linspace(0, 1, 300), truth.index)
+    right = (truth == predicted).sample(frac=1, random_state=0)
+    pd.testing.assert_frame_equal(
+        reliability(stated, right), reliability(stated.to_numpy(), labels[0] == labels[1])
+    )
+    numbered = predicted.reset_index(drop=True)
+    pd.testing.assert_frame_equal(classification_report(truth, numbered), expected)
+
+
+def test_series_of_different_cells_are_refused(labels):
+    truth, predicted = (pd.Series(x, [f"c{i}" for i in range(300)]) for x in labels)
+    for other in (predicted[:-1], predicted.rename("x{}".format)):
+        with pytest.raises(ValueError, match="tables are of different cells: 300 rows.*'c0'"):
+            classification_report(truth, other)

@@ -117,7 +117,7 @@ def test_a_missing_labels_key_is_asked_for(reference):
         SCTAB.setup_anndata(reference)
 
 
-@pytest.mark.filterwarnings("ignore:Category", "ignore:.*come from one donor only")
+@pytest.mark.filterwarnings("ignore:.*fewer than 3 cells", "ignore:.*come from one donor only")
 @pytest.mark.parametrize("dtype", ["category", object, "string"])
 @pytest.mark.parametrize(
     "key", ["labels_key", "batch_key", "donor_key", "categorical_covariate_keys"]

@@ -56,11 +56,11 @@ def test_the_anndata_travels_with_the_model_where_asked(model, query, tmp_path):
     assert SCTAB.load(tmp_path / "model", adata=False).adata is None
 
 
-@pytest.mark.filterwarnings("ignore:Missing labels key")
 def test_unlabelled_cells_can_be_loaded_with(model, reference, tmp_path):
     model.save(tmp_path / "model")
     del reference.obs["cell_type"]
     assert SCTAB.load(tmp_path / "model", reference).predict().shape == (reference.n_obs,)
+    assert "cell_type" not in reference.obs
 
 
 def test_later_defaults_do_not_change_a_saved_model(model, query, tmp_path, monkeypatch):
@@ -231,7 +231,6 @@ def test_the_anndata_may_be_a_path_and_other_things_are_refused(model, reference
         SCTAB.load(tmp_path / "model", nonsense=3)
 
 
-@pytest.mark.filterwarnings("ignore:Category")
 def test_a_loaded_model_trains_on_new_donors(model, reference, tmp_path):
     model.save(tmp_path / "model")
     reference.obs["donor_id"] = reference.obs["donor_id"].astype(str) + "b"

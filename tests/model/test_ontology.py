@@ -236,7 +236,7 @@ def test_scores_take_what_a_coarse_label_stands_for_as_right(taught):
 def test_coarse_cells_of_a_query_do_not_open_their_label(taught):
     query = taught.adata.copy()
     query.obs["sample"] = "new " + query.obs["sample"].astype(str)
-    mapped = SCTAB.load_query_data(query, taught)
+    mapped = SCTAB.load_query_data(query, taught, learn_labels=True)
     mapped.train(enable_progress_bar=False, accelerator="cpu")
     assert mapped.coarse_labels == taught.coarse_labels
     code = list(mapped.labels).index(COARSE)
@@ -279,7 +279,7 @@ def test_a_query_keeps_the_ontology_and_new_labels_are_cells(reference):
     model.set_ontology({label: term for label, term in TERMS.items() if label != "NK"})
     model.train(**QUIET | {"max_epochs": 3})
     with pytest.warns(UserWarning, match="NK"):
-        mapped = SCTAB.load_query_data(query, model)
+        mapped = SCTAB.load_query_data(query, model, learn_labels=True)
     hierarchy = mapped.hierarchy
     assert list(hierarchy.labels) == list(mapped.labels)
     assert hierarchy.members[:, -1].sum() == 1

@@ -160,8 +160,8 @@ class Oracle(RefinementMixin):
     def _with_frequencies(self, probabilities):
         return probabilities
 
-    def get_latent_representation(self, adata=None, indices=None, **_):
-        return self.soft.to_numpy()[indices]
+    def _latent(self, cells):
+        return self.soft.to_numpy()[cells.positions]
 
 
 def test_batches_do_not_vote_together_unless_asked_to(query):

@@ -286,7 +286,7 @@ def test_a_new_label_is_learnt_and_the_old_ones_kept(without_b):
     query.obs["cell_type"] = np.where(given & (is_new | known), truth, "unknown")
     before = model.predict(query)
     with pytest.warns(UserWarning, match="does not know: 'B'"):
-        mapped = SCTAB.load_query_data(query, model)
+        mapped = SCTAB.load_query_data(query, model, learn_labels=True)
     assert list(mapped.labels) == [*model.labels, "B"]
     tensors = mapped.predict(soft=True)
     assert list(mapped.predict()) == list(before)
@@ -313,7 +313,7 @@ def test_labels_that_came_with_a_query_are_known_once_it_is_calibrated(reference
     model = SCTAB(reference)
     model.train(max_epochs=10, train_size=0.8, **QUIET)
     with pytest.warns(UserWarning, match="does not know: .*'B'"):
-        mapped = SCTAB.load_query_data(query, model)
+        mapped = SCTAB.load_query_data(query, model, learn_labels=True)
     mapped.train(**QUIET)
     first = np.random.default_rng(0).random(query.n_obs) < 0.5
     mapped.calibrate(query, indices=np.flatnonzero(first))
@@ -333,7 +333,7 @@ def test_cells_teach_no_labels_before_the_new_ones_are_learnt(without_b, monkeyp
     unlabeled = (np.arange(len(truth)) % 2 == 1) | ~np.isin(truth, [*model.labels, "B"])
     query.obs["cell_type"] = np.where(unlabeled, "unknown", truth)
     with pytest.warns(UserWarning, match="does not know: 'B'"):
-        mapped = SCTAB.load_query_data(query, model)
+        mapped = SCTAB.load_query_data(query, model, learn_labels=True)
     rounds = []
 
     def spy(probabilities, share):
@@ -351,7 +351,7 @@ def test_cells_teach_no_labels_before_the_new_ones_are_learnt(without_b, monkeyp
 def test_old_logits_are_bit_identical_until_trained(without_b):
     model, query = without_b
     with pytest.warns(UserWarning, match="does not know: 'B'"):
-        mapped = SCTAB.load_query_data(query, model)
+        mapped = SCTAB.load_query_data(query, model, learn_labels=True)
     everyone = np.arange(query.n_obs)
     logits = [
         torch.cat(list(m._map_cells(m._logits, m._select(query, everyone), None)))
@@ -480,7 +480,7 @@ def test_a_registry_of_other_genes_or_labels_is_refused(reference_model, stimula
 def test_what_would_shrink_the_reference_is_refused(reference_model, stimulated):
     stimulated.obs["cell_type"] = np.where(np.arange(stimulated.n_obs) % 9, "unknown", "Paneth")
     with pytest.warns(UserWarning, match="'Paneth'"):
-        mapped = SCTAB.load_query_data(stimulated, reference_model)
+        mapped = SCTAB.load_query_data(stimulated, reference_model, learn_labels=True)
     with pytest.raises(ValueError, match="weight_decay would shrink"):
         mapped.train(plan_kwargs={"weight_decay": 0.1}, **QUIET)
     with pytest.raises(ValueError, match="Running statistics"):
@@ -587,14 +587,24 @@ def test_new_labels_need_cells(reference_model, stimulated):
     stimulated.obs["cell_type"] = "unknown"
     stimulated.obs.loc[stimulated.obs_names[0], "cell_type"] = "Paneth"
     refuse(
-        stimulated, reference_model, ValueError, "fewer than 2 cells cannot be learnt: 'Paneth'"
+        stimulated,
+        reference_model,
+        ValueError,
+        "fewer than 2 cells cannot be learnt: 'Paneth'",
+        learn_labels=True,
     )
 
 
 @pytest.mark.parametrize("name", ["Unknown", "unassigned"])
 def test_unlabelled_cells_of_another_name_are_not_learnt(reference_model, stimulated, name):
     stimulated.obs["cell_type"] = name
-    refuse(stimulated, reference_model, ValueError, f"holds '{name}'.*learnt as a type")
+    refuse(
+        stimulated,
+        reference_model,
+        ValueError,
+        f"holds '{name}'.*learnt as a type",
+        learn_labels=True,
+    )
 
 
 def test_nothing_is_held_out_of_a_query(reference_model, stimulated):

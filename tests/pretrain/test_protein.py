@@ -279,6 +279,24 @@ def test_proteins_of_a_mudata_are_put_beside_its_genes(unlabelled):
         join_proteins(MuData({"rna": unlabelled, "proteins": proteins}))
 
 
+def test_proteins_of_other_cells_are_not_taken_for_missing(unlabelled):
+    protein = AnnData(np.ones((unlabelled.n_obs, 2), np.float32))
+    protein.obs_names = [f"{name}-1" for name in unlabelled.obs_names]
+    mdata = {"rna": unlabelled, "protein": protein}
+    with pytest.raises(ValueError, match="'rna' and 'protein' share no cell.*-1'"):
+        join_proteins(Modalities(mdata))
+    protein.obs_names = [unlabelled.obs_names[0]] * unlabelled.n_obs
+    with pytest.raises(ValueError, match="Cells of 'protein' share names"):
+        join_proteins(Modalities(mdata))
+
+
+class Modalities:
+    """As a MuData, which would name the cells anew."""
+
+    def __init__(self, mod):
+        self.mod = mod
+
+
 def test_proteins_of_an_array_are_named_by_uns_or_numbered(unlabelled):
     unlabelled.obsm["protein"] = np.ones((unlabelled.n_obs, 3))
     unlabelled.uns["names"] = np.array(NAMES)

@@ -4,8 +4,8 @@ from scvi_sctab.data._augmentation import donor_difference_vectors, group_means,
 from scvi_sctab.data._cell_splitter import CellSplitter, UnlabeledDataSplitter
 from scvi_sctab.data._conditions import (
     Condition,
-    canonical,
     condition_codes,
+    describe_unknown,
     registered_conditions,
 )
 from scvi_sctab.data._counts import (
@@ -17,6 +17,7 @@ from scvi_sctab.data._counts import (
 from scvi_sctab.data._csr import slice_rows, to_tensor
 from scvi_sctab.data._data_splitter import LabeledDataSplitter
 from scvi_sctab.data._expression import normalized_expression
+from scvi_sctab.data._fields import NamedJointObsField, NamedLabelsField, NamedObsField
 from scvi_sctab.data._genes import (
     GeneAlignment,
     GeneMismatchError,
@@ -25,21 +26,24 @@ from scvi_sctab.data._genes import (
     strip_versions,
 )
 from scvi_sctab.data._identity import CellIdentities, TrainingRecord, identify
-from scvi_sctab.data._indices import check_indices
+from scvi_sctab.data._indices import align_cells, check_indices
+from scvi_sctab.data._keywords import as_keys, check_key, check_keywords
 from scvi_sctab.data._messages import list_names, list_near_names
 from scvi_sctab.data._mudata import cells_of_mudata, is_mudata
-from scvi_sctab.data._obs import ask_about_labels, check_labels, get_column, reads_as_none
+from scvi_sctab.data._names import canonical, name_as_known, name_values
+from scvi_sctab.data._obs import check_labels, find_column, get_column, reads_as_none
 from scvi_sctab.data._programmes import GeneProgrammes, gene_programmes, read_gmt, regulators
 from scvi_sctab.data._proteins import get_proteins, join_proteins
 from scvi_sctab.data._query import (
     check_query_conditions,
+    n_labelled,
     prepare_query,
     query_cells,
     query_labels,
     query_registry,
 )
 from scvi_sctab.data._reader import get_matrix, read_counts
-from scvi_sctab.data._reference import check_cells, check_reference
+from scvi_sctab.data._reference import check_cells, check_reference, check_transfer
 from scvi_sctab.data._registration import check_labels_unchanged
 from scvi_sctab.data._selection import CellSelection, check_anndata, choose_layer
 from scvi_sctab.data._splits import class_weights, split_by_donor, split_by_label, split_cells
@@ -53,11 +57,15 @@ __all__ = [
     "GeneMismatchError",
     "GeneProgrammes",
     "LabeledDataSplitter",
+    "NamedJointObsField",
+    "NamedLabelsField",
+    "NamedObsField",
     "NotCountsError",
     "TrainingRecord",
     "UnlabeledDataSplitter",
+    "align_cells",
     "align_genes",
-    "ask_about_labels",
+    "as_keys",
     "canonical",
     "cells_of_mudata",
     "check_anndata",
@@ -65,16 +73,21 @@ __all__ = [
     "check_counts",
     "check_genes",
     "check_indices",
+    "check_key",
+    "check_keywords",
     "check_labels",
     "check_labels_unchanged",
     "check_query_conditions",
     "check_reference",
+    "check_transfer",
     "choose_layer",
     "class_weights",
     "condition_codes",
     "describe_empty_cells",
+    "describe_unknown",
     "donor_difference_vectors",
     "empty_cells",
+    "find_column",
     "gene_programmes",
     "get_column",
     "get_matrix",
@@ -85,14 +98,17 @@ __all__ = [
     "is_mudata",
     "list_names",
     "list_near_names",
+    "n_labelled",
+    "name_as_known",
+    "name_values",
     "normalized_expression",
     "prepare_query",
     "query_cells",
+    "reads_as_none",
     "query_labels",
     "query_registry",
     "read_counts",
     "read_gmt",
-    "reads_as_none",
     "registered_conditions",
     "regulators",
     "sample_cells",

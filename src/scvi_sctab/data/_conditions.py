@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,9 @@ import pandas as pd
 from scvi import REGISTRY_KEYS
 
 from scvi_sctab._constants import UNKNOWN_CODE
+from scvi_sctab.data._messages import list_names
+from scvi_sctab.data._names import canonical, codes_among, name_values, near_name
+from scvi_sctab.data._obs import find_column
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,24 +32,6 @@ class Condition(NamedTuple):
 
     key: str
     categories: list[str]
-
-
-def canonical(value: object) -> str:
-    """Name a category alike whatever type its column has: ``2``, ``2.0`` and ``"2"`` are one.
-
-    Parameters
-    ----------
-    value
-        Value of the column.
-
-    Examples
-    --------
-    >>> canonical(2.0), canonical("2"), canonical(True)
-    ('2', '2', 'True')
-    """
-    if isinstance(value, float | np.floating) and float(value).is_integer():
-        value = int(value)
-    return str(value)
 
 
 def registered_conditions(registry: dict[str, Any]) -> list[Condition]:
@@ -91,8 +77,56 @@ def condition_codes(conditions: Sequence[Condition], obs: pd.DataFrame) -> NDArr
     codes = np.full((len(obs), len(conditions)), UNKNOWN_CODE, dtype=np.int64)
     for column, (key, categories) in zip(codes.T, conditions, strict=True):
         if key in obs:
-            values = obs[key].astype(object).where(obs[key].notna(), None)
-            column[:] = pd.Index(categories).get_indexer(
-                [None if value is None else canonical(value) for value in values]
-            )
+            values = find_column(obs, key, "batch_key or covariate")
+            column[:] = codes_among(name_values(values), categories)
     return codes
+
+
+def describe_unknown(conditions: Sequence[Condition], obs: pd.DataFrame) -> list[str]:
+    """Say which cells are of a category that the model does not know, and which may be meant.
+
+    Parameters
+    ----------
+    conditions, obs
+        As in :func:`condition_codes`.
+
+    Returns
+    -------
+    A text per column with such cells.
+
+    Examples
+    --------
+    >>> obs = pd.DataFrame({"batch": ["Lab 7", "lab 7"]})
+    >>> (text,) = describe_unknown([Condition("batch", ["lab 6", "lab 7"])], obs)
+    >>> text.split("`")[2]
+    " holds 'Lab 7', in 1 of 2 cells: did you mean 'lab 7'? "
+    """
+    unknown = condition_codes(conditions, obs) == UNKNOWN_CODE
+    return [
+        _describe_column(condition, obs, cells)
+        for condition, cells in zip(conditions, unknown.T, strict=True)
+        if cells.any()
+    ]
+
+
+def _describe_column(condition: Condition, obs: pd.DataFrame, cells: NDArray[np.bool_]) -> str:
+    key, known = condition
+    column = f"`adata.obs[{key!r}]`"
+    if key not in obs:
+        near = get_close_matches(key, [str(name) for name in obs], n=1)
+        value = f"adata.obs[{near[0]!r}]" if near else repr(known[-1])
+        return f"there is no {column}; if that is what they are, `adata.obs[{key!r}] = {value}`."
+    names = name_values(obs[key][cells])
+    if not len(names.categories):
+        return f"{column} has {len(names):,} missing values."
+    text = (
+        f"{column} holds {list_names(names.categories)}, in {cells.sum():,} of {len(obs):,} cells"
+    )
+    meant = {name: near_name(name, known) for name in names.categories}
+    meant = {name: near for name, near in meant.items() if near is not None}
+    if not meant:
+        return f"{text}; the model knows {list_names(known)}."
+    return (
+        f"{text}: did you mean {list_names(meant.values())}? "
+        f"`adata.obs[{key!r}] = adata.obs[{key!r}].astype(str).replace({meant})`."
+    )

@@ -16,6 +16,7 @@ from scvi_sctab.data._indices import check_indices
 from scvi_sctab.data._splits import split_cells
 
 if TYPE_CHECKING:
+    import pandas as pd
     from scvi.data import AnnDataManager
 
 
@@ -71,7 +72,7 @@ class LabeledDataSplitter(CellSplitter):
         self.adata_manager = adata_manager
         self.labels = self._codes(REGISTRY_KEYS.LABELS_KEY)
         if external_indexing is not None:
-            parts = _check_indexing(external_indexing, len(self.labels))
+            parts = _check_indexing(external_indexing, adata_manager.adata.obs_names)
         else:
             labelled = np.flatnonzero(self.labels < n_labels)
             if not len(labelled):
@@ -104,8 +105,8 @@ class LabeledDataSplitter(CellSplitter):
         return np.asarray(self.adata_manager.get_from_registry(key)).ravel().astype(np.int64)
 
 
-def _check_indexing(indexing: list[NDArray[np.intp]], n_cells: int) -> list[NDArray[np.intp]]:
-    parts = [check_indices([] if part is None else part, n_cells) for part in indexing]
+def _check_indexing(indexing: list[NDArray[np.intp]], names: pd.Index) -> list[NDArray[np.intp]]:
+    parts = [check_indices([] if part is None else part, len(names), names) for part in indexing]
     parts += [np.zeros(0, dtype=np.intp)] * (3 - len(parts))
     together = np.concatenate(parts)
     if len(parts) > 3 or not len(parts[0]):

@@ -1,26 +1,69 @@
-"""Check the columns of ``adata.obs`` that a model is set up with."""
+"""Checks of the columns of ``adata.obs`` that a model is set up with."""
 
 from __future__ import annotations
 
+import re
 import warnings
 from difflib import get_close_matches
 
+import numpy as np
 import pandas as pd
 
-from scvi_sctab._constants import MIN_CELLS_PER_LABEL, UNLABELED_CATEGORY
+from scvi_sctab._constants import FEW_CELLS, MIN_CELLS_PER_LABEL, UNLABELED_CATEGORY
 from scvi_sctab.data._messages import list_names
+from scvi_sctab.data._names import check_values, fold, name_values
 
-# What cells without a label are called in public data.
-_NO_LABEL = {
-    *("", "-", "na", "n/a", "nan", "none", "not available"),
-    *("unannotated", "unassigned", "unknown", "unlabeled", "unlabelled"),
-}
+# Markers of a missing value that pandas reads and writes, and the words of public data.
+_NO_LABEL = (
+    *("", "#N/A", "#N/A N/A", "-1.#IND", "-1.#QNAN", "1.#IND", "1.#QNAN", "NA", "NaN", "NaT"),
+    *("None", "NULL", "ambiguous", "missing", "no annotation", "no call", "no label"),
+    *("not annotated", "not applicable", "not assigned", "not available", "not classified"),
+    *("not determined", "not known", "not labeled", "not labelled", "tbd", "unannotated"),
+    *("unassigned", "uncertain", "unclassified", "undefined", "undetermined", "unidentified"),
+    *("unknown", "unknown cell", "unknown cells", "unknown cell type", "unknown type"),
+    *("unlabeled", "unlabelled", "unresolved", "unspecified"),
+)
+
+
+def find_column(obs: pd.DataFrame, key: str, argument: str) -> pd.Series:
+    """Return a column as it is.
+
+    Parameters
+    ----------
+    obs
+        ``adata.obs``.
+    key
+        Name of the column.
+    argument
+        Argument that named it, for messages.
+
+    Raises
+    ------
+    KeyError
+        If there is no such column.
+    ValueError
+        If there are several of that name.
+    """
+    if key not in obs:
+        near = get_close_matches(key, [str(c) for c in obs.columns], n=1)
+        raise KeyError(
+            f"{argument}={key!r} is not a column of `adata.obs`"
+            + (f"; did you mean {near[0]!r}?" if near else f", which has {list(obs.columns)}.")
+        )
+    column = obs[key]
+    if isinstance(column, pd.DataFrame):
+        raise ValueError(
+            f"{argument}={key!r} is the name of {column.shape[1]} columns of `adata.obs`. Keep the "
+            "first of each name: "
+            "`adata.obs = adata.obs.loc[:, ~adata.obs.columns.duplicated()].copy()`."
+        )
+    return column
 
 
 def get_column(
     obs: pd.DataFrame, key: str, argument: str, unlabeled_category: str = UNLABELED_CATEGORY
 ) -> pd.Series:
-    """Return a column without missing values, as strings.
+    """Return the names of the values of a column, none of which is missing.
 
     Parameters
     ----------
@@ -33,31 +76,32 @@ def get_column(
     unlabeled_category
         What to call missing labels, for messages.
 
+    Returns
+    -------
+    Names as of :func:`~scvi_sctab.data.canonical`, ``(n_cells,)``.
+
     Raises
     ------
     KeyError
         If there is no such column.
     ValueError
-        If it has missing values.
+        If there are several, values are missing or of a type that has no name, or different values
+        have the same.
     """
-    if key not in obs:
-        near = get_close_matches(key, [str(c) for c in obs.columns], n=1)
-        raise KeyError(
-            f"{argument}={key!r} is not a column of `adata.obs`"
-            + (f"; did you mean {near[0]!r}?" if near else f", which has {list(obs.columns)}.")
-        )
-    column = obs[key]
+    column = find_column(obs, key, argument)
     missing = column.isna().to_numpy()
     if missing.any():
         labels = argument == "labels_key"
         cure = "the unlabelled category" if labels else "a category of its own"
-        fill = unlabeled_category if labels else "missing"
+        fill = str(unlabeled_category) if labels else "missing"
+        here = f"adata.obs[{key!r}]"
         raise ValueError(
             f"{argument}={key!r} has {missing.sum():,} missing values (NaN), in cells "
             f"{list_names(obs.index[missing])}. Give them {cure}, e.g. "
-            f"`adata.obs[{key!r}] = adata.obs[{key!r}].astype(object).fillna({fill!r})`."
+            f"`{here} = {here}.astype(str).where({here}.notna(), {fill!r})`."
         )
-    return column.astype(str)
+    check_values(column, key, argument)
+    return pd.Series(np.asarray(name_values(column), dtype=object), column.index, name=key)
 
 
 def check_labels(
@@ -88,12 +132,7 @@ def check_labels(
         If a label comes from one donor only.
     """
     labels = get_column(obs, labels_key, "labels_key", unlabeled_category)
-    values = obs[labels_key].astype(object)
-    if not all(isinstance(value, str) for value in values.unique()):
-        raise ValueError(
-            f"labels_key={labels_key!r} holds {obs[labels_key].dtype} values, not strings: "
-            f"`adata.obs[{labels_key!r}] = adata.obs[{labels_key!r}].astype(str)`."
-        )
+    _require_strings(obs[labels_key], labels_key)
     labelled = labels != str(unlabeled_category)
     n_cells = labels[labelled].value_counts()
     if n_cells.empty:
@@ -123,8 +162,19 @@ def check_labels(
             f"{len(single):,} labels come from one donor only: {list_names(single)}. They are "
             "trained on but no held-out donor can tell how well they are recognised.",
             UserWarning,
-            stacklevel=2,
+            stacklevel=4,
         )
+
+
+def _require_strings(column: pd.Series, labels_key: str) -> None:
+    values = [*column.astype(object).unique()]
+    if all(isinstance(value, str) for value in values):
+        return
+    here = f"adata.obs[{labels_key!r}]"
+    raise ValueError(
+        f"labels_key={labels_key!r} holds {column.dtype} values, not strings: "
+        f"`{here} = {here}.astype(str)`."
+    )
 
 
 def reads_as_none(label: str) -> bool:
@@ -137,10 +187,18 @@ def reads_as_none(label: str) -> bool:
 
     Examples
     --------
-    >>> [reads_as_none(label) for label in ("Unassigned", "NA", "B cell")]
-    [True, True, False]
+    >>> [reads_as_none(label) for label in ("Unassigned", "<NA>", "?", "B cell")]
+    [True, True, True, False]
     """
-    return label.strip().casefold() in _NO_LABEL
+    return _letters(label) in _NO_LABEL_LETTERS
+
+
+def _letters(label: str) -> str:
+    """Letters and digits of a label, whatever stands between and around them."""
+    return re.sub(r"[\W_]+", "", fold(label))
+
+
+_NO_LABEL_LETTERS = frozenset(map(_letters, _NO_LABEL))
 
 
 def ask_about_labels(labels: pd.Series, unlabeled_category: str) -> None:
@@ -159,11 +217,73 @@ def ask_about_labels(labels: pd.Series, unlabeled_category: str) -> None:
         If there are such labels.
     """
     n_cells = labels[labels != str(unlabeled_category)].astype(str).value_counts()
+    n_cells = n_cells[n_cells > 0]
     blank = [name for name in n_cells.index if reads_as_none(name)]
     if blank:
         warnings.warn(
             f"{n_cells[blank].sum():,} cells are labelled {list_names(blank)}, which will be learnt "
             f"as a cell type. If they have none, say so: `unlabeled_category={blank[0]!r}`.",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
+        )
+
+
+def ask_about_spelling(names: pd.Series, key: str, argument: str) -> None:
+    """Warn of names that are equal but for case, spaces or Unicode form.
+
+    Parameters
+    ----------
+    names
+        Name of each cell, as :func:`get_column` gives them.
+    key, argument
+        Name of the column, and the argument that named it.
+
+    Warns
+    -----
+    UserWarning
+        If there are such names.
+    """
+    n_cells = names.value_counts()
+    spellings: dict[str, list[str]] = {}
+    for name in n_cells.index:  # the most frequent first
+        if not reads_as_none(name):
+            spellings.setdefault(fold(name), []).append(name)
+    several = [group for group in spellings.values() if len(group) > 1]
+    if several:
+        pairs = ", ".join(
+            " and ".join(f"{name!r} ({n_cells[name]:,} cells)" for name in group)
+            for group in several
+        )
+        usual = {name: group[0] for group in several for name in group[1:]}
+        here = f"adata.obs[{key!r}]"
+        warnings.warn(
+            f"{argument}={key!r} holds names that are equal but for case, spaces or Unicode form, "
+            f"and are taken as different: {pairs}. If they are the same: "
+            f"`{here} = {here}.astype(str).replace({usual!r})`.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def warn_of_few_cells(names: pd.Series, key: str, argument: str) -> None:
+    """Warn of names of which there are hardly any cells.
+
+    Parameters
+    ----------
+    names, key, argument
+        As in :func:`ask_about_spelling`.
+
+    Warns
+    -----
+    UserWarning
+        If a name has fewer than ``FEW_CELLS`` cells.
+    """
+    n_cells = names.value_counts()
+    few = sorted(n_cells.index[n_cells < FEW_CELLS])
+    if few:
+        warnings.warn(
+            f"{argument}={key!r} has fewer than {FEW_CELLS} cells of {list_names(few)}; little can "
+            "be learnt of so few.",
+            UserWarning,
+            stacklevel=4,
         )

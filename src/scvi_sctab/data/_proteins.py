@@ -116,6 +116,8 @@ def join_proteins(
     ------
     KeyError
         If there is no such modality or layer.
+    ValueError
+        If the two share no cell, or cells with proteins share names.
 
     Examples
     --------
@@ -127,5 +129,17 @@ def join_proteins(
     values = other.X if layer is None else _get_entry(other.layers, layer, "layers", "layer")
     dense = values.toarray() if sparse.issparse(values) else np.asarray(values)
     frame = pd.DataFrame(dense.astype(np.float32), other.obs_names, other.var_names)
+    if not genes.obs_names.isin(frame.index).any():
+        raise ValueError(
+            f"{rna!r} and {protein!r} share no cell: cells of {rna!r} are named "
+            f"{list_names(genes.obs_names)}, those of {protein!r} {list_names(frame.index)}. Cells "
+            "are matched by `obs_names`; name them alike."
+        )
+    if not frame.index.is_unique:
+        twice = frame.index[frame.index.duplicated()].unique()
+        raise ValueError(
+            f"Cells of {protein!r} share names, {list_names(twice)}, so that rows cannot be told "
+            "apart. Name cells apart in both modalities: `obs_names_make_unique()`."
+        )
     genes.obsm[key] = frame.reindex(genes.obs_names)
     return genes

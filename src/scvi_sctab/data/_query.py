@@ -14,13 +14,15 @@ from scipy import sparse
 from scvi import REGISTRY_KEYS
 
 from scvi_sctab._constants import DONOR_KEY, MIN_CELLS_PER_LABEL
-from scvi_sctab.data._conditions import canonical
 from scvi_sctab.data._counts import describe_empty_cells, empty_cells
 from scvi_sctab.data._csr import move_columns
+from scvi_sctab.data._fields import LEARNT
 from scvi_sctab.data._genes import GeneAlignment, align_genes
 from scvi_sctab.data._messages import list_names
-from scvi_sctab.data._obs import get_column, reads_as_none
+from scvi_sctab.data._names import canonical, check_values, fold, name_values, near_name
+from scvi_sctab.data._obs import find_column, get_column, reads_as_none
 from scvi_sctab.data._reader import get_matrix, read_counts, row_readable, take_rows
+from scvi_sctab.data._selection import check_anndata
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,7 +49,7 @@ def prepare_query(adata: AnnData, gene_names: Sequence[str]) -> AnnData:
     GeneMismatchError
         As :func:`align_genes`.
     """
-    alignment = align_genes(gene_names, adata.var)
+    alignment = align_genes(gene_names, check_anndata(adata).var)
     genes = pd.Index(gene_names, dtype=object)
     present = alignment.target >= 0
     var = adata.var.loc[present].set_axis(genes[alignment.target[present]], axis=0).reindex(genes)
@@ -91,7 +93,7 @@ def query_cells(adata: AnnData, layer: str | None, gene_names: Sequence[str]) ->
         If there are no cells, a value is not a count, or cells are empty; or as
         :func:`align_genes`.
     """
-    if not adata.n_obs:
+    if not check_anndata(adata).n_obs:
         raise ValueError("The query has no cells.")
     alignment = align_genes(gene_names, adata.var)
     matrix = get_matrix(adata, layer)
@@ -145,12 +147,14 @@ def query_labels(
     """
     if labels_key not in obs:
         return np.full(len(obs), unlabeled_category, dtype=object), []
-    values = obs[labels_key].astype(object)
-    labels = values.where(values.notna(), unlabeled_category).astype(str)
+    unlabeled = str(unlabeled_category)
+    column = find_column(obs, labels_key, "labels_key")
+    check_values(column, labels_key, "labels_key")
+    labels = pd.Series(np.asarray(name_values(column), dtype=object)).fillna(unlabeled)
     n_cells = labels.value_counts()
-    new = sorted(set(n_cells.index) - set(known) - {str(unlabeled_category)})
+    new = sorted(set(n_cells.index) - set(known) - {unlabeled})
     for label in new:
-        if label.lower() == str(unlabeled_category).lower() or reads_as_none(label):
+        if fold(label) == fold(unlabeled) or reads_as_none(label):
             raise ValueError(
                 f"query.obs[{labels_key!r}] holds {label!r}; the reference calls cells without a "
                 f"label {unlabeled_category!r}. Rename it, or it would be learnt as a type."
@@ -164,19 +168,46 @@ def query_labels(
     if new:
         warnings.warn(
             f"query.obs[{labels_key!r}] holds labels that the reference does not know: "
-            f"{list_names(new)}. The model grows by them. If they are other names of the "
-            f"reference's types, {list_names(known)}, rename them; if they are not to be learnt, "
-            "drop the column.",
+            f"{list_names(new)}. The model grows by them. "
+            f"{_advise_renaming(new, known, labels_key)}; if they are not to be learnt, leave out "
+            "`learn_labels=True`.",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     return labels.to_numpy(dtype=object), new
 
 
-def query_registry(registry: dict[str, Any], new_labels: Sequence[str]) -> dict[str, Any]:
-    """Make the registry that a query is set up by: with its new labels, without donors.
+def _advise_renaming(new: Sequence[str], known: Sequence[str], labels_key: str) -> str:
+    meant = {label: near_name(label, known) for label in new}
+    meant = {label: near for label, near in meant.items() if near is not None}
+    here = f"query.obs[{labels_key!r}]"
+    if meant:
+        return (
+            f"{list_names(meant)} may be {list_names(meant.values())}: "
+            f"`{here} = {here}.astype(str).replace({meant})`"
+        )
+    return f"If they are other names of the reference's types, {list_names(known)}, rename them"
 
-    Names of batches and covariates are canonical ones.
+
+def n_labelled(obs: pd.DataFrame, labels_key: str, unlabeled_category: str) -> int:
+    """Count the cells of a query with a label.
+
+    Parameters
+    ----------
+    obs, labels_key, unlabeled_category
+        As in :func:`query_labels`.
+    """
+    if labels_key not in obs:
+        return 0
+    names = name_values(find_column(obs, labels_key, "labels_key"))
+    none = [name for name in names.categories if reads_as_none(name)]
+    return int((names.notna() & ~names.isin([*none, str(unlabeled_category)])).sum())
+
+
+def query_registry(
+    registry: dict[str, Any], new_labels: Sequence[str], *, learn_labels: bool
+) -> dict[str, Any]:
+    """Make the registry that a query is set up by: with its new labels, without donors.
 
     Parameters
     ----------
@@ -184,23 +215,18 @@ def query_registry(registry: dict[str, Any], new_labels: Sequence[str]) -> dict[
         Registry of the reference; it is left as it is.
     new_labels
         Labels that the reference does not know.
+    learn_labels
+        Whether the labels of the query's cells are learnt from.
     """
     registry = deepcopy(registry)
     setup, fields = registry["setup_args"], registry["field_registries"]
     setup["donor_key"] = None
     fields.pop(DONOR_KEY, None)
-    holders = []
-    if setup.get("batch_key") is not None:
-        state = fields[REGISTRY_KEYS.BATCH_KEY]["state_registry"]
-        holders.append((state, "categorical_mapping"))
-    mappings = fields[REGISTRY_KEYS.CAT_COVS_KEY]["state_registry"].get("mappings", {})
-    holders += [(mappings, key) for key in mappings]
-    for holder, name in holders:
-        holder[name] = np.array([canonical(value) for value in holder[name]], dtype=object)
     state = fields[REGISTRY_KEYS.LABELS_KEY]["state_registry"]
     unlabeled = str(state["unlabeled_category"])
-    known = [label for label in map(str, state["categorical_mapping"]) if label != unlabeled]
+    known = [label for label in map(canonical, state["categorical_mapping"]) if label != unlabeled]
     state["categorical_mapping"] = np.array([*known, *new_labels, unlabeled], dtype=object)
+    state[LEARNT] = learn_labels
     return registry
 
 
@@ -219,7 +245,7 @@ def check_query_conditions(obs: pd.DataFrame, columns: dict[str, str]) -> None:
     KeyError
         If a column is missing.
     ValueError
-        If it has missing values.
+        If it has missing values, or different values have the same name.
     """
     for key, argument in columns.items():
         if key not in obs:

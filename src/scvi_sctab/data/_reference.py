@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from scvi import REGISTRY_KEYS
 
 from scvi_sctab.data._counts import describe_empty_cells, empty_cells
+from scvi_sctab.data._fields import LEARNT
 from scvi_sctab.data._genes import check_genes
-from scvi_sctab.data._obs import check_labels, get_column
+from scvi_sctab.data._messages import list_names
+from scvi_sctab.data._names import canonical, near_name
+from scvi_sctab.data._obs import (
+    ask_about_labels,
+    ask_about_spelling,
+    check_labels,
+    get_column,
+    warn_of_few_cells,
+)
 from scvi_sctab.data._reader import read_counts
 
 if TYPE_CHECKING:
@@ -67,14 +78,77 @@ def check_reference(
         If a column or the layer does not exist.
     ValueError
         If something cannot be learnt from.
+
+    Warns
+    -----
+    UserWarning
+        If a label comes from one donor only or reads as if its cells had none, or names differ in
+        case, spaces or Unicode form alone or have hardly any cells.
     """
     if adata.is_view:
         raise ValueError("`adata` is a view of another AnnData; pass a copy: `adata.copy()`.")
     check_genes(adata.var_names)
-    for argument, key in columns.items():
-        if key is not None:
-            get_column(adata.obs, key, argument)
-    for key in covariates or ():
-        get_column(adata.obs, key, "categorical_covariate_keys")
+    pairs = [(argument, key) for argument, key in columns.items() if key is not None]
+    pairs += [("categorical_covariate_keys", key) for key in covariates or ()]
+    names = {pair: get_column(adata.obs, pair[1], pair[0]) for pair in pairs}
     check_labels(adata.obs, labels_key, unlabeled_category, columns.get("donor_key"))
     check_cells(adata, layer)
+    labels = get_column(adata.obs, labels_key, "labels_key")
+    ask_about_labels(labels, unlabeled_category)
+    names["labels_key", labels_key] = labels[labels != str(unlabeled_category)]
+    for (argument, key), column in names.items():
+        ask_about_spelling(column, key, argument)
+        if argument != "donor_key":
+            warn_of_few_cells(column, key, argument)
+
+
+def check_transfer(
+    adata: AnnData, registry: dict[str, Any], setup: dict[str, Any], model: str
+) -> None:
+    """Check that cells fit the registry of a model that they are loaded with.
+
+    Parameters
+    ----------
+    adata
+        The cells.
+    registry
+        Registry of the model.
+    setup
+        Arguments of the set-up: ``labels_key``, ``unlabeled_category`` and ``donor_key``.
+    model
+        Class of the model, for messages.
+
+    Raises
+    ------
+    KeyError
+        If the column of donors is missing.
+    ValueError
+        If there are labels that the model does not know, or a column has missing values.
+    """
+    predict = f"To predict, load without them, `{model}.load(path, adata=False)`"
+    key = setup["donor_key"]
+    if key is not None and key not in adata.obs:
+        raise KeyError(
+            f"The model was set up with donor_key={key!r}, which is no column of `adata.obs`; it "
+            f"has {list(adata.obs)}. {predict}; to train on, say whose cells they are, e.g. "
+            f"`adata.obs[{key!r}] = 'one donor'`."
+        )
+    key, unlabeled = setup["labels_key"], str(setup["unlabeled_category"])
+    state = registry["field_registries"][REGISTRY_KEYS.LABELS_KEY]["state_registry"]
+    if key not in adata.obs or not state.get(LEARNT, True):
+        return
+    known = [canonical(label) for label in state["categorical_mapping"]]
+    labels = get_column(adata.obs, key, "labels_key", unlabeled)
+    new = sorted(set(labels) - {*known, unlabeled})
+    if not new:
+        return
+    n_cells, here = int(labels.isin(new).sum()), f"adata.obs[{key!r}]"
+    near = {label: near_name(label, known) for label in new}
+    renamed = {label: other or unlabeled for label, other in near.items()}
+    raise ValueError(
+        f"labels_key={key!r} holds labels that the model does not know, {list_names(new)}, in "
+        f"{n_cells:,} cells. {predict}. To train on with known labels only: "
+        f"`{here} = {here}.astype(str).replace({renamed})`. To learn new ones, train a model on "
+        "all cells, or map these, "
+        f"`{model}.load_query_data(adata, path, learn_labels=True)`."
+    )

@@ -8,7 +8,9 @@ import numpy as np
 from scvi import REGISTRY_KEYS
 from scvi.data._constants import _MANAGER_UUID_KEY
 
+from scvi_sctab.data._fields import LEARNT
 from scvi_sctab.data._messages import list_names
+from scvi_sctab.data._names import name_values
 
 if TYPE_CHECKING:
     from scvi.data import AnnDataManager
@@ -34,12 +36,12 @@ def check_labels_unchanged(manager: AnnDataManager) -> None:
     key = registry["setup_args"]["labels_key"]
     field = registry["field_registries"][REGISTRY_KEYS.LABELS_KEY]
     codes = adata.obs.get(field["data_registry"]["attr_key"])
-    if codes is None or key not in adata.obs:
-        return
     state = field["state_registry"]
+    if codes is None or key not in adata.obs or not state.get(LEARNT, True):
+        return
     registered = np.asarray(state["categorical_mapping"]).astype(str)[codes.to_numpy()]
-    values = adata.obs[key].astype(object)
-    now = values.where(values.notna(), state["unlabeled_category"]).astype(str).to_numpy()
+    names = name_values(adata.obs[key])
+    now = np.where(names.codes < 0, str(state["unlabeled_category"]), np.asarray(names, object))
     changed = registered != now
     if changed.any():
         first = int(np.argmax(changed))

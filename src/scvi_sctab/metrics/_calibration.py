@@ -10,6 +10,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from scvi_sctab.metrics._pairs import same_cells
+
 
 def normalized_entropy(probabilities: Tensor) -> Tensor:
     """Entropy of each row over the entropy of not knowing at all.
@@ -55,6 +57,7 @@ def reliability(
     ValueError
         If a probability is not in [0, 1].
     """
+    probability, correct = same_cells(probability, correct)
     stated = np.asarray(probability, dtype=float)
     if not ((stated >= 0) & (stated <= 1)).all():
         raise ValueError("A probability is not in [0, 1].")

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
+from scvi_sctab.metrics._pairs import same_cells
+
 _SCORES = ["precision", "recall", "f1"]
 
 
@@ -33,13 +35,14 @@ def classification_report(truth: Sequence[str], predicted: Sequence[str]) -> pd.
     Parameters
     ----------
     truth, predicted
-        Labels, ``(n_cells,)``.
+        Labels, ``(n_cells,)``; two series are matched by the names of cells.
 
     Returns
     -------
     A row per label that occurs in the truth, sorted, then ``macro average``,
     ``weighted average`` (by number of cells) and ``accuracy`` (in every column).
     """
+    truth, predicted = same_cells(truth, predicted)
     true, guess = np.asarray(truth, dtype=str), np.asarray(predicted, dtype=str)
     labels = np.unique(true)
     columns = precision_recall_fscore_support(true, guess, labels=labels, zero_division=0)
@@ -67,6 +70,7 @@ def confusion(truth: Sequence[str], predicted: Sequence[str]) -> pd.DataFrame:
     -------
     True labels by predicted labels, both sorted; rows sum to one.
     """
+    truth, predicted = same_cells(truth, predicted)
     true, guess = np.asarray(truth, dtype=str), np.asarray(predicted, dtype=str)
     labels = np.union1d(true, guess)
     present = np.isin(labels, true)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from scvi_sctab._constants import N_NAMES_SHOWN
 from scvi_sctab.metrics._classification import classification_report
+from scvi_sctab.metrics._pairs import same_cells
 
 if TYPE_CHECKING:
     from scvi_sctab.ontology import LabelHierarchy
@@ -125,6 +126,7 @@ def ontology_cross_entropy(
         If the hierarchy lacks a label, the lengths differ, or a cell needs the probability of a
         label that has no column.
     """
+    truth, probabilities = same_cells(truth, probabilities)
     values = probabilities.to_numpy()
     columns = pd.Index(probabilities.columns.astype(str))
     predicted = columns.to_numpy()[values.argmax(axis=1)]
@@ -176,6 +178,7 @@ def _pairs(
     truth: Sequence[str], predicted: Sequence[str], hierarchy: LabelHierarchy
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Positions of the true and the predicted labels in the hierarchy."""
+    truth, predicted = same_cells(truth, predicted)
     true, guess = np.asarray(truth, dtype=str), np.asarray(predicted, dtype=str)
     if true.shape != guess.shape:
         raise ValueError(f"There are {len(true):,} true labels but {len(guess):,} predicted ones.")

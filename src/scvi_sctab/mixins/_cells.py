@@ -21,6 +21,7 @@ from scvi_sctab.data import (
     choose_layer,
     condition_codes,
     describe_empty_cells,
+    describe_unknown,
     empty_cells,
     read_counts,
     slice_rows,
@@ -58,15 +59,31 @@ class CellsMixin:
         adata = self.adata if adata is None else check_anndata(self._cells_of(adata))
         if adata is None:
             raise ValueError("This model has no AnnData of its own; say which cells: `adata=`.")
-        positions = (
-            np.arange(adata.n_obs) if indices is None else check_indices(indices, adata.n_obs)
-        )
+        if indices is None:
+            positions = np.arange(adata.n_obs)
+        else:
+            positions = check_indices(indices, adata.n_obs, adata.obs_names)
+        if getattr(self, "surgery_", None) is not None and adata is not self.adata:
+            self._warn_of_unknown_conditions(adata, positions)
         layer = choose_layer(adata, layer, self.layer)
         return CellSelection(adata, positions, layer, min_gene_overlap)
 
     def _cells_of(self, adata: AnnData) -> AnnData:
         """Take what the model reads of what a verb was given."""
         return adata
+
+    def _warn_of_unknown_conditions(self, adata: AnnData, cells: NDArray[np.intp]) -> None:
+        """Say where a model of a query cannot tell that cells are of its batches."""
+        if self.module.needs_batch:
+            return  # `_conditions_of` stops
+        unknown = describe_unknown(self.conditions, adata.obs.iloc[cells])
+        if unknown:
+            warnings.warn(
+                "This model was adapted to batches of a query, which it cannot tell of these "
+                f"cells, and answers as if it were not adapted: {' '.join(unknown)}",
+                UserWarning,
+                stacklevel=4,
+            )
 
     def _map_cells(
         self,

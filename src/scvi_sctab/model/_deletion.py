@@ -12,6 +12,7 @@ from scipy import sparse
 from scvi import settings
 
 from scvi_sctab._constants import MIN_GENE_OVERLAP
+from scvi_sctab.data import align_cells, list_names
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -50,7 +51,8 @@ class DeletionMixin:
         rankings
             By name: scores ``(n_cells, n_genes)`` of the same cells, in the order of
             ``model.gene_names``, as :meth:`~scvi_sctab.SCTAB.get_attributions` and
-            :meth:`~scvi_sctab.SCTAB.get_attention` give; or a frame of
+            :meth:`~scvi_sctab.SCTAB.get_attention` give; a frame of such scores, aligned by the
+            names of cells and genes; or a frame of
             :meth:`~scvi_sctab.SCTAB.get_markers` by predicted label, best with
             ``n_genes=len(model.gene_names)``.
         adata, indices, layer, min_gene_overlap
@@ -120,8 +122,10 @@ class DeletionMixin:
         cells: CellSelection,
     ) -> sparse.csr_matrix:
         """Score genes per cell."""
-        if isinstance(ranking, pd.DataFrame):
+        if isinstance(ranking, pd.DataFrame) and {"group", "gene"} <= {*ranking.columns}:
             ranking = self._scores_of_markers(ranking, self._predict(cells))
+        elif isinstance(ranking, pd.DataFrame):
+            ranking = self._scores_by_name(name, ranking, cells.names)
         expected = (len(cells), len(self.gene_names))
         if ranking.shape != expected:
             raise ValueError(
@@ -129,6 +133,18 @@ class DeletionMixin:
                 "cells and of the model's genes."
             )
         return sparse.csr_matrix(ranking)
+
+    def _scores_by_name(
+        self, name: str, scores: pd.DataFrame, cells: pd.Index
+    ) -> NDArray[np.float64]:
+        what = f"The scores of {name!r}"
+        missing = pd.Index(self.gene_names).difference(scores.columns)
+        if len(missing):
+            raise ValueError(
+                f"{what} lack {len(missing):,} of the model's genes: {list_names(missing)}. Give "
+                "them a score, e.g. 0: `scores.reindex(columns=model.gene_names, fill_value=0)`."
+            )
+        return align_cells(scores, cells, what)[[*self.gene_names]].to_numpy()
 
     def _scores_of_markers(
         self, markers: pd.DataFrame, predicted: NDArray[np.str_]

@@ -261,12 +261,10 @@ class SCTABEnsemble(
         ValueError
             As in :meth:`predict`.
         """
-        latents = [
-            member.get_latent_representation(
-                adata, indices, batch_size, layer=layer, min_gene_overlap=min_gene_overlap
-            )
-            for member in self.members
-        ]
+        return self._latent(self._select(adata, indices, layer, min_gene_overlap), batch_size)
+
+    def _latent(self, cells: CellSelection, batch_size: int | None = None) -> NDArray[np.float32]:
+        latents = [member._latent(cells, batch_size) for member in self.members]
         return np.concatenate(latents, axis=1)
 
     def surgery_report(self) -> list[SurgeryReport]:

@@ -34,6 +34,7 @@ class EnsembleFilesMixin:
         reference_model: Any,
         *,
         policy: str | list[str] = "batch",
+        learn_labels: bool = False,
         allow_pickle: bool = False,
         **kwargs: Any,
     ) -> Any:
@@ -45,7 +46,7 @@ class EnsembleFilesMixin:
             Cells of the query.
         reference_model
             A trained ensemble, or the directory that one was saved to.
-        policy, allow_pickle, **kwargs
+        policy, learn_labels, allow_pickle, **kwargs
             As of :meth:`SCTAB.load_query_data`.
 
         Returns
@@ -69,7 +70,8 @@ class EnsembleFilesMixin:
         for member in reference_model.members:
             # The first one brings the genes into order; the others share its counts.
             query = members[0].adata if members else adata
-            members.append(SCTAB.load_query_data(query, member, policy=policy, **kwargs))
+            arguments = {"policy": policy, "learn_labels": learn_labels, **kwargs}
+            members.append(SCTAB.load_query_data(query, member, **arguments))
             members[-1].surgery_["missing_genes"] = members[0].surgery_["missing_genes"]
         ensemble = cls.from_members(members)
         ensemble.calibration_ = reference_model.calibration_

@@ -12,8 +12,9 @@ from scvi_sctab.data import (
     CellSelection,
     TrainingRecord,
     check_labels_unchanged,
-    get_column,
+    find_column,
     identify,
+    name_values,
 )
 
 if TYPE_CHECKING:
@@ -133,15 +134,8 @@ class HeldOutMixin:
         if labels_key is None and cells.adata is self.adata:
             check_labels_unchanged(self.adata_manager)
         key = labels_key or setup["labels_key"]
-        obs = cells.adata.obs
-        if key not in obs:
-            get_column(obs, key, "labels_key")  # raises with near names
-        values = obs[key].astype(object)
-        return (
-            values.where(values.notna(), setup["unlabeled_category"])
-            .astype(str)
-            .to_numpy()[cells.positions]
-        )
+        names = name_values(find_column(cells.adata.obs, key, "labels_key"))[cells.positions]
+        return np.where(names.codes < 0, setup["unlabeled_category"], np.asarray(names, object))
 
     def _codes_of(self, cells: CellSelection, labels_key: str | None) -> NDArray[np.int64]:
         """Codes of labels; -1 where there is none that the model knows and can predict."""

@@ -51,9 +51,10 @@ class PredictionMixin:
         ValueError
             As in :meth:`predict`.
         """
-        n_output = self.module.encoder.n_output
-        cells = self._select(adata, indices, layer, min_gene_overlap)
-        return self._stack(self._embed, n_output, cells, batch_size)
+        return self._latent(self._select(adata, indices, layer, min_gene_overlap), batch_size)
+
+    def _latent(self, cells: CellSelection, batch_size: int | None = None) -> NDArray[np.float32]:
+        return self._stack(self._embed, self.module.encoder.n_output, cells, batch_size)
 
     def _evidence(self, cells: CellSelection, batch_size: int | None) -> Iterator[CellEvidence]:
         """Say what there is to say about cells, a batch at a time."""

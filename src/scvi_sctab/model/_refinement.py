@@ -11,7 +11,7 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 
 from scvi_sctab._constants import MIN_GENE_OVERLAP
-from scvi_sctab.data import get_column
+from scvi_sctab.data import align_cells, get_column
 from scvi_sctab.metrics import normalized_entropy
 
 if TYPE_CHECKING:
@@ -212,8 +212,9 @@ class RefinementMixin:
         adata
             As in :meth:`~scvi_sctab.SCTAB.predict`.
         clusters
-            Column of ``adata.obs``, or a cluster per cell of ``adata``. Without any, each cell
-            votes with those next to it in :meth:`~scvi_sctab.SCTAB.get_latent_representation`.
+            Column of ``adata.obs``, or a cluster per cell of ``adata``; a series is aligned by the
+            names of cells. Without any, each cell votes with those next to it in
+            :meth:`~scvi_sctab.SCTAB.get_latent_representation`.
         batch_key
             Column of ``adata.obs``; cells of different batches do not vote together. The one of
             :meth:`~scvi_sctab.SCTAB.setup_anndata` if not given and ``adata`` has it.
@@ -260,14 +261,12 @@ class RefinementMixin:
         own = soft.to_numpy(dtype=np.float64)
         base = surroundings_of_groups(own, batches).mean
         if clusters is None:
-            latent = self.get_latent_representation(
-                adata, cells, layer=layer, min_gene_overlap=min_gene_overlap
-            )
+            latent = self._latent(selection)
             around = surroundings_of_neighbors(
                 own, nearest_neighbors(latent, batches, n_neighbors)
             )
         else:
-            groups = _cluster_codes(adata, clusters)[cells]
+            groups = _cluster_codes(adata, clusters, cells)
             joint = np.unique(np.column_stack([groups, batches]), axis=0, return_inverse=True)[1]
             around = surroundings_of_groups(own, joint.ravel())
         refined = self._with_frequencies(vote(own, around, base, weight))
@@ -287,15 +286,22 @@ def _batch_codes(
     return pd.factorize(get_column(adata.obs, batch_key, "batch_key").to_numpy()[cells])[0]
 
 
-def _cluster_codes(adata: AnnData, clusters: str | Sequence[object]) -> NDArray[np.intp]:
+def _cluster_codes(
+    adata: AnnData, clusters: str | Sequence[object], cells: NDArray[np.intp]
+) -> NDArray[np.intp]:
     if isinstance(clusters, str):
-        return pd.factorize(get_column(adata.obs, clusters, "clusters").to_numpy())[0]
-    values = np.asarray(clusters)
-    if values.shape != (adata.n_obs,):
-        raise ValueError(
-            f"clusters are {values.shape}, not one for each of the {adata.n_obs:,} cells of "
-            "`adata`, which `indices` choose from."
-        )
+        column = get_column(adata.obs, clusters, "clusters").iloc[cells]
+        return pd.factorize(column.to_numpy())[0]
+    if isinstance(clusters, pd.Series) and not isinstance(clusters.index, pd.RangeIndex):
+        values = align_cells(clusters, adata.obs_names[cells], "clusters").to_numpy()
+    else:
+        values = np.asarray(clusters)
+        if values.shape != (adata.n_obs,):
+            raise ValueError(
+                f"clusters are {values.shape}, not one for each of the {adata.n_obs:,} cells of "
+                "`adata`, which `indices` choose from."
+            )
+        values = values[cells]
     if pd.isna(values).any():
         raise ValueError("clusters have missing values (NaN). Give them a cluster of their own.")
     return pd.factorize(values)[0]

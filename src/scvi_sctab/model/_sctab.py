@@ -9,13 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
-from scvi.data.fields import (
-    BaseAnnDataField,
-    CategoricalJointObsField,
-    CategoricalObsField,
-    LabelsWithUnlabeledObsField,
-    LayerField,
-)
+from scvi.data.fields import BaseAnnDataField, LayerField
 from scvi.model.base import BaseModelClass
 from scvi.train import TrainRunner
 
@@ -23,8 +17,15 @@ from scvi_sctab._config import PRESETS, NetworkConfig, choose_preset, override
 from scvi_sctab._constants import DONOR_KEY, UNLABELED_CATEGORY
 from scvi_sctab.data import (
     LabeledDataSplitter,
-    ask_about_labels,
+    NamedJointObsField,
+    NamedLabelsField,
+    NamedObsField,
+    as_keys,
+    check_anndata,
+    check_key,
+    check_keywords,
     check_reference,
+    check_transfer,
     is_mudata,
 )
 from scvi_sctab.mixins import CellsMixin, CheckpointMixin, QueryPreparationMixin, RegisteredMixin
@@ -160,7 +161,7 @@ class SCTAB(
         unlabeled_category: str = UNLABELED_CATEGORY,
         batch_key: str | None = None,
         donor_key: str | None = None,
-        categorical_covariate_keys: list[str] | None = None,
+        categorical_covariate_keys: str | Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
         """Check a reference and register where its counts and labels are.
@@ -182,7 +183,7 @@ class SCTAB(
         donor_key
             Column with donors. Whole donors are then held out for validation.
         categorical_covariate_keys
-            Columns with other categories, which the encoder is told, too.
+            Column or columns with other categories, which the encoder is told, too.
         **kwargs
             Passed to :meth:`~scvi.data.AnnDataManager.register_fields`.
 
@@ -190,16 +191,27 @@ class SCTAB(
         ------
         KeyError
             If a column or the layer does not exist.
+        TypeError
+            If there is no such argument, or a key is not the name of a column.
         ValueError
             If ``X`` does not hold raw counts, cells are empty, genes stand twice or are too few,
-            a column has missing values, or the labels cannot be learnt.
+            a column has missing values, values that have no name or different ones of the same
+            name, such as 1 and "1", or the labels cannot be learnt.
 
         Warns
         -----
         UserWarning
-            If a label comes from one donor only, or reads as if its cells had none.
+            If a label comes from one donor only, or reads as if its cells had none; if names in a
+            column differ in case, spaces or Unicode form alone, or have fewer than three cells.
         """
+        check_anndata(adata)
+        categorical_covariate_keys = as_keys(
+            categorical_covariate_keys, "categorical_covariate_keys"
+        )
         setup_method_args = cls._get_setup_method_args(**locals())
+        check_keywords(cls.__name__, kwargs, setup_method_args["setup_args"])
+        for argument in ("labels_key", "batch_key", "donor_key"):
+            check_key(setup_method_args["setup_args"][argument], argument)
         if labels_key is None:
             raise ValueError(
                 f"Name the column with cell types, `labels_key=`: one of {list(adata.obs)}."
@@ -210,7 +222,9 @@ class SCTAB(
             check_reference(
                 adata, layer, labels_key, unlabeled_category, columns, categorical_covariate_keys
             )
-            ask_about_labels(adata.obs[labels_key], unlabeled_category)
+        else:
+            setup = setup_method_args["setup_args"]
+            check_transfer(adata, kwargs["source_registry"], setup, cls.__name__)
         fields = cls._fields(
             layer, labels_key, unlabeled_category, batch_key, donor_key, categorical_covariate_keys
         )
@@ -230,12 +244,12 @@ class SCTAB(
         """List what is registered of an AnnData."""
         fields = [
             LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True),
-            LabelsWithUnlabeledObsField(REGISTRY_KEYS.LABELS_KEY, labels_key, unlabeled_category),
-            CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
-            CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, categorical_covariate_keys),
+            NamedLabelsField(REGISTRY_KEYS.LABELS_KEY, labels_key, unlabeled_category),
+            NamedObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
+            NamedJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, categorical_covariate_keys),
         ]
         if donor_key is not None:
-            fields.append(CategoricalObsField(DONOR_KEY, donor_key))
+            fields.append(NamedObsField(DONOR_KEY, donor_key))
         return fields
 
     def __init__(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import logging
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -13,10 +13,12 @@ from scvi.model._utils import parse_device_args
 from scvi_sctab._constants import QUERY_POLICIES
 from scvi_sctab.data import (
     Condition,
-    canonical,
     check_anndata,
     check_query_conditions,
     list_names,
+    n_labelled,
+    name_as_known,
+    name_values,
     query_cells,
     query_labels,
     query_registry,
@@ -28,6 +30,9 @@ from scvi_sctab.nn import NewEntries, matches, n_trained
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+# A child of the host's logger, so that `scvi.settings.verbosity` governs it.
+logger = logging.getLogger("scvi.sctab")
 
 
 class SurgeryMixin:
@@ -44,6 +49,7 @@ class SurgeryMixin:
         registry: dict[str, Any] | None = None,
         policy: str | Sequence[str] = "batch",
         *,
+        learn_labels: bool = False,
         accelerator: str = "auto",
         device: int | str = "auto",
         allow_pickle: bool = False,
@@ -58,8 +64,7 @@ class SurgeryMixin:
         adata
             Raw counts of the query, in the layer of the reference; genes in any order. It needs
             the columns of batch and covariates that the reference was set up with; that of
-            labels may be missing, hold some, or labels that the reference does not know, by which
-            the model grows. Nothing is written into it: the model has counts of its own,
+            labels may be missing. Nothing is written into it: the model has counts of its own,
             ``model.adata``, which share memory if genes are the reference's already.
         reference_model
             A trained model, or the directory that one was saved to. A query model is one, too.
@@ -72,6 +77,10 @@ class SurgeryMixin:
             layers to the logits, too; ``"all"``; or patterns of names of parameters, such as
             ``["final_mapping.*"]``, to train beside what is new. Running statistics of batch norm
             are always kept.
+        learn_labels
+            Whether training learns from the labels that the query has in the reference's column
+            of labels; the model grows by those that the reference does not know. If not, they are
+            taken for somebody else's annotation: they change nothing and stay where they are.
         accelerator, device
             Where to put the model.
         allow_pickle
@@ -113,7 +122,7 @@ class SurgeryMixin:
             query, missing = None, list[str]()
         else:
             adata = check_anndata(reference._cells_of(adata))
-            query, missing = cls._set_up_query(adata, reference)
+            query, missing = cls._set_up_query(adata, reference, learn_labels)
             registry = cls._get_most_recent_anndata_manager(query).registry
         model = cls(query, registry=registry, **cls._arguments_of_query(reference, registry))
         n_categories = [len(condition.categories) for condition in reference.conditions]
@@ -140,27 +149,38 @@ class SurgeryMixin:
         return model
 
     @classmethod
-    def _set_up_query(cls, adata: AnnData, reference: Any) -> tuple[AnnData, list[str]]:
+    def _set_up_query(
+        cls, adata: AnnData, reference: Any, learn_labels: bool
+    ) -> tuple[AnnData, list[str]]:
         """Set up the counts of the query; also return the genes that it lacks."""
         setup, arguments = reference.registry["setup_args"], reference._condition_arguments()
         check_query_conditions(adata.obs, arguments)
-        labels, new_labels = query_labels(
-            adata.obs, setup["labels_key"], setup["unlabeled_category"], reference.labels
-        )
-        query = query_cells(adata, setup["layer"], reference.gene_names)
-        query.obs[setup["labels_key"]] = pd.Categorical(labels)
-        for key in arguments:
-            query.obs[key] = pd.Categorical([canonical(value) for value in query.obs[key]])
-        source = query_registry(reference.registry, new_labels)
-        with warnings.catch_warnings():
-            # Of labels and batches with few cells, which a query may well hold.
-            warnings.filterwarnings("ignore", "Category .* has fewer than 3 cells")
-            cls.setup_anndata(
-                query, source_registry=source, extend_categories=True, **source["setup_args"]
+        labels_of_query = (adata.obs, setup["labels_key"], setup["unlabeled_category"])
+        labels, new_labels = None, list[str]()
+        if learn_labels:
+            labels, new_labels = query_labels(*labels_of_query, reference.labels)
+        elif (n_cells := n_labelled(*labels_of_query)) and not cls._has_set_up(adata):
+            logger.info(
+                f"query.obs[{setup['labels_key']!r}] has labels of {n_cells:,} cells, which are "
+                "not learnt from. To learn from them, pass `learn_labels=True`."
             )
+        query = query_cells(adata, setup["layer"], reference.gene_names)
+        if labels is not None:
+            query.obs[setup["labels_key"]] = pd.Categorical(labels)
+        for key, known in reference.conditions:
+            query.obs[key] = name_as_known(name_values(query.obs[key]), known)
+        source = query_registry(reference.registry, new_labels, learn_labels=learn_labels)
+        cls.setup_anndata(
+            query, source_registry=source, extend_categories=True, **source["setup_args"]
+        )
         present = set(strip_versions(adata.var_names))
         missing = [gene for gene in reference.gene_names if gene not in present]
         return query, missing
+
+    @classmethod
+    def _has_set_up(cls, adata: AnnData) -> bool:
+        """Whether these are cells of a model, as the later members of an ensemble get them."""
+        return any(manager.adata is adata for manager in cls._setup_adata_manager_store.values())
 
     @classmethod
     def _arguments_of_query(cls, reference: Any, registry: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,14 @@ from scvi_sctab._config import SELF_SUPERVISED_PLAN, SELF_SUPERVISED_TRAIN
 from scvi_sctab._constants import MIN_GENE_OVERLAP
 from scvi_sctab._logging import quiet_trainer, shows_progress
 from scvi_sctab._types import PretrainedEncoder
-from scvi_sctab.data import UnlabeledDataSplitter, check_cells, check_genes, query_cells
+from scvi_sctab.data import (
+    UnlabeledDataSplitter,
+    check_anndata,
+    check_cells,
+    check_genes,
+    check_keywords,
+    query_cells,
+)
 from scvi_sctab.mixins import (
     CellsMixin,
     CheckpointMixin,
@@ -254,11 +261,14 @@ class SelfSupervisedModel(NeighborsMixin, PublishedEncoderMixin, EncoderModel):
         ------
         KeyError
             If there is no such layer.
+        TypeError
+            If there is no such argument.
         ValueError
             If it does not hold raw counts, cells are empty, or genes stand twice or are too few.
         """
         setup_method_args = cls._get_setup_method_args(**locals())
-        if adata.is_view:
+        check_keywords(cls.__name__, kwargs, setup_method_args["setup_args"])
+        if check_anndata(adata).is_view:
             raise ValueError("`adata` is a view of another AnnData; pass a copy: `adata.copy()`.")
         if "source_registry" not in kwargs:
             check_genes(adata.var_names)

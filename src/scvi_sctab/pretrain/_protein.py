@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
-from scvi.data.fields import CategoricalObsField, LayerField
+from scvi.data.fields import LayerField
 
 from scvi_sctab._config import (
     PROTEIN_HIDDEN,
@@ -18,8 +18,12 @@ from scvi_sctab._config import (
     override,
 )
 from scvi_sctab.data import (
+    NamedObsField,
+    check_anndata,
     check_cells,
     check_genes,
+    check_key,
+    check_keywords,
     get_column,
     get_proteins,
     normalized_expression,
@@ -145,12 +149,16 @@ class ProteinPredictor(ProteinPredictionMixin, EncoderMixin, EncoderModel):
         ------
         KeyError
             If there is no such key, column or layer.
+        TypeError
+            If there is no such argument, or ``batch_key`` is not the name of a column.
         ValueError
             If genes are no raw counts, cells are empty, genes stand twice or are too few, or
             proteins are negative, infinite or missing throughout.
         """
         setup_method_args = cls._get_setup_method_args(**locals())
-        if adata.is_view:
+        check_keywords(cls.__name__, kwargs, setup_method_args["setup_args"])
+        check_key(batch_key, "batch_key")
+        if check_anndata(adata).is_view:
             raise ValueError("`adata` is a view of another AnnData; pass a copy: `adata.copy()`.")
         if "source_registry" not in kwargs:
             check_genes(adata.var_names)
@@ -160,7 +168,7 @@ class ProteinPredictor(ProteinPredictionMixin, EncoderMixin, EncoderModel):
         manager = AnnDataManager(
             fields=[
                 LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True),
-                CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
+                NamedObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
                 ProteinField(protein_expression_obsm_key, protein_names_uns_key),
             ],
             setup_method_args=setup_method_args,
