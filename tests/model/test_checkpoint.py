@@ -72,10 +72,35 @@ def test_later_defaults_do_not_change_a_saved_model(model, query, tmp_path, monk
     assert_same(model, SCTAB.load(tmp_path / "model"), query)
 
 
-def test_permuted_genes_cannot_be_trained_on_in_silence(model, reference, tmp_path):
+def test_genes_are_brought_into_order_but_never_invented(model, reference, query, tmp_path):
     model.save(tmp_path / "model")
-    with pytest.raises(ValueError, match=r"not those of the model in their order.*adata=False"):
-        SCTAB.load(tmp_path / "model", reference[:, ::-1].copy())
+    mixed = reference[:, ::-1].copy()
+    mixed.obsm["umap"] = np.zeros((mixed.n_obs, 2))
+    loaded = SCTAB.load(tmp_path / "model", mixed)
+    assert list(loaded.adata.var_names) == list(model.gene_names)
+    assert (loaded.adata.X != reference.X).nnz == 0
+    assert "umap" in loaded.adata.obsm and "_scvi_labels" not in mixed.obs
+    expected = SCTAB.load(tmp_path / "model", reference)
+    for each in (loaded, expected):
+        scvi.settings.seed = 0
+        each.train(max_epochs=1, enable_progress_bar=False)
+    assert_same(expected, loaded, query)
+    with pytest.raises(ValueError, match=r"lacks 1 of the model's 300 genes, e\.g\. .*adata=False"):
+        SCTAB.load(tmp_path / "model", reference[:, 1:].copy())
+
+
+def test_labels_that_the_model_does_not_know_are_refused_in_our_words(model, reference, tmp_path):
+    model.save(tmp_path / "model")
+    labels = reference.obs["cell_type"].astype(object)
+    reference.obs["cell_type"] = labels.replace({"B": "B cell"})
+    with pytest.raises(ValueError, match=r"labels that the model does not know: 'B cell'.*'unknown'"):
+        SCTAB.load(tmp_path / "model", reference)
+    reference.obs["cell_type"] = labels.replace({"B": np.nan})
+    with pytest.raises(ValueError, match=r"does not know: 'missing values'.*'unknown'"):
+        SCTAB.load(tmp_path / "model", reference)
+    reference.obs["cell_type"] = labels.replace({"B": "unknown"})
+    loaded = SCTAB.load(tmp_path / "model", reference)
+    assert list(loaded.labels) == list(model.labels)
 
 
 def test_the_hosts_own_tools_read_the_files(model, tmp_path):
@@ -108,7 +133,7 @@ def test_a_failed_save_keeps_the_old_model_and_leaves_nothing_behind(
     def full_disk(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("scvi_sctab.mixins._checkpoint.save_file", full_disk)
+    monkeypatch.setattr("scvi_sctab.mixins._digest.save_file", full_disk)
     with pytest.raises(OSError, match="No space left"):
         model.save(tmp_path / "model", overwrite=True)
     with pytest.raises(OSError, match="No space left"):
