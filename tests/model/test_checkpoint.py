@@ -79,13 +79,16 @@ def test_genes_are_brought_into_order_but_never_invented(model, reference, query
     loaded = SCTAB.load(tmp_path / "model", mixed)
     assert list(loaded.adata.var_names) == list(model.gene_names)
     assert (loaded.adata.X != reference.X).nnz == 0
-    assert "umap" in loaded.adata.obsm and "_scvi_labels" not in mixed.obs
+    assert "umap" in loaded.adata.obsm
+    assert "_scvi_labels" not in mixed.obs
     expected = SCTAB.load(tmp_path / "model", reference)
     for each in (loaded, expected):
         scvi.settings.seed = 0
         each.train(max_epochs=1, enable_progress_bar=False)
     assert_same(expected, loaded, query)
-    with pytest.raises(ValueError, match=r"lacks 1 of the model's 300 genes, e\.g\. .*adata=False"):
+    with pytest.raises(
+        ValueError, match=r"lacks 1 of the model's 300 genes, e\.g\. .*adata=False"
+    ):
         SCTAB.load(tmp_path / "model", reference[:, 1:].copy())
 
 
@@ -93,7 +96,9 @@ def test_labels_that_the_model_does_not_know_are_refused_in_our_words(model, ref
     model.save(tmp_path / "model")
     labels = reference.obs["cell_type"].astype(object)
     reference.obs["cell_type"] = labels.replace({"B": "B cell"})
-    with pytest.raises(ValueError, match=r"labels that the model does not know: 'B cell'.*'unknown'"):
+    with pytest.raises(
+        ValueError, match=r"labels that the model does not know: 'B cell'.*'unknown'"
+    ):
         SCTAB.load(tmp_path / "model", reference)
     reference.obs["cell_type"] = labels.replace({"B": np.nan})
     with pytest.raises(ValueError, match=r"does not know: 'missing values'.*'unknown'"):
