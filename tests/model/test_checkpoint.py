@@ -92,22 +92,6 @@ def test_genes_are_brought_into_order_but_never_invented(model, reference, query
         SCTAB.load(tmp_path / "model", reference[:, 1:].copy())
 
 
-def test_labels_that_the_model_does_not_know_are_refused_in_our_words(model, reference, tmp_path):
-    model.save(tmp_path / "model")
-    labels = reference.obs["cell_type"].astype(object)
-    reference.obs["cell_type"] = labels.replace({"B": "B cell"})
-    with pytest.raises(
-        ValueError, match=r"labels that the model does not know: 'B cell'.*'unknown'"
-    ):
-        SCTAB.load(tmp_path / "model", reference)
-    reference.obs["cell_type"] = labels.replace({"B": np.nan})
-    with pytest.raises(ValueError, match=r"does not know: 'missing values'.*'unknown'"):
-        SCTAB.load(tmp_path / "model", reference)
-    reference.obs["cell_type"] = labels.replace({"B": "unknown"})
-    loaded = SCTAB.load(tmp_path / "model", reference)
-    assert list(loaded.labels) == list(model.labels)
-
-
 def test_the_hosts_own_tools_read_the_files(model, tmp_path):
     model.save(tmp_path / "model")
     registry = scvi.model.base.BaseModelClass.load_registry(str(tmp_path / "model"))

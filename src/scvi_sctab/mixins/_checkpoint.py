@@ -169,8 +169,8 @@ class CheckpointMixin:
             If there is no model.
         ValueError
             If the file is not a model or is damaged, or only ``model.pt`` is there and
-            ``allow_pickle`` is not set, or ``adata`` lacks genes of the model, or has labels or
-            batches that it does not know.
+            ``allow_pickle`` is not set, or ``adata`` lacks genes of the model, or has labels (of
+            a model that is none of a query) or batches that it does not know.
         """
         directory = Path(dir_path)
         path = directory / f"{prefix or ''}{WEIGHTS_FILE}"

@@ -80,20 +80,18 @@ def bring_cells(
     Raises
     ------
     ValueError
-        If genes are missing of a model that is none of a query, or labels or batches are unknown
-        to the model.
+        If genes are missing of a model that is none of a query, or batches are unknown to the
+        model.
     """
     genes = check_genes(registry["field_registries"]["X"]["state_registry"]["column_names"])
     _require_batches(adata, registry, cls)
-    if surgery is not None:
-        # The labels of a query may be its authors' own, or none.
-        labels = _labels_of_query(adata, registry, surgery)
-        same = list(strip_versions(adata.var_names)) == list(genes)
-        if not (same and _has_labels(adata, registry, labels)):
-            adata = _prepare_as_query(adata, registry, genes, labels)
+    if surgery is None:
+        return _align(adata, genes, cls.__name__)
+    labels = _labels_of_query(adata, registry)
+    in_order = list(strip_versions(adata.var_names)) == list(genes)
+    if in_order and _is_prepared(adata, registry, labels):
         return adata
-    _require_labels(adata, registry, cls.__name__)
-    return _align(adata, genes, cls.__name__)
+    return _prepare_as_query(adata, registry, genes, labels)
 
 
 def _align(adata: AnnData, genes: pd.Index, model: str) -> AnnData:
@@ -118,55 +116,43 @@ def _align(adata: AnnData, genes: pd.Index, model: str) -> AnnData:
     return aligned
 
 
-def _labels_of_query(
-    adata: AnnData, registry: dict[str, Any], surgery: dict[str, Any]
-) -> NDArray[np.object_]:
-    """Labels that the model may learn from; cells of all others count as having none."""
+def _labels_of_query(adata: AnnData, registry: dict[str, Any]) -> NDArray[np.object_] | None:
+    """Labels that the model knows, which may be learnt from; ``None`` leaves the column alone."""
     state = registry["field_registries"][REGISTRY_KEYS.LABELS_KEY]["state_registry"]
     key, unlabeled = registry["setup_args"]["labels_key"], str(state["unlabeled_category"])
-    if key not in adata.obs or not surgery.get("learn_labels", True):
+    if not state.get("learnt", True):
+        return None
+    if key not in adata.obs:
         return np.full(adata.n_obs, unlabeled, dtype=object)
-    labels = adata.obs[key].astype(object)
-    labels = labels.where(labels.notna(), unlabeled).map(str)
     known = [str(label) for label in state["categorical_mapping"]]
+    labels = adata.obs[key].astype(object).map(str)
+    # Others are missing values, or the names that the query's authors gave.
     return labels.where(labels.isin(known), unlabeled).to_numpy(dtype=object)
 
 
-def _has_labels(adata: AnnData, registry: dict[str, Any], labels: NDArray[np.object_]) -> bool:
+def _is_prepared(
+    adata: AnnData, registry: dict[str, Any], labels: NDArray[np.object_] | None
+) -> bool:
+    """Whether labels and batches are called as the model calls them."""
     key = registry["setup_args"]["labels_key"]
-    return key in adata.obs and bool((adata.obs[key].astype(object) == labels).all())
+    if labels is not None and not (key in adata.obs and (adata.obs[key] == labels).all()):
+        return False
+    conditions = registered_conditions(registry)
+    return all(adata.obs[name].isin(categories).all() for name, categories in conditions)
 
 
 def _prepare_as_query(
-    adata: AnnData, registry: dict[str, Any], genes: pd.Index, labels: NDArray[np.object_]
+    adata: AnnData, registry: dict[str, Any], genes: pd.Index, labels: NDArray[np.object_] | None
 ) -> AnnData:
     """Do what ``load_query_data`` did to the cells that the model was made for."""
     setup = registry["setup_args"]
     query = query_cells(adata, setup["layer"], genes)
-    query.obs[setup["labels_key"]] = pd.Categorical(labels)
+    if labels is not None:
+        query.obs[setup["labels_key"]] = pd.Categorical(labels)
     for condition in registered_conditions(registry):
         names = [canonical(value) for value in query.obs[condition.key]]
         query.obs[condition.key] = pd.Categorical(names)
     return query
-
-
-def _require_labels(adata: AnnData, registry: dict[str, Any], model: str) -> None:
-    """Stop at labels for which the network has no output."""
-    field = registry["field_registries"].get(REGISTRY_KEYS.LABELS_KEY)
-    key = registry["setup_args"].get("labels_key")
-    if field is None or key not in adata.obs:
-        return
-    known = {str(label) for label in field["state_registry"]["categorical_mapping"]}
-    found = adata.obs[key].astype(object)
-    unknown = sorted({"missing values" if pd.isna(x) else str(x) for x in found} - known)
-    if unknown:
-        unlabeled = field["state_registry"]["unlabeled_category"]
-        raise ValueError(
-            f"`adata.obs[{key!r}]` holds labels that the model does not know: "
-            f"{list_names(unknown)}. To predict, load without these cells, "
-            f"`{model}.load(path, adata=False)`. To train on, call cells without a label of the "
-            f"model {unlabeled!r}; new labels take a new model."
-        )
 
 
 def _require_batches(adata: AnnData, registry: dict[str, Any], cls: type) -> None:
