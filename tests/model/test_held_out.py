@@ -89,6 +89,8 @@ def test_a_loaded_model_evaluates_and_calibrates_on_the_cells_that_it_held_out(t
     model, path, scores, _ = trained
     again = SCTAB.load(path, change(cells_of_four_types()))
     pd.testing.assert_frame_equal(again.evaluate(), scores)
+    report = again.evaluate(indices=again.validation_indices)
+    pd.testing.assert_frame_equal(report, scores)
     before = model.calibration.scaling
     again.calibrate()
     assert again.calibration.scaling.temperature == pytest.approx(before.temperature, rel=1e-6)

@@ -3,8 +3,16 @@
 from scvi_sctab.mixins._arguments import check_arguments
 from scvi_sctab.mixins._arrays import draw_cells, to_scipy
 from scvi_sctab.mixins._cells import CellsMixin
-from scvi_sctab.mixins._checkpoint import CheckpointMixin
+from scvi_sctab.mixins._checkpoint import CheckpointMixin, read_digest
+from scvi_sctab.mixins._digest import hash_json, hash_tensors, read_checked, write_checked
 from scvi_sctab.mixins._encoder import EncoderMixin
+from scvi_sctab.mixins._files import (
+    find_leftovers,
+    flush,
+    move_files,
+    resolve_target,
+    temporary_folder,
+)
 from scvi_sctab.mixins._published import read_checkpoint, registry_without_cells
 from scvi_sctab.mixins._query_preparation import QueryPreparationMixin
 from scvi_sctab.mixins._registered import RegisteredMixin
@@ -25,8 +33,18 @@ __all__ = [
     "decode",
     "draw_cells",
     "encode",
+    "find_leftovers",
+    "flush",
+    "hash_json",
+    "hash_tensors",
+    "move_files",
+    "read_checked",
     "read_checkpoint",
+    "read_digest",
     "registry_without_cells",
+    "resolve_target",
     "run",
+    "temporary_folder",
     "to_scipy",
+    "write_checked",
 ]

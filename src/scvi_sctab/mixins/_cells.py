@@ -27,6 +27,7 @@ from scvi_sctab.data import (
     slice_rows,
     to_tensor,
 )
+from scvi_sctab.nn import single_precision
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -122,7 +123,7 @@ class CellsMixin:
                         REGISTRY_KEYS.X_KEY: to_tensor(part, self.module.device),
                         CONDITIONS_KEY: known.to(self.module.device),
                     }
-                    with torch.inference_mode():
+                    with torch.inference_mode(), single_precision(self.module.device.type):
                         result = function(tensors)
                     yield result
                     progress.update(part.shape[0])

@@ -4,31 +4,37 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
 import torch
-from anndata import AnnData, read_h5ad
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from scvi.model._utils import parse_device_args
 
-from scvi_sctab._constants import ADATA_FILE, PICKLE_FILE, WEIGHTS_FILE
-from scvi_sctab.data import (
-    condition_codes,
-    list_names,
-    registered_conditions,
-    strip_versions,
+from scvi_sctab._constants import (
+    ADATA_FILE,
+    DONOR_KEY,
+    ENSEMBLE_FILE,
+    PICKLE_FILE,
+    WEIGHTS_FILE,
 )
+from scvi_sctab.mixins._digest import hash_json, hash_tensors, read_checked, write_checked
+from scvi_sctab.mixins._files import move_files, resolve_target, temporary_folder
+from scvi_sctab.mixins._loaded_cells import bring_cells, find_anndata
 from scvi_sctab.mixins._serialization import decode, encode
 
 if TYPE_CHECKING:
+    from anndata import AnnData
     from torch import Tensor
 
-_FORMAT = "scvi-sctab-1"
+_FORMAT = "scvi-sctab-2"
+# Without a checksum. More than one bit away, so that damage cannot turn one into the other.
+_UNCHECKED_FORMAT = "scvi-sctab-1"
+# What the host notes of a run, where cells stand, and what is hashed apart.
+_NOT_CONTENT = (
+    *("registry_", "run_id_", "run_name_", "get_normalized_function_name_"),
+    *("train_indices_", "validation_indices_", "test_indices_"),
+)
 _WEIGHT = "module."
 
 
@@ -46,14 +52,14 @@ class CheckpointMixin:
         """Save the model in two forms.
 
         ``model.safetensors`` is read by :meth:`load` and holds weights, genes, labels, settings
-        and history without any code. ``model.pt`` is scvi-tools' own format, for its hub and
-        tools. Files are written beside and then moved, so that a killed run or a full disk
-        leaves what was there.
+        and history without any code, and a checksum of all that. ``model.pt`` is scvi-tools' own
+        format, for its hub and tools. Files are written beside and then moved, so that a killed
+        run or a full disk leaves what was there.
 
         Parameters
         ----------
         dir_path
-            Directory to save to.
+            Directory to save to; a link is followed.
         prefix
             Put before the names of the files.
         overwrite
@@ -67,29 +73,20 @@ class CheckpointMixin:
         ------
         ValueError
             If the directory exists and ``overwrite`` is not set.
+        PermissionError
+            If it may not be written to.
         """
-        target = Path(dir_path)
-        if target.exists() and not (overwrite and target.is_dir()):
-            raise ValueError(
-                f"{target} already exists and was left as it is. Choose another directory, or "
-                "pass overwrite=True."
-            )
-        target.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-        try:
+        target = resolve_target(dir_path, overwrite)
+        with temporary_folder(target) as beside:
             super().save(
                 str(beside), prefix=prefix, overwrite=True, save_anndata=save_anndata, **kwargs
             )
             self._save_safely(beside / f"{prefix or ''}{WEIGHTS_FILE}", save_anndata)
-            target.mkdir(exist_ok=True)
-            for file in sorted(beside.iterdir()):
-                file.replace(target / file.name)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
+            move_files(beside, target)
 
     def _save_safely(self, path: Path, save_anndata: bool) -> None:
-        attributes = {k: v for k, v in self._get_user_attributes() if k.endswith("_")}
         arrays: dict[str, Any] = {}
+        attributes = dict(self._get_user_attributes())
         encoded = encode({k: v for k, v in attributes.items() if k != "registry_"}, arrays)
         registry = encode(_plain(self.registry), arrays)
         weights, aliases = _without_aliases(self.module.state_dict())
@@ -104,10 +101,36 @@ class CheckpointMixin:
             "attributes": json.dumps(encoded),
             "registry": json.dumps(registry),
             "aliases": json.dumps(aliases),
+            "digest": self.digest,
         }
-        save_file(tensors, str(path), metadata=metadata)
+        write_checked(path, tensors, metadata)
         # safetensors writes files that only their owner can read; follow the user's umask instead.
         path.chmod(path.with_name(path.name.replace(WEIGHTS_FILE, PICKLE_FILE)).stat().st_mode)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what the model holds now, to name it by in reports.
+
+        Covers weights, genes, labels, batches, settings, history and calibration; neither where
+        and when the model was made or saved, nor the cells beside it. It is computed anew at each
+        call, and saved with the model.
+        """
+        arrays: dict[str, Any] = {}
+        attributes = {
+            name: value
+            for name, value in self._get_user_attributes()
+            if name not in _NOT_CONTENT and value is not None
+        }
+        content = encode([attributes, _content_of_registry(self.registry)], arrays)
+        weights, aliases = _without_aliases(self.module.state_dict())
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        hashes = [hash_tensors(weights), hash_tensors(tensors)]
+        return hash_json([type(self).__name__, content, *hashes, aliases])
+
+    def _get_user_attributes(self) -> list[tuple[str, Any]]:
+        """List what is saved; the host would evaluate every property, too."""
+        names = (name for name in dir(self) if name.endswith("_") and not name.startswith("_"))
+        return [(name, getattr(self, name)) for name in names]
 
     @classmethod
     def load(
@@ -128,9 +151,11 @@ class CheckpointMixin:
         dir_path
             Directory that :meth:`save` wrote.
         adata
-            AnnData to go on training with, or its path, with the genes of the model in their
-            order. Not needed to predict. ``None`` takes the one saved with the model, if any;
-            ``False`` none.
+            AnnData to go on training with, or its path. Not needed to predict. Genes are matched
+            by name; if they are not the model's in their order, ``model.adata`` is a copy. To a
+            model of a query, give the cells that :meth:`load_query_data` was given; labels that
+            the model does not know count as none. ``None`` takes the AnnData saved with the
+            model, if any; ``False`` none.
         accelerator, device
             Where to put the model.
         prefix
@@ -147,17 +172,23 @@ class CheckpointMixin:
             If there is no model.
         ValueError
             If the file is not a model or is damaged, or only ``model.pt`` is there and
-            ``allow_pickle`` is not set, or the genes of ``adata`` are not the model's, or its
-            batches unknown to the model.
+            ``allow_pickle`` is not set, or ``adata`` lacks genes of the model, or has labels (of
+            a model that is none of a query) or batches that it does not know.
         """
         directory = Path(dir_path)
         path = directory / f"{prefix or ''}{WEIGHTS_FILE}"
         if not path.exists():
             pickle_path = directory / f"{prefix or ''}{PICKLE_FILE}"
             if not pickle_path.exists():
+                ensemble = (directory / ENSEMBLE_FILE).exists()
                 raise FileNotFoundError(
                     f"There is no model in {directory}: neither {path.name} nor "
-                    f"{pickle_path.name}. `model.save(path)` writes both."
+                    f"{pickle_path.name}. "
+                    + (
+                        "It holds an ensemble: `SCTABEnsemble.load(path)`."
+                        if ensemble
+                        else "`model.save(path)` writes both."
+                    )
                 )
             if not allow_pickle:
                 raise ValueError(
@@ -172,10 +203,9 @@ class CheckpointMixin:
         weights, attributes, registry, with_anndata = _read_safely(path, cls.__name__)
         if adata is None and not with_anndata:
             adata = False
-        adata = _find_anndata(adata, directory / f"{prefix or ''}{ADATA_FILE}")
+        adata = find_anndata(adata, directory / f"{prefix or ''}{ADATA_FILE}")
         if adata is not None:
-            _require_genes(adata, registry, cls.__name__)
-            _require_batches(adata, registry, cls)
+            adata = bring_cells(adata, registry, attributes.get("surgery_"), cls)
             cls.setup_anndata(
                 adata,
                 source_registry=registry,
@@ -192,7 +222,12 @@ class CheckpointMixin:
         *_, torch_device = parse_device_args(accelerator, device, return_device="torch")
         model.to_device(torch_device)
         model.module.eval()
+        if adata is not None:
+            model._find_indices()
         return model
+
+    def _find_indices(self) -> None:
+        """Find the cells trained on and held out among those that the model was loaded with."""
 
     @classmethod
     def _load_reference(cls, reference_model: Any, allow_pickle: bool) -> Any:
@@ -209,31 +244,29 @@ class CheckpointMixin:
         return reference_model
 
 
-def _find_anndata(adata: AnnData | str | Path | bool | None, saved: Path) -> AnnData | None:
-    """Resolve what ``load`` was given."""
-    if adata is None:
-        return read_h5ad(saved) if saved.exists() else None
-    if adata is False:
-        return None
-    if isinstance(adata, str | Path):
-        return read_h5ad(adata)
-    if not isinstance(adata, AnnData):
-        raise TypeError(f"adata must be an AnnData, a path, None or False, not {adata!r}.")
-    return adata
+def read_digest(path: Path) -> str | None:
+    """Read the digest that a model was saved with.
+
+    Parameters
+    ----------
+    path
+        A file of :meth:`CheckpointMixin.save`.
+
+    Returns
+    -------
+    The digest; ``None`` if the file is of a version that had none.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged or is not a model.
+    """
+    return read_checked(path, "a model", _FORMAT, _UNCHECKED_FORMAT)[1].get("digest")
 
 
 def _read_safely(path: Path, class_name: str) -> tuple[dict[str, Tensor], dict, dict, bool]:
     """Read weights, attributes, registry, and whether the AnnData was saved, too."""
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except PermissionError:
-        raise
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is not a model or is damaged: {error}") from error
-    if metadata.get("format") != _FORMAT:
-        raise ValueError(f"{path} is not a model of this package, or of a newer version of it.")
+    tensors, metadata = read_checked(path, "a model", _FORMAT, _UNCHECKED_FORMAT)
     if metadata["class"] != class_name:
         raise ValueError(f"{path} holds a {metadata['class']}, not a {class_name}.")
     arrays = {k: v.numpy() for k, v in tensors.items() if not k.startswith(_WEIGHT)}
@@ -264,33 +297,11 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _require_genes(adata: AnnData, registry: dict, model: str) -> None:
-    expected = registry["field_registries"]["X"]["state_registry"]["column_names"]
-    if list(strip_versions(adata.var_names)) != list(strip_versions(expected)):
-        raise ValueError(
-            "The genes of `adata` are not those of the model in their order. To predict, load "
-            f"without it, `{model}.load(path, adata=False)`: cells given later are matched by name. "
-            f"To train on, bring it to them: `{model}.prepare_query_anndata(adata, path)`."
-        )
-
-
-def _require_batches(adata: AnnData, registry: dict, cls: type) -> None:
-    """Stop at batches for which the network has no row."""
-    model = cls.__name__
-    mapping = (
-        f"Map these cells, `{model}.load_query_data(adata, path)`; to"
-        if hasattr(cls, "load_query_data")
-        else "To"
-    )
-    for condition in registered_conditions(registry):
-        unknown = condition_codes([condition], adata.obs).ravel() < 0
-        if unknown.any():
-            values = (
-                adata.obs[condition.key].astype(str)[unknown].unique()
-                if condition.key in adata.obs
-                else []
-            )
-            raise ValueError(
-                f"`adata.obs[{condition.key!r}]` is missing or holds values that the model does not "
-                f"know: {list_names(values)}. {mapping} predict alone, load without them, `{model}.load(path, adata=False)`."
-            )
+def _content_of_registry(registry: dict[str, Any]) -> dict[str, Any]:
+    """Genes, labels, batches and arguments: what does not depend on the cells or on the host."""
+    states = {
+        key: {k: v for k, v in field["state_registry"].items() if k != "n_obs"}
+        for key, field in registry["field_registries"].items()
+        if key != DONOR_KEY
+    }
+    return {"setup_args": _plain(registry["setup_args"]), "fields": _plain(states)}

@@ -44,12 +44,14 @@ def encode(value: Any, arrays: dict[str, NDArray]) -> Any:
         return {_KIND: "dict", "items": items}
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu().numpy()
-    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.itemsize <= 8:
         name = f"array.{len(arrays)}"
-        arrays[name] = np.array(value, order="C")
+        # safetensors has no foreign byte order.
+        arrays[name] = np.array(value, value.dtype.newbyteorder("="), order="C")
         return {_KIND: "array", "name": name}
     if isinstance(value, np.ndarray) and value.dtype.kind in "OUS":
-        return {_KIND: "strings", "items": [encode(item, arrays) for item in value.ravel()]}
+        strings = {_KIND: "strings", "items": [encode(item, arrays) for item in value.ravel()]}
+        return strings if value.ndim == 1 else {**strings, "shape": list(value.shape)}
     if isinstance(value, pd.DataFrame):
         parts = {
             "columns": [encode(name, arrays) for name in value.columns],
@@ -82,7 +84,8 @@ def decode(value: Any, arrays: dict[str, NDArray]) -> Any:
     if kind == "array":
         return arrays[value["name"]]
     if kind == "strings":
-        return np.array([decode(item, arrays) for item in value["items"]], dtype=object)
+        items = [decode(item, arrays) for item in value["items"]]
+        return np.fromiter(items, object, len(items)).reshape(value.get("shape", -1))
     if kind == "frame":
         columns = [decode(column, arrays) for column in value["values"]]
         index = pd.Index(decode(value["index"], arrays), name=value["name"])

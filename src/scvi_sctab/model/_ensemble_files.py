@@ -4,24 +4,44 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import re
+from contextlib import suppress
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import from_numpy
 
-from scvi_sctab._constants import ENSEMBLE_FILE, WEIGHTS_FILE
-from scvi_sctab.mixins import decode, encode
+from scvi_sctab._constants import (
+    ADATA_FILE,
+    ENSEMBLE_FILE,
+    JOURNAL_FILE,
+    PICKLE_FILE,
+    WEIGHTS_FILE,
+)
+from scvi_sctab.mixins import (
+    decode,
+    encode,
+    find_leftovers,
+    flush,
+    hash_json,
+    hash_tensors,
+    move_files,
+    read_checked,
+    read_digest,
+    resolve_target,
+    temporary_folder,
+    write_checked,
+)
 from scvi_sctab.model._sctab import SCTAB
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-_FORMAT = "scvi-sctab-ensemble-1"
+_FORMAT = "scvi-sctab-ensemble-2"
+_UNCHECKED_FORMAT = "scvi-sctab-ensemble-1"
+_FOLDER = re.compile(r"member\d+-[0-9a-f]{8}(-\d+)?")
 
 
 class EnsembleFilesMixin:
@@ -83,63 +103,70 @@ class EnsembleFilesMixin:
     ) -> None:
         """Save all members, each in both forms of :meth:`SCTAB.save`, and the calibration.
 
-        The directory is written beside and then moved, so that a killed run or a full disk leaves
-        what was there.
+        Members are written into new folders. The file that names them is replaced at last, so that
+        a killed run or a full disk leaves what was there, never members of two ensembles.
 
         Parameters
         ----------
         dir_path
-            Directory to save to.
+            Directory to save to; a link is followed.
         overwrite
-            Whether to replace the directory of an ensemble.
+            Whether to replace the ensemble in an existing directory; other files in it stay.
         save_anndata
             Whether to save the AnnData, too, once.
 
         Raises
         ------
         ValueError
-            If the directory exists and ``overwrite`` is not set, or it holds something else.
+            If the directory exists and ``overwrite`` is not set.
+        PermissionError
+            If it may not be written to.
         """
-        target = Path(dir_path)
-        if target.exists() and not overwrite:
-            raise ValueError(
-                f"{target} already exists and was left as it is. Choose another directory, or "
-                "pass overwrite=True."
-            )
-        if target.exists() and not (target / ENSEMBLE_FILE).exists():
-            raise ValueError(f"{target} holds no ensemble and was left as it is.")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-        try:
-            new = beside / "new"
+        target = resolve_target(dir_path, overwrite)
+        for leftover in find_leftovers(target):
+            _remove_replaced(target, leftover / JOURNAL_FILE)
+        with temporary_folder(target) as beside:
+            digests = {}
             for number, member in enumerate(self.members):
-                member.save(new / _folder(number), save_anndata=save_anndata and number == 0)
-            self._save_own(new / ENSEMBLE_FILE)
-            old = beside / "old"
+                digest = member.digest
+                folder = _free_name(target, f"member{number}-{digest[:8]}")
+                member.save(beside / folder, save_anndata=save_anndata and number == 0)
+                digests[folder] = digest
+            self._save_own(beside / ENSEMBLE_FILE, digests)
             if target.exists():
-                target.rename(old)
-            try:
-                new.rename(target)
-            except BaseException:
-                if old.exists():
-                    old.rename(target)
-                raise
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
+                _replace(target, beside, list(digests))
+            else:
+                move_files(beside, target)
 
-    def _save_own(self, path: Path) -> None:
+    def _save_own(self, path: Path, members: dict[str, str]) -> None:
         arrays: dict[str, Any] = {}
         metadata = {
             "format": _FORMAT,
             "version": version("scvi-sctab"),
-            "n_members": str(len(self.members)),
-            "calibration": json.dumps(encode(self.calibration_, arrays)),
-            "hierarchy": json.dumps(encode(self.hierarchy_, arrays)),
+            "members": json.dumps(members),
+            **{k: json.dumps(v) for k, v in self._own_content(arrays).items()},
+            "digest": self.digest,
         }
         tensors = {name: from_numpy(array) for name, array in arrays.items()}
-        save_file(tensors, str(path), metadata=metadata)
+        write_checked(path, tensors, metadata)
         # safetensors writes files that only their owner can read; follow the user's umask instead.
-        path.chmod((path.parent / _folder(0) / WEIGHTS_FILE).stat().st_mode)
+        path.chmod((path.parent / next(iter(members)) / WEIGHTS_FILE).stat().st_mode)
+
+    def _own_content(self, arrays: dict[str, Any]) -> dict[str, Any]:
+        """Encode what belongs to all members."""
+        return {
+            "calibration": encode(self.calibration_, arrays),
+            "hierarchy": encode(self.hierarchy_, arrays),
+        }
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what the ensemble holds now; see :attr:`SCTAB.digest`."""
+        arrays: dict[str, Any] = {}
+        content = self._own_content(arrays)
+        hashes = hash_tensors({name: from_numpy(array) for name, array in arrays.items()})
+        members = [member.digest for member in self.members]
+        return hash_json([type(self).__name__, members, content, hashes])
 
     @classmethod
     def load(
@@ -171,25 +198,84 @@ class EnsembleFilesMixin:
                 f"There is no ensemble in {directory}: no {ENSEMBLE_FILE}. A single model is "
                 "loaded by `SCTAB.load`."
             )
-        try:
-            with safe_open(str(path), framework="pt") as file:
-                metadata = file.metadata() or {}
-                arrays = {name: file.get_tensor(name).numpy() for name in file.keys()}
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"{path} is not an ensemble or is damaged: {error}") from error
-        if metadata.get("format") != _FORMAT:
-            raise ValueError(f"{path} is of another kind, or of a newer version of the package.")
+        tensors, metadata = read_checked(path, "an ensemble", _FORMAT, _UNCHECKED_FORMAT)
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
         members: list[SCTAB] = []
-        for number in range(int(metadata["n_members"])):
+        for folder, digest in _members(metadata).items():
             cells = adata
             if members:
                 cells = False if members[0].adata is None else members[0].adata
-            members.append(SCTAB.load(directory / _folder(number), cells, **kwargs))
+            _require_digest(directory / folder, digest)
+            members.append(SCTAB.load(directory / folder, cells, **kwargs))
         ensemble = cls.from_members(members)
         ensemble.calibration_ = decode(json.loads(metadata["calibration"]), arrays)
         ensemble.hierarchy_ = decode(json.loads(metadata["hierarchy"]), arrays)
         return ensemble
 
 
-def _folder(number: int) -> str:
-    return f"member{number}"
+def _members(metadata: dict[str, str]) -> dict[str, str | None]:
+    """Folders of members, and the digests of what they must hold, if those were saved."""
+    if metadata["format"] == _UNCHECKED_FORMAT:
+        return {f"member{number}": None for number in range(int(metadata["n_members"]))}
+    members = json.loads(metadata["members"])
+    for folder in members:
+        # A name with slashes would lead out of the directory, whose files are overwritten.
+        if not _FOLDER.fullmatch(folder):
+            raise ValueError(f"{folder!r} is no name of a member's folder.")
+    return members
+
+
+def _require_digest(folder: Path, digest: str | None) -> None:
+    """Stop at a member of another ensemble, or of another save of this one."""
+    path = folder / WEIGHTS_FILE
+    if digest is None or not path.exists():
+        return
+    if read_digest(path) != digest:
+        raise ValueError(
+            f"{folder} holds another model than the one that {ENSEMBLE_FILE} beside it names: "
+            "members of two ensembles are mixed. Copy the whole directory again from where it was "
+            "saved, or save the ensemble again."
+        )
+
+
+def _free_name(target: Path, name: str) -> str:
+    """Name a folder that does not exist: the old ones are needed until the new ones are whole."""
+    names = (f"{name}-{n}" if n else name for n in count())
+    return next(free for free in names if not (target / free).exists())
+
+
+def _replace(target: Path, beside: Path, folders: list[str]) -> None:
+    """Move new members to an ensemble's directory, name them, and remove the old ones."""
+    flush(beside)
+    journal = beside / JOURNAL_FILE
+    journal.write_text(json.dumps([*_named(target / ENSEMBLE_FILE), *folders]))
+    try:
+        for folder in folders:
+            (beside / folder).rename(target / folder)
+        (beside / ENSEMBLE_FILE).replace(target / ENSEMBLE_FILE)
+    finally:
+        _remove_replaced(target, journal)
+
+
+def _remove_replaced(target: Path, journal: Path) -> None:
+    """Remove those members that a save wrote or replaced and that the ensemble does not name."""
+    if not journal.exists():
+        return
+    try:
+        written = json.loads(journal.read_text())
+    except ValueError:
+        written = []  # killed while writing it, before anything was moved
+    for folder in set(written) - set(_named(target / ENSEMBLE_FILE)):
+        for file in (WEIGHTS_FILE, PICKLE_FILE, ADATA_FILE):
+            (target / folder / file).unlink(missing_ok=True)
+        with suppress(OSError):  # others' files are in it, or it was never moved
+            (target / folder).rmdir()
+    journal.unlink()
+
+
+def _named(path: Path) -> list[str]:
+    """Folders of members that the file of an ensemble names; none if it is missing or damaged."""
+    try:
+        return [*_members(read_checked(path, "an ensemble", _FORMAT, _UNCHECKED_FORMAT)[1])]
+    except ValueError:
+        return []

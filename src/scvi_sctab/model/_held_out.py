@@ -109,6 +109,20 @@ class HeldOutMixin:
                 return as_before
         return everyone.take(self._identify(everyone).among(wanted))
 
+    def _find_indices(self) -> None:
+        record = self.training_record
+        if record is None:
+            return
+        parts = {"train": record.trained, "validation": record.held_out, "test": record.set_aside}
+        for part, wanted in parts.items():
+            name = f"{part}_indices_"
+            before = getattr(self, name)
+            if before is None:
+                continue
+            found = self._find(wanted, before).positions
+            if not np.array_equal(found, np.sort(before)):
+                setattr(self, name, found)
+
     def _n_trained_on(self, cells: CellSelection) -> int:
         record = self.training_record
         return 0 if record is None else int(self._identify(cells).among(record.trained).sum())

@@ -20,7 +20,7 @@ from scvi_sctab.mixins import (
     draw_cells,
 )
 from scvi_sctab.module import LatentClassifier, build_reconstruction
-from scvi_sctab.nn import frozen_but
+from scvi_sctab.nn import frozen_but, single_precision
 
 
 class PretrainingMixin:
@@ -109,12 +109,13 @@ class PretrainingMixin:
         module, weight = self.module, self.module.reconstruction_weight
         history, trained = self.history_, self.is_trained_
         if module.reconstruction is None:
-            module.reconstruction = build_reconstruction(
-                module.encoder,
-                len(self.gene_names),
-                [len(condition.categories) for condition in self.conditions],
-                self._network,
-            ).to(module.device)
+            with single_precision():
+                module.reconstruction = build_reconstruction(
+                    module.encoder,
+                    len(self.gene_names),
+                    [len(condition.categories) for condition in self.conditions],
+                    self._network,
+                ).to(module.device)
         self._center_reconstruction()
         module.reconstruction_weight = 1.0
         self.history_, self.is_trained_ = None, False

@@ -11,7 +11,6 @@ from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.data.fields import BaseAnnDataField, LayerField
 from scvi.model.base import BaseModelClass
-from scvi.train import TrainRunner
 
 from scvi_sctab._config import PRESETS, NetworkConfig, choose_preset, override
 from scvi_sctab._constants import DONOR_KEY, UNLABELED_CATEGORY
@@ -48,7 +47,8 @@ from scvi_sctab.model._surgery import SurgeryMixin
 from scvi_sctab.model._training import TrainingMixin
 from scvi_sctab.model._uncertainty import UncertaintyMixin
 from scvi_sctab.module import CellTypeClassifier, build_classifier
-from scvi_sctab.train import ClassifierTrainingPlan
+from scvi_sctab.nn import single_precision
+from scvi_sctab.train import ClassifierTrainingPlan, SinglePrecisionRunner
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -150,7 +150,7 @@ class SCTAB(
     _module_cls = CellTypeClassifier
     _training_plan_cls = ClassifierTrainingPlan
     _data_splitter_cls = LabeledDataSplitter
-    _train_runner_cls = TrainRunner
+    _train_runner_cls = SinglePrecisionRunner
 
     @classmethod
     def setup_anndata(
@@ -252,6 +252,7 @@ class SCTAB(
             fields.append(NamedObsField(DONOR_KEY, donor_key))
         return fields
 
+    @single_precision()
     def __init__(
         self,
         adata: AnnData | None = None,

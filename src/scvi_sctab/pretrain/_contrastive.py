@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from scvi_sctab._config import SELF_SUPERVISED_NETWORK, VIEWS, override
 from scvi_sctab.module import BarlowTwinsModule, BYOLModule, build_encoder
-from scvi_sctab.nn import CellViews
+from scvi_sctab.nn import CellViews, single_precision
 from scvi_sctab.pretrain._model import SelfSupervisedModel
 from scvi_sctab.train import UpdateMovingAverage, WarnCollapse
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 class _ContrastiveModel(SelfSupervisedModel):
     """Views, an encoder, and a loss between the two."""
 
+    @single_precision()
     def __init__(
         self,
         adata: AnnData | None = None,

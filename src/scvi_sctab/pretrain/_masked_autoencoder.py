@@ -14,7 +14,7 @@ from scvi_sctab._constants import MIN_GENE_OVERLAP
 from scvi_sctab.data import normalized_expression, read_counts
 from scvi_sctab.mixins import draw_cells
 from scvi_sctab.module import LIKELIHOODS, MaskedAutoencoderModule, build_encoder
-from scvi_sctab.nn import SELUDecoder
+from scvi_sctab.nn import SELUDecoder, single_precision
 from scvi_sctab.pretrain._masks import asking_for_all, build_mask
 from scvi_sctab.pretrain._model import SelfSupervisedModel
 
@@ -86,6 +86,7 @@ class MaskedAutoencoder(SelfSupervisedModel):
 
     _module_cls = MaskedAutoencoderModule
 
+    @single_precision()
     def __init__(
         self,
         adata: AnnData | None = None,

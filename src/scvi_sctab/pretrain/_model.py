@@ -9,7 +9,6 @@ from scvi import REGISTRY_KEYS, settings
 from scvi.data import AnnDataManager
 from scvi.data.fields import LayerField
 from scvi.model.base import BaseModelClass
-from scvi.train import TrainRunner
 
 from scvi_sctab._config import SELF_SUPERVISED_PLAN, SELF_SUPERVISED_TRAIN
 from scvi_sctab._constants import MIN_GENE_OVERLAP
@@ -35,7 +34,7 @@ from scvi_sctab.mixins import (
 )
 from scvi_sctab.pretrain._neighbors import NeighborsMixin
 from scvi_sctab.pretrain._published import PublishedEncoderMixin
-from scvi_sctab.train import RestoreBestWeights, SelfSupervisedTrainingPlan
+from scvi_sctab.train import RestoreBestWeights, SelfSupervisedTrainingPlan, SinglePrecisionRunner
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,7 +55,7 @@ class EncoderModel(
 
     _training_plan_cls = SelfSupervisedTrainingPlan
     _data_splitter_cls = UnlabeledDataSplitter
-    _train_runner_cls = TrainRunner
+    _train_runner_cls = SinglePrecisionRunner
     _plan_config = SELF_SUPERVISED_PLAN
     _train_config = SELF_SUPERVISED_TRAIN
     # Whether the losses of epochs say which is the best.

@@ -30,6 +30,7 @@ from scvi_sctab.data import (
 )
 from scvi_sctab.mixins import EncoderMixin, draw_cells
 from scvi_sctab.module import ProteinModule, build_encoder
+from scvi_sctab.nn import single_precision
 from scvi_sctab.pretrain._model import EncoderModel
 from scvi_sctab.pretrain._protein_field import ProteinField
 from scvi_sctab.pretrain._protein_prediction import ProteinPredictionMixin
@@ -83,6 +84,7 @@ class ProteinPredictor(ProteinPredictionMixin, EncoderMixin, EncoderModel):
     _plan_config = PROTEIN_PLAN
     _train_config = PROTEIN_TRAIN
 
+    @single_precision()
     def __init__(
         self,
         adata: AnnData | None = None,

@@ -6,6 +6,7 @@ from scvi_sctab.train._moving_average import UpdateMovingAverage
 from scvi_sctab.train._plan import ClassifierTrainingPlan
 from scvi_sctab.train._protein_plan import ProteinTrainingPlan
 from scvi_sctab.train._query_path import QueryCells, QueryFit, diversity, fit_query_path
+from scvi_sctab.train._runner import SinglePrecisionRunner
 from scvi_sctab.train._self_supervised_plan import SelfSupervisedTrainingPlan
 from scvi_sctab.train._self_training import SelfTraining, select_confident
 
@@ -17,6 +18,7 @@ __all__ = [
     "RestoreBestWeights",
     "SelfSupervisedTrainingPlan",
     "SelfTraining",
+    "SinglePrecisionRunner",
     "UpdateMovingAverage",
     "WarnCollapse",
     "diversity",
