@@ -27,7 +27,11 @@ SAME = {
     ],
     "2024-03-01 12:30:00": [pd.Timestamp("2024-03-01 12:30"), "2024-03-01 12:30:00"],
     "2 days": [datetime.timedelta(2), np.timedelta64(2, "D"), pd.Timedelta("2 days")],
-    "(18, 40]": [pd.Interval(18, 40)],
+    "(18, 40]": [pd.Interval(18, 40), pd.Interval(18.0, 40.0)],
+    "[0.5, 2)": [pd.Interval(0.5, 2.0, closed="left")],
+    "(2024-03-01, 2024-04-01]": [
+        pd.Interval(pd.Timestamp("2024-03-01"), pd.Timestamp("2024-04-01"))
+    ],
     "1000000000000000000000000000000": [decimal.Decimal(10**30)],
     "1.5e-300": [1.5e-300],
     "-0.25": [-0.25, np.float32(-0.25)],
@@ -93,6 +97,8 @@ def test_strings_that_were_made_of_numbers_or_times_are_found_under_either_name(
     assert codes_among(of_floats, ["1.0", "2.0", "missing"]).tolist() == [0, 1, -1]
     of_strings = name_values(pd.Series(["1.0", "3.10", "2024-03-01 00:00:00"]))
     assert codes_among(of_strings, ["1", "3.1", "2024-03-01"]).tolist() == [0, -1, 2]
+    of_intervals = name_values(pd.Series(["(0.0, 40.0]", "(40.0, 90.5]"]))
+    assert codes_among(of_intervals, ["(40, 90.5]", "(0, 40]"]).tolist() == [1, 0]
     # Two names of the registry that could be meant: none is.
     assert codes_among(name_values(pd.Series([1.0, 2])), ["1.0", "1.00", "2"]).tolist() == [-1, 2]
     # A name that is there as it is comes first.

@@ -53,6 +53,9 @@ def canonical(value: object) -> str:
         return _name_number(value)
     if isinstance(value, np.datetime64):
         value = pd.Timestamp(value)
+    if isinstance(value, pd.Interval):
+        left, right = "[" if value.closed_left else "(", "]" if value.closed_right else ")"
+        return f"{left}{canonical(value.left)}, {canonical(value.right)}{right}"
     if isinstance(value, datetime) and value.tzinfo is None and value.time() == time():
         return str(value).removesuffix(_MIDNIGHT)
     return str(value)
@@ -153,9 +156,9 @@ def check_values(values: pd.Series, key: str, argument: str) -> None:
 def codes_among(names: pd.Categorical, known: Sequence[str]) -> NDArray[np.intp]:
     """Look up names among known ones.
 
-    What is not there as it is may be there as the same number or day: strings that were made of
-    a column of floats or of times, ``"2.0"`` and ``"2024-03-01 00:00:00"``, are ``"2"`` and
-    ``"2024-03-01"``.
+    What is not there as it is may be there as the same number, day or interval: strings that were
+    made of a column of floats or of times, ``"2.0"`` and ``"2024-03-01 00:00:00"``, are ``"2"``
+    and ``"2024-03-01"``.
 
     Parameters
     ----------
@@ -207,6 +210,10 @@ def name_as_known(names: pd.Categorical, known: Sequence[str]) -> pd.Categorical
 
 
 def _plain(name: str) -> str:
+    interval = re.fullmatch(r"([\[(])(.+), (.+)([\])])", name)
+    if interval:
+        left, first, last, right = interval.groups()
+        return f"{left}{_plain(first)}, {_plain(last)}{right}"
     number = re.fullmatch(r"(-?\d+)\.0+", name)
     return number[1] if number else name.removesuffix(_MIDNIGHT)
 
