@@ -8,6 +8,7 @@ from sklearn.metrics import f1_score
 
 from scvi_sctab import SCTAB, SCTABEnsemble
 from scvi_sctab.nn import UNLABELED_CODE, marginal_cross_entropy, weighted_cross_entropy
+from scvi_sctab.ontology import CellOntology, Term
 
 QUIET = {"max_epochs": 20, "enable_progress_bar": False, "accelerator": "cpu"}
 TERMS = {
@@ -23,6 +24,7 @@ TERMS = {
 }
 T_CELLS = ["CD4 Memory T", "CD4 Naive T", "CD8 T"]
 COARSE = "T cell"
+MEGAKARYOCYTE = "CL:0000556"
 KNOWN = {label: TERMS[label] for label in (*T_CELLS, "CD14 Mono", "NK")}
 
 
@@ -39,20 +41,92 @@ def held_out(reference, model):
     return reference[model.validation_indices].copy()
 
 
-def test_labels_are_matched_or_reported(model):
+@pytest.fixture(scope="module")
+def without_megakaryocytes():
+    """The bundled ontology but for one term that the data have cells of."""
+    everything = CellOntology.load()
+    terms = {
+        term_id: term._replace(parents=tuple(p for p in term.parents if p != MEGAKARYOCYTE))
+        for term_id, term in everything.terms.items()
+        if term_id != MEGAKARYOCYTE
+    }
+    return CellOntology("without megakaryocytes", terms)
+
+
+def test_labels_are_matched_by_usual_names(model, caplog):
     try:
-        matches = model.set_ontology(TERMS)
+        with caplog.at_level("INFO", "scvi.sctab"):
+            matches = model.set_ontology()
+        assert list(model.hierarchy.labels) == list(model.labels) == list(matches.index)
         assert matches.loc["NK", "term_id"] == "CL:0000623"
-        assert matches.loc["Mk", "term_id"] == ""
-        assert list(model.hierarchy.labels) == list(model.labels)
-        with pytest.raises(ValueError, match="None of the labels is a term"):
-            model.set_ontology()
-        with pytest.raises(ValueError, match="'NKK' is no label of the model; did you mean 'NK'"):
-            model.set_ontology({"NKK": "CL:0000623"})
-        with pytest.raises(ValueError, match="name them before training"):
-            model.set_ontology(TERMS, coarse_labels=["CD14 Mono"])
+        assert (matches["term_id"] != "").all()
+        assert "'CD14 Mono' is CD14-positive monocyte" in caplog.text
     finally:
         model.hierarchy_ = None
+
+
+def test_labels_that_are_not_found_are_listed_with_near_misses(model, without_megakaryocytes):
+    try:
+        with pytest.warns(
+            UserWarning,
+            match=r"1 of 11 labels .*: 'Mk' \(near misses: .*megakaryocyte.*\{'Mk': 'CL:\.\.\.'\}",
+        ):
+            matches = model.set_ontology(ontology=without_megakaryocytes)
+        assert matches.loc["Mk", ["term_id", "term", "matched_by"]].tolist() == ["", "", ""]
+        assert "megakaryocyte" in matches.loc["Mk", "near_misses"]
+        assert (matches["term_id"].drop("Mk") != "").all()
+    finally:
+        model.hierarchy_ = None
+
+
+def test_all_wrong_entries_are_reported_at_once(model):
+    with pytest.raises(ValueError, match="'NKK' is no label of the model") as error:
+        model.set_ontology(
+            {"NKK": "CL:0000623", "B": "B cel", "DC": "CL:0000451", "Mk": "CL:9999999"},
+            coarse_labels=["T sell"],
+        )
+    lines = str(error.value).splitlines()
+    assert lines[0] == "'NKK' is no label of the model; did you mean 'NK'?"
+    assert lines[1].startswith("'T sell' is no label of the model")
+    assert "takes 'B' to 'B cel'" in lines[2]
+    assert "Near misses: B cell (CL:0000236)" in lines[2]
+    assert "takes 'Mk' to 'CL:9999999'" in lines[3]
+    assert len(lines) == 4
+    assert model.hierarchy is None
+
+
+def test_an_ontology_with_none_of_the_labels_and_late_coarse_labels_are_refused(model):
+    nothing = CellOntology("empty", {"CL:0000000": Term("cell")})
+    with pytest.raises(ValueError, match="None of the labels is a term"):
+        model.set_ontology(ontology=nothing)
+    with pytest.raises(ValueError, match="name them before training"):
+        model.set_ontology(TERMS, coarse_labels=["CD14 Mono"])
+
+
+def test_cells_of_a_label_without_a_term_are_told_apart_from_undecided_ones(
+    model, held_out, without_megakaryocytes
+):
+    try:
+        with pytest.warns(UserWarning, match="not found in the Cell Ontology"):
+            model.set_ontology(ontology=without_megakaryocytes)
+        annotation = model.annotate(term_level=0.9)
+    finally:
+        model.hierarchy_ = None
+    of_mk = annotation["label"] == "Mk"
+    assert of_mk.any()
+    assert set(annotation.loc[of_mk, "term"]) == {"not in the Cell Ontology: Mk"}
+    assert set(annotation.loc[of_mk, "term_id"]) == {"CL:0000000"}
+    assert annotation.loc[of_mk, "term_probability"].to_numpy() == pytest.approx(1, abs=1e-6)
+    others = annotation[~of_mk]
+    assert not others["term"].str.startswith("not in").any()
+    undecided = others["term_id"] == "CL:0000000"
+    assert undecided.any()
+    assert set(others.loc[undecided, "term"]) == {"cell"}
+    alone = annotation["prediction_set"] == "Mk"
+    assert alone.any()
+    assert set(annotation.loc[alone, "set_term"]) == {"not in the Cell Ontology: Mk"}
+    with_others = annotation["prediction_set"].str.contains(r"\| Mk|Mk \|")
+    assert not annotation.loc[with_others, "set_term"].str.startswith("not in").any()
 
 
 def test_the_term_is_the_most_specific_one_that_suffices(placed, held_out):

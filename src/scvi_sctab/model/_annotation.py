@@ -147,8 +147,11 @@ class AnnotationMixin:
         From a model whose labels are placed in the Cell Ontology by :meth:`set_ontology`:
 
         - ``term``, ``term_id``: the most specific term that reaches ``term_level``: *T cell* where
-          it is one of several kinds; ``term_probability``: its probability.
-        - ``set_term``: the most specific term that covers the prediction set.
+          it is one of several kinds; ``term_probability``: its probability. A cell whose label was
+          not placed has the term ``"not in the Cell Ontology: <label>"`` and, as all that is known
+          of it, the id of *cell*, ``CL:0000000``, with the probability 1.
+        - ``set_term``: the most specific term that covers the prediction set; of a single label
+          that was not placed as for ``term``.
 
         A model of a query whose policy is ``"batch"`` adds what it would say without the query's
         own path, ``reference_label`` and ``reference_probability``. A cell of a type that the

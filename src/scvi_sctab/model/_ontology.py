@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ from numpy.typing import NDArray
 from scvi_sctab.data import list_names
 from scvi_sctab.metrics import classification_report, ontology_corrected
 from scvi_sctab.model._coarse import check_label
-from scvi_sctab.ontology import CellOntology, LabelHierarchy, match_labels
+from scvi_sctab.ontology import CellOntology, LabelHierarchy, match_labels, wrong_targets
 
 logger = logging.getLogger("scvi.sctab")
 
 _CORRECTED = ", ontology-corrected"
+_UNPLACED = "not in the Cell Ontology: "
+_N_NAMED = 10
 
 
 class OntologyMixin:
@@ -45,7 +48,8 @@ class OntologyMixin:
         Parameters
         ----------
         terms
-            Label -> CL id or name. Labels that it lacks are matched by id, name or synonym.
+            Label -> CL id or name. Labels that it lacks are matched by id, name, synonym or usual
+            name (``"NK"``, ``"CD14+ Mono"``), see :func:`~scvi_sctab.ontology.match_labels`.
         ontology
             An ontology, or the path of an ``.obo`` or ``.owl`` file; the bundled one if not given.
         coarse_labels
@@ -57,15 +61,21 @@ class OntologyMixin:
         Returns
         -------
         A row per label: ``term_id``, ``term``, ``matched_by`` and ``near_misses``. Nothing is
-        guessed: what did not match is a kind of *cell* and nothing else.
+        guessed: what did not match has an empty ``term_id``, is a kind of *cell* and nothing else,
+        and is called ``"not in the Cell Ontology: <label>"`` by :meth:`annotate`.
 
         Raises
         ------
         ValueError
-            If no label matched, ``terms`` names a label or a term that there is not, or a coarse
-            label has no finer one, or the model is trained.
+            If no label matched, ``terms`` names labels or terms that there are not (all of them
+            are listed), or a coarse label has no finer one, or the model is trained.
         FileNotFoundError
             If there is no such file.
+
+        Warns
+        -----
+        UserWarning
+            If labels could not be placed; they are listed with near misses.
 
         Examples
         --------
@@ -73,8 +83,8 @@ class OntologyMixin:
         """
         if not isinstance(ontology, CellOntology):
             ontology = CellOntology.load(ontology)
-        for label in (*(terms or {}), *coarse_labels):
-            check_label(label, self.labels)
+        if wrong := self._wrong_entries(terms or {}, coarse_labels, ontology):
+            raise ValueError("\n".join(wrong))
         if coarse_labels and self.is_trained:
             raise ValueError("coarse_labels change what is learnt: name them before training.")
         matches = match_labels(self.labels, ontology, terms)
@@ -84,16 +94,24 @@ class OntologyMixin:
                 f"None of the labels is a term of the Cell Ontology: {list_names(self.labels)}. "
                 "Say which they are: `model.set_ontology({label: CL id})`."
             )
-        if not found.all():
-            logger.info(
-                f"Not found in the Cell Ontology: {list_names(matches.index[~found])}; see "
-                "`near_misses`."
-            )
+        _report(matches)
         hierarchy = LabelHierarchy.build(self.labels, matches["term_id"].to_dict(), ontology)
         self.hierarchy_ = hierarchy.to_dict()
         if coarse_labels:
             self._set_coarse_labels(self.coarse_labels | _finer(hierarchy, coarse_labels))
         return matches
+
+    def _wrong_entries(
+        self, terms: Mapping[str, str], coarse_labels: Sequence[str], ontology: CellOntology
+    ) -> list[str]:
+        """Say which labels the model does not have, and which targets are no terms."""
+        found = []
+        for label in dict.fromkeys((*terms, *coarse_labels)):
+            try:
+                check_label(label, self.labels)
+            except ValueError as error:
+                found.append(str(error))
+        return found + wrong_targets(terms, ontology)
 
     def _adopt_ontology(self, reference: Any) -> None:
         """Take over the ontology of a reference; labels that it lacks are cells, no more."""
@@ -134,12 +152,20 @@ class OntologyMixin:
         if hierarchy is None:
             return
         rows = columns.pop("term")
-        columns["term"] = pd.Categorical(hierarchy.names[rows])
+        terms = hierarchy.names[rows].astype(object)
+        # Of these labels it is known that they are cells, which would hide what they are.
+        unplaced = (rows == 0) & (hierarchy.own[columns["label"]] < 0)
+        terms[unplaced] = _UNPLACED + hierarchy.labels[columns["label"][unplaced]].astype(object)
+        columns["term"] = pd.Categorical(terms)
         columns["term_id"] = pd.Categorical.from_codes(rows, hierarchy.terms)
         columns["term_probability"] = columns.pop("term_probability")
         if "set_term" in columns:
             names = np.append(hierarchy.names.astype(object), None)  # row -1: an empty set
-            columns["set_term"] = pd.Categorical(names[columns["set_term"]])
+            set_terms = names[columns["set_term"]]
+            sets = np.asarray(columns["prediction_set"], dtype=object)
+            alone = pd.Series(sets).isin(hierarchy.labels[hierarchy.own < 0]).to_numpy()
+            set_terms[alone] = _UNPLACED + sets[alone]
+            columns["set_term"] = pd.Categorical(set_terms)
 
     def _corrected_scores(self, truth: NDArray[Any], predicted: NDArray[Any]) -> pd.DataFrame:
         """Rows that :meth:`evaluate` adds; none without an ontology that holds the labels."""
@@ -149,6 +175,29 @@ class OntologyMixin:
         corrected = ontology_corrected(truth, predicted, hierarchy)
         report = classification_report(truth, corrected.predicted)
         return report.loc[["macro average", "accuracy"]].rename(lambda name: name + _CORRECTED)
+
+
+def _report(matches: pd.DataFrame) -> None:
+    """Warn of labels that were not placed, and log those that were placed by what is usual."""
+    usual = matches[matches["matched_by"].isin(["alias", "normalised name", "normalised synonym"])]
+    if len(usual):
+        pairs = [f"{label!r} is {row['term']}" for label, row in usual.iterrows()]
+        logger.info("Placed by usual names and spellings: " + "; ".join(pairs) + ".")
+    lost = matches[matches["term_id"] == ""]
+    if len(lost):
+        first = [
+            f"{label!r} (near misses: {near or 'none'})"
+            for label, near in lost["near_misses"].iloc[:_N_NAMED].items()
+        ]
+        more = f", and {len(lost) - _N_NAMED} more" if len(lost) > _N_NAMED else ""
+        warnings.warn(
+            f"{len(lost)} of {len(matches)} labels were not found in the Cell Ontology: "
+            f"{', '.join(first)}{more}. Say which terms they are: "
+            f"`model.set_ontology({{{str(lost.index[0])!r}: 'CL:...'}})`; until then their cells "
+            f"have the term {_UNPLACED + str(lost.index[0])!r}.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _finer(hierarchy: LabelHierarchy, coarse_labels: Sequence[str]) -> dict[str, list[str]]:

@@ -2,7 +2,15 @@
 
 from scvi_sctab.ontology._cell_ontology import ROOT, CellOntology
 from scvi_sctab.ontology._hierarchy import LabelHierarchy
-from scvi_sctab.ontology._labels import match_labels
+from scvi_sctab.ontology._labels import match_labels, wrong_targets
 from scvi_sctab.ontology._reading import ObsoleteTerm, Term
 
-__all__ = ["ROOT", "CellOntology", "LabelHierarchy", "ObsoleteTerm", "Term", "match_labels"]
+__all__ = [
+    "ROOT",
+    "CellOntology",
+    "LabelHierarchy",
+    "ObsoleteTerm",
+    "Term",
+    "match_labels",
+    "wrong_targets",
+]

@@ -10,12 +10,18 @@ from difflib import get_close_matches
 from functools import cache, cached_property
 from graphlib import CycleError, TopologicalSorter
 from types import MappingProxyType
+from typing import TypeVar
 
+from scvi_sctab.ontology._aliases import find_alias, read_aliases
+from scvi_sctab.ontology._near_misses import NearMisses
+from scvi_sctab.ontology._organisms import foreign, of_one_species
 from scvi_sctab.ontology._reading import ObsoleteTerm, Records, Term, read_bundled, read_file
+from scvi_sctab.ontology._spelling import Spelling, normalize, spelling_of
 
 ROOT = "CL:0000000"
 """Id of the term *cell*, of which every cell type is a kind."""
 
+_Text = TypeVar("_Text", str, Spelling)
 _ID = re.compile(r"(?:http://purl\.obolibrary\.org/obo/)?CL[:_](\d+)", re.IGNORECASE)
 N_NEAR = 3
 """How many near misses are listed."""
@@ -219,8 +225,37 @@ class CellOntology:
         """
         return self._by_synonym.get(normalize(text), ())
 
+    def with_alias(self, text: str) -> tuple[str, ...]:
+        """Ids of the terms that a usual name stands for, however it is spelled.
+
+        Parameters
+        ----------
+        text
+            Name such as ``"CD14+ Mono"`` or ``"Treg cells"``, of the table that comes with the
+            package; several terms if it is ambiguous.
+        """
+        alias = find_alias(spelling_of(text))
+        return () if alias is None else tuple(t for t in alias.term_ids if t in self.terms)
+
+    def with_spelling(self, spelling: Spelling, synonyms: bool = False) -> tuple[str, ...]:
+        """Ids of the terms with a name of the same words, in whatever order and spelling.
+
+        Terms of one species, and of invertebrates, plants, fungi and bacteria do not count.
+
+        Parameters
+        ----------
+        spelling
+            Words of a name.
+        synonyms
+            Whether to look among exact synonyms instead of names.
+        """
+        index = self._synonyms_by_spelling if synonyms else self._names_by_spelling
+        return index.get(spelling, ())
+
     def near_misses(self, text: str) -> list[str]:
         """Up to three terms that a text may mean, as ``name (id)``; none of them has to be right.
+
+        Terms of vertebrates come first, and of these those with a usual name.
 
         Parameters
         ----------
@@ -234,10 +269,9 @@ class CellOntology:
         term_id = _as_id(text)
         if term_id is not None:
             return [self.describe(t) for t in get_close_matches(term_id, self.terms, n=N_NEAR)]
-        # A term may be near by its name and by several synonyms.
-        texts = get_close_matches(normalize(text), self._texts, n=4 * N_NEAR)
-        found = dict.fromkeys(t for near in texts for t in self._texts[near])
-        return [self.describe(term_id) for term_id in list(found)[:N_NEAR]]
+        native, others = self._near
+        found = native.find(text, N_NEAR) or others.find(text, N_NEAR)
+        return [self.describe(term_id) for term_id in found]
 
     def describe(self, term_id: str) -> str:
         """Name and id for messages, as in ``T cell (CL:0000084)``; the id alone if it is unknown.
@@ -297,18 +331,47 @@ class CellOntology:
         return _index((normalize(synonym), t) for synonym, t in pairs)
 
     @cached_property
-    def _texts(self) -> dict[str, tuple[str, ...]]:
-        """Terms by name, and by synonym where that is nobody's name."""
-        return self._by_synonym | self._by_name
+    def _names_by_spelling(self) -> dict[Spelling, tuple[str, ...]]:
+        return _index((spelling_of(self.terms[t].name), t) for t in self._general)
+
+    @cached_property
+    def _synonyms_by_spelling(self) -> dict[Spelling, tuple[str, ...]]:
+        pairs = ((spelling_of(s), t) for t in self._general for s in self.terms[t].synonyms)
+        # One or two letters, such as "K" cells, mean different things in different tissues.
+        return _index((s, t) for s, t in pairs if len("".join(s.words)) > 2)
+
+    @cached_property
+    def _general(self) -> list[str]:
+        """Terms that are neither of one species only nor of organisms that are no vertebrates."""
+        among = sorted(self.terms.keys() - self._foreign)
+        return [t for t in among if not of_one_species(self.terms[t].name)]
+
+    @cached_property
+    def _foreign(self) -> frozenset[str]:
+        roots = foreign({t: term.name for t, term in self.terms.items()})
+        return roots.union(*(self._descendants[t] for t in roots))
+
+    @cached_property
+    def _near(self) -> tuple[NearMisses, NearMisses]:
+        """Of vertebrates, and of other organisms."""
+        usual: dict[str, list[str]] = {}
+        for alias in read_aliases():
+            for term_id in alias.term_ids:
+                usual.setdefault(term_id, []).append(alias.name)
+        names = {
+            t: (term.name, *term.synonyms, *usual.get(t, ()))
+            for t, term in sorted(self.terms.items())
+        }
+        n_ancestors = {t: len(above) for t, above in self._ancestors.items()}
+        native = {t: names[t] for t in names if t not in self._foreign}
+        others = {t: names[t] for t in names if t in self._foreign}
+        return NearMisses(native, usual.keys(), n_ancestors), NearMisses(
+            others, usual.keys(), n_ancestors
+        )
 
     @cached_property
     def _obsolete_by_name(self) -> dict[str, str]:
         return {normalize(term.name): term_id for term_id, term in self.obsolete.items()}
-
-
-def normalize(text: str) -> str:
-    """Text to compare by: lower case, single spaces."""
-    return " ".join(text.casefold().split())
 
 
 def _as_id(text: str) -> str | None:
@@ -316,8 +379,8 @@ def _as_id(text: str) -> str | None:
     return f"CL:{match[1]}" if match else None
 
 
-def _index(pairs: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
-    found: dict[str, set[str]] = {}
+def _index(pairs: Iterable[tuple[_Text, str]]) -> dict[_Text, tuple[str, ...]]:
+    found: dict[_Text, set[str]] = {}
     for text, term_id in pairs:
         found.setdefault(text, set()).add(term_id)
     return {text: tuple(sorted(ids)) for text, ids in found.items()}

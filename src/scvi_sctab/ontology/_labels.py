@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import pandas as pd
 
 from scvi_sctab.ontology._cell_ontology import N_NEAR, CellOntology
+from scvi_sctab.ontology._spelling import spelling_of
 
 
 class _Match(NamedTuple):
@@ -23,9 +25,13 @@ def match_labels(
 ) -> pd.DataFrame:
     """Find the Cell Ontology term of each label, without ever guessing.
 
-    A label matches a term by the table, by id (``CL:0000084``, ``CL_0000084``), by name, or by an
-    exact synonym that only one term has; upper and lower case and extra spaces do not matter. What
-    does not match is listed with near misses, to be put into a table by who knows the data.
+    A label matches a term, in this order, by the table, by id (``CL:0000084``, ``CL_0000084``), by
+    name, by an exact synonym that only one term has, by a usual name of the table of aliases that
+    comes with the package (``"CD14 Mono"``, ``"Treg"``), or by a name or synonym of the same words
+    (``"B-cells, naïve"``). Upper and lower case and extra spaces never matter; for the last two
+    neither do plurals, hyphens, signs as in ``CD4+``, Greek letters, accents, nor *cell* where
+    other words are left. What names two types (``"T/NK"``) or is ambiguous does not match: it is
+    listed with near misses, to be put into a table by who knows the data.
 
     Parameters
     ----------
@@ -40,46 +46,69 @@ def match_labels(
     Returns
     -------
     A row per distinct label, in order of appearance: ``term_id``, ``term`` (its name),
-    ``matched_by`` (``"table"``, ``"id"``, ``"name"``, ``"synonym"``), all empty where nothing
-    matched; and for those ``near_misses``, up to three terms as ``name (id)``.
+    ``matched_by`` (``"table"``, ``"id"``, ``"name"``, ``"synonym"``, ``"alias"``,
+    ``"normalised name"``, ``"normalised synonym"``), all empty where nothing matched; and for
+    those ``near_misses``, up to three terms as ``name (id)``.
 
     Raises
     ------
     ValueError
-        If the table has a target that is no live term.
+        If the table has targets that are no live term; all of them are named.
 
     Examples
     --------
-    >>> match_labels(["T cell", "NK", "B cells"], table={"NK": "CL:0000623"})[
-    ...     ["term", "matched_by"]
+    >>> match_labels(["T cell", "NK cells", "MAIT", "T/NK", "mine"], table={"mine": "Treg"})[
+    ...     ["term_id", "matched_by"]
     ... ]
-                          term matched_by
+                 term_id       matched_by
     label
-    T cell              T cell       name
-    NK     natural killer cell      table
-    B cells
+    T cell    CL:0000084             name
+    NK cells  CL:0000623  normalised name
+    MAIT      CL:0000940            alias
+    T/NK
+    mine      CL:0000815            table
     """
     ontology = CellOntology.load() if ontology is None else ontology
-    chosen = {
-        str(label): _Match(_target(str(label), target, ontology), "table")
-        for label, target in dict({} if table is None else table).items()
-    }
+    table = {} if table is None else {str(k): str(v) for k, v in dict(table).items()}
+    if wrong := wrong_targets(table, ontology):
+        raise ValueError("\n".join(wrong))
     distinct = pd.Series(labels, dtype=object).dropna().astype(str).unique()
-    matches = [chosen.get(label) or _match(label, ontology) for label in distinct]
+    matches = [
+        _match(table[label], ontology)._replace(matched_by="table")
+        if label in table
+        else _match(label, ontology)
+        for label in distinct
+    ]
     frame = pd.DataFrame(matches, columns=_Match._fields, index=pd.Index(distinct, name="label"))
     names = [ontology.name(term_id) if term_id else "" for term_id in frame["term_id"]]
     frame.insert(1, "term", names)
     return frame
 
 
+def wrong_targets(table: Mapping[str, str], ontology: CellOntology) -> list[str]:
+    """Say what is wrong with the targets of a table, a line for each.
+
+    Parameters
+    ----------
+    table
+        CL id or name by label.
+    ontology
+        Where the terms come from.
+    """
+    found = {label: _match(str(target), ontology) for label, target in table.items()}
+    return [
+        f"The table takes {label!r} to {table[label]!r}, which is not the id or name of one live "
+        f"term of {ontology!r}. Near misses: {match.near_misses or 'none'}."
+        for label, match in found.items()
+        if not match.term_id
+    ]
+
+
 def _match(text: str, ontology: CellOntology) -> _Match:
     term_id = ontology.with_id(text)
     if term_id is not None:
         return _Match(term_id, "id")
-    for matched_by, ids in (
-        ("name", ontology.with_name(text)),
-        ("synonym", ontology.with_synonym(text)),
-    ):
+    for matched_by, ids in _ways(text, ontology):
         if len(ids) == 1:
             return _Match(ids[0], matched_by)
         if ids:
@@ -90,11 +119,29 @@ def _match(text: str, ontology: CellOntology) -> _Match:
     return _Match(near_misses=near)
 
 
-def _target(label: str, target: str, ontology: CellOntology) -> str:
-    match = _match(str(target), ontology)
-    if not match.term_id:
-        raise ValueError(
-            f"The table takes {label!r} to {target!r}, which is not the id or name of one live "
-            f"term of {ontology!r}. Near misses: {match.near_misses or 'none'}."
-        )
-    return match.term_id
+def _names_several(text: str, ontology: CellOntology) -> bool:
+    """Say whether a list names a type in each of its parts, unlike ``"B cell, naive"``."""
+    parts = re.split("[,;]", text)
+    return len(parts) > 1 and all(_match(part, ontology).term_id for part in parts)
+
+
+def _ways(text: str, ontology: CellOntology) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Ways to find terms, the strictest first, and the terms that each of them finds."""
+    yield "name", ontology.with_name(text)
+    usual, synonym = ontology.with_alias(text), ontology.with_synonym(text)
+    if usual in ((), synonym):  # otherwise the synonym is mostly used for another term
+        yield "synonym", synonym
+    if _names_several(text, ontology):
+        return
+    spelling = spelling_of(text)
+    equivalents = spelling.equivalents()
+    is_obsolete = ontology.with_obsolete(text) is not None
+    if not is_obsolete:
+        yield "normalised name", ontology.with_spelling(spelling)
+    yield "alias", usual
+    if is_obsolete:
+        return
+    for same in equivalents[1:]:
+        yield "normalised name", ontology.with_spelling(same)
+    for same in equivalents:
+        yield "normalised synonym", ontology.with_spelling(same, synonyms=True)
