@@ -179,22 +179,7 @@ class CheckpointMixin:
         path = directory / f"{prefix or ''}{WEIGHTS_FILE}"
         if not path.exists():
             pickle_path = directory / f"{prefix or ''}{PICKLE_FILE}"
-            if not pickle_path.exists():
-                ensemble = (directory / ENSEMBLE_FILE).exists()
-                raise FileNotFoundError(
-                    f"There is no model in {directory}: neither {path.name} nor "
-                    f"{pickle_path.name}. "
-                    + (
-                        "It holds an ensemble: `SCTABEnsemble.load(path)`."
-                        if ensemble
-                        else "`model.save(path)` writes both."
-                    )
-                )
-            if not allow_pickle:
-                raise ValueError(
-                    f"{directory} has no {path.name}, only {pickle_path.name}, which runs code "
-                    "when loaded. If you trust it, pass allow_pickle=True and save it again."
-                )
+            _require_pickle(pickle_path, path.name, allow_pickle)
             return super().load(
                 str(directory), adata, accelerator, device, prefix=prefix, **kwargs
             )
@@ -242,6 +227,23 @@ class CheckpointMixin:
             )
         reference_model._require_trained()
         return reference_model
+
+
+def _require_pickle(pickle_path: Path, safe_name: str, allowed: bool) -> None:
+    """Stop where there is no file but one that runs code, unless that is allowed."""
+    directory = pickle_path.parent
+    if not pickle_path.exists():
+        hint = "`model.save(path)` writes both."
+        if (directory / ENSEMBLE_FILE).exists():
+            hint = "It holds an ensemble: `SCTABEnsemble.load(path)`."
+        raise FileNotFoundError(
+            f"There is no model in {directory}: neither {safe_name} nor {pickle_path.name}. {hint}"
+        )
+    if not allowed:
+        raise ValueError(
+            f"{directory} has no {safe_name}, only {pickle_path.name}, which runs code "
+            "when loaded. If you trust it, pass allow_pickle=True and save it again."
+        )
 
 
 def read_digest(path: Path) -> str | None:

@@ -1,0 +1,39 @@
+"""The blocks of docs/annotate.md run as they stand."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from scvi_sctab import SCTAB
+
+PAGE = (Path(__file__).parents[1] / "docs" / "annotate.md").read_text()
+
+
+@pytest.mark.filterwarnings("ignore:These cells differ")
+def test_the_blocks_run(reference, query, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    train = SCTAB.train
+
+    def train_briefly(self):
+        epochs = {} if self.surgery_ else {"max_epochs": 3}
+        train(self, **epochs, enable_progress_bar=False)
+
+    monkeypatch.setattr(SCTAB, "train", train_briefly)
+    query.obs["donor_id"] = "another lab"
+    labelled_cells = query[query.obs["cell_type"].isin(reference.obs["cell_type"])].copy()
+    namespace = {"reference": reference, "query": query, "labelled_cells": labelled_cells}
+    blocks = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    assert len(blocks) == 7
+    for block in blocks:
+        exec(block, namespace)
+    assert (tmp_path / "annotated.h5ad").exists()
+    assert (tmp_path / "annotation.csv").exists()
+    assert "sctab_label" in query.obs
+    assert "unassigned" in set(namespace["annotation"]["label"].cat.categories)
+
+
+def test_each_method_named_exists():
+    named = set(re.findall(r"(?:SCTAB|model)\.([a-z_]+)\(", PAGE))
+    assert {"setup_mudata", "annotate", "calibrate", "refine"} <= named
+    assert [name for name in named if not hasattr(SCTAB, name)] == []
