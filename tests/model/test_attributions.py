@@ -170,6 +170,6 @@ def test_markers_without_a_linear_path_are_those_of_the_gradient(reference):
         predicted = model.predict(indices=cells)
         for label, found in markers.groupby("group"):
             expected = scores[predicted == label].mean(axis=0)
-            found = found.set_index("gene").loc[model.gene_names, "score"]
+            found = found.set_index("gene").loc[model.gene_names, "contribution"]
             np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-6)
         assert markers["attention"].notna().all() == (encoder == "tabnet")

@@ -263,7 +263,7 @@ def test_markers_and_attention_are_means_over_the_members(ensemble, query):
             expected += (weight[code] - weight.mean(axis=0)) / len(ensemble.members)
         found = of_group.set_index("gene").loc[ensemble.gene_names]
         np.testing.assert_allclose(
-            found["score"], expected * found["expression"], rtol=1e-3, atol=1e-5
+            found["contribution"], expected * found["expression"], rtol=1e-3, atol=1e-5
         )
         looked = np.mean(each, axis=0)[predicted == group].mean(axis=0)
         np.testing.assert_allclose(found["attention"], looked, atol=1e-6)

@@ -128,7 +128,7 @@ def test_markers_add_up_to_the_logits_of_the_linear_path(model, query):
     row = markers[(markers["group"] == "B") & (markers["gene"] == "CD74")].iloc[0]
     gene = list(model.gene_names).index("CD74")
     expected = weight[list(model.labels).index("B"), gene] * row["expression"]
-    assert row["score"] == pytest.approx(expected, rel=1e-4)
+    assert row["contribution"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_embedding_has_the_width_of_the_encoder(model, query):

@@ -16,6 +16,7 @@ from scvi_sctab.metrics._hierarchical import (
     ontology_cross_entropy,
     ontology_report,
 )
+from scvi_sctab.metrics._markers import MarkerScores, score_markers
 from scvi_sctab.metrics._novelty import LabelCenters, distance_to_centers, fit_centers
 from scvi_sctab.metrics._protocol import paper_protocol
 from scvi_sctab.metrics._scaling import Scaling, ScalingMethod, check_method, fit_scaling
@@ -33,6 +34,7 @@ __all__ = [
     "CellEvidence",
     "CorrectedLabels",
     "LabelCenters",
+    "MarkerScores",
     "Scaling",
     "ScalingMethod",
     "Split",
@@ -57,6 +59,7 @@ __all__ = [
     "paper_protocol",
     "prediction_sets",
     "reliability",
+    "score_markers",
     "shift_test",
     "subsample_cells",
     "subsample_donors",

@@ -45,13 +45,13 @@ class AttributionMixin:
         groups: pd.Categorical,
         batch_size: int | None,
     ) -> NDArray[np.float64]:
-        """Mean contribution to the label of each cell, attention and expression, per group.
+        """Mean contribution to the label of each cell, attention, expression and its square.
 
-        ``(3, n_groups, n_genes)``.
+        Per group: ``(4, n_groups, n_genes)``.
         """
         if self.module.linear_skip is None:
             batch_size = batch_size or _GRADIENT_BATCH_SIZE
-        sums = np.zeros((3, len(groups.categories), len(self.gene_names)))
+        sums = np.zeros((4, len(groups.categories), len(self.gene_names)))
         start = 0
 
         def add(tensors: dict[str, Tensor]) -> None:
@@ -62,7 +62,8 @@ class AttributionMixin:
             places = groups.codes[rows], np.arange(n_cells)
             member = sparse.csr_matrix((np.ones(n_cells), places), (len(sums[0]), n_cells))
             values = self._contributions(tensors, codes[rows])
-            for total, value in zip(sums, values, strict=True):
+            squares = values[-1].power(2)
+            for total, value in zip(sums, [*values, squares], strict=True):
                 total += np.nan if value is None else (member @ value).toarray()
 
         for _ in self._map_cells(add, cells, batch_size):

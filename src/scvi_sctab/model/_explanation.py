@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -11,6 +12,7 @@ import pandas as pd
 from scvi_sctab._constants import MIN_GENE_OVERLAP
 from scvi_sctab._optional import import_optional
 from scvi_sctab.data import get_column
+from scvi_sctab.metrics import score_markers
 from scvi_sctab.model._coarse import check_label
 
 if TYPE_CHECKING:
@@ -67,13 +69,20 @@ class ExplanationMixin:
         layer: str | None = None,
         min_gene_overlap: float = MIN_GENE_OVERLAP,
     ) -> pd.DataFrame:
-        """Genes that speak most for the predicted label, per group of cells.
+        """Rank genes that contribute to the label of a group and that its neighbours lack.
 
-        A gene's score is its mean contribution over the cells of the group. With a linear path
-        that is ``(weight of the predicted label - mean weight over labels) * expression``; without
-        one it is ``gradient of (logit of the predicted label - mean logit) * expression``.
-        NOTE[DIFF] scTab ranks by ``attention * expression``; attention finds 1 of 34 textbook
-        markers, the gradient 25 (benchmarks/explanations.py --tabnet-alone).
+        A gene's score is its mean contribution over the cells of the group times the square of its
+        specificity, see :func:`~scvi_sctab.metrics.score_markers`. With a linear path the
+        contribution is ``(weight of the predicted label - mean weight over labels) * expression``;
+        without one it is
+        ``gradient of (logit of the predicted label - mean logit) * expression``. Specificity is
+        the share of the expression that exceeds that of the three groups with the most similar
+        expression, less a standard error, so that what a few cells express by chance does not
+        count. Genes with a score of 0 are not specific; the one with the larger contribution comes
+        first. ``sort_values(["group", "contribution"], ascending=[True, False])`` ranks by
+        contribution alone.
+        NOTE[DIFF] scTab ranks by ``attention * expression``, which finds hardly any textbook marker
+        (benchmarks/explanations.py).
 
         Parameters
         ----------
@@ -86,8 +95,11 @@ class ExplanationMixin:
 
         Returns
         -------
-        A row per group and gene, best first: ``group``, ``gene``, ``score``, ``attention`` (mean;
-        missing without TabNet) and ``expression`` (mean, log-normalised).
+        A row per group and gene, best first: ``group``, ``gene``, ``score``, ``contribution``
+        (mean), ``specificity`` (0 to 1), ``attention`` (mean; missing without TabNet),
+        ``expression`` (mean, log-normalised), ``expression_nearby`` (the same, over the cells of
+        the nearest groups) and ``nearest`` (these groups, nearest first). With one group there are
+        no neighbours: the score is the contribution, and these columns are missing.
 
         Raises
         ------
@@ -95,6 +107,11 @@ class ExplanationMixin:
             If there is no such column.
         ValueError
             If the model reads a latent space, or as in :meth:`~scvi_sctab.SCTAB.predict`.
+
+        Warns
+        -----
+        UserWarning
+            If there is one group only.
         """
         self._require_trained()
         self._refuse_latent()
@@ -108,18 +125,7 @@ class ExplanationMixin:
             )
         codes = self._codes_of_labels(labels)
         means = self._group_means(cells, codes, groups, batch_size)
-        order = np.argsort(-means[0], axis=1, kind="stable")[:, :n_genes]
-        rows = np.repeat(np.arange(len(order)), order.shape[1])
-        columns = order.ravel()
-        return pd.DataFrame(
-            {
-                "group": np.asarray(groups.categories)[rows],
-                "gene": self.gene_names[columns],
-                "score": means[0, rows, columns],
-                "attention": means[1, rows, columns],
-                "expression": means[2, rows, columns],
-            }
-        )
+        return _marker_table(groups, self.gene_names, means, n_genes)
 
     def get_attributions(
         self,
@@ -195,3 +201,41 @@ class ExplanationMixin:
                 f"{label!r} only stands for {self.coarse_labels[label]}; ask for one of these."
             )
         return int(np.flatnonzero(self.labels == label)[0])
+
+
+def _marker_table(
+    groups: pd.Categorical,
+    gene_names: NDArray[np.str_],
+    means: NDArray[np.float64],
+    n_genes: int,
+) -> pd.DataFrame:
+    """Best genes per group, from mean contribution, attention, expression and its square."""
+    names = np.asarray(groups.categories)
+    contribution, attention, expression, squares = means
+    n_cells = np.bincount(groups.codes, minlength=len(names))
+    found = score_markers(n_cells, contribution, expression, squares)
+    if len(names) == 1:
+        warnings.warn(
+            f"All cells are in one group, {names[0]!r}, so that there is no other to tell it from: "
+            "its genes are ranked by contribution alone, house-keeping genes included. Ask about "
+            "more cells, or group them by another column: `groupby=`.",
+            UserWarning,
+            stacklevel=3,
+        )
+    order = np.lexsort((-contribution, -found.score), axis=1)[:, :n_genes]
+    rows = np.repeat(np.arange(len(order)), order.shape[1])
+    columns = order.ravel()
+    nearest = pd.Series([", ".join(names[near]) or None for near in found.nearest], dtype=object)
+    return pd.DataFrame(
+        {
+            "group": names[rows],
+            "gene": gene_names[columns],
+            "score": found.score[rows, columns],
+            "contribution": contribution[rows, columns],
+            "specificity": found.specificity[rows, columns],
+            "attention": attention[rows, columns],
+            "expression": expression[rows, columns],
+            "expression_nearby": found.nearby[rows, columns],
+            "nearest": nearest.to_numpy()[rows],
+        }
+    )
