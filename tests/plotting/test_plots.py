@@ -1,6 +1,5 @@
 """Plots show what the frame holds."""
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,19 +13,11 @@ from scvi_sctab.plotting import (
     plot_reliability,
 )
 
-matplotlib.use("Agg")
-
-
-@pytest.fixture(autouse=True)
-def _close():
-    yield
-    matplotlib.pyplot.close("all")
-
 
 def test_the_confusion_matrix_writes_its_shares():
     ax = plot_confusion(confusion(["B", "B", "T"], ["B", "T", "T"]))
     assert sorted(text.get_text() for text in ax.texts) == ["100%", "50%", "50%"]
-    assert [t.get_text() for t in ax.get_yticklabels()] == ["B", "T"]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["B (n = 2)", "T (n = 1)"]
 
 
 def test_reliability_curves_share_axes_and_one_diagonal():

@@ -23,6 +23,7 @@ MIN_SIZE = 7
 LINE = 1.3
 _SIZES = (9, 8, MIN_SIZE)
 _MAX_INCHES = 18.0
+_MAX_TIGHTENED = 10
 # Names beside or below the axes may take this share of these.
 _NAMES_SHARE = 0.45
 
@@ -44,10 +45,13 @@ def settle(ax: Axes) -> None:
             # Axes that somebody else placed by hand stay where they are.
             warnings.filterwarnings("ignore", message=".*not compatible with tight_layout")
             # Where the aspect is fixed, the axes change with the room that they are given.
-            for _ in range(1 if ax.get_aspect() == "auto" else 4):
+            for _ in range(1 if ax.get_aspect() == "auto" else _MAX_TIGHTENED):
+                before = ax.get_position(original=True)
                 figure.tight_layout()
+                if np.allclose(before, ax.get_position(original=True), atol=0.001):
+                    break
     elif engine is not None:
-        figure.draw_without_rendering()
+        engine.execute(figure)
 
 
 def lay_out(ax: Axes, bar: Axes | None = None) -> tuple[float, float]:
@@ -82,24 +86,22 @@ def room(ax: Axes) -> tuple[float, float]:
     return max(width, box.width * points), max(height, box.height * points)
 
 
-def names_inches(names: Sequence[object], size: float = MIN_SIZE + 1) -> float:
+def names_inches(names: Sequence[object], notes: Sequence[str] = ()) -> float:
     """Width that names take beside axes."""
-    return widest(shorten(names), size) / POINTS_PER_INCH + 0.2
+    return widest(with_notes(names, notes), _SIZES[0]) / POINTS_PER_INCH + 0.2
 
 
 def name_rows(
-    ax: Axes, names: Sequence[object], label: str = "", notes: Sequence[str] | None = None
+    ax: Axes, names: Sequence[object], label: str = "", notes: Sequence[str] = ()
 ) -> None:
     """Write a name, and a note that is never shortened, at each of the rows 0, 1, ...
 
     Where rows are lower than a line of text, as many are named as fit, and the axis says so.
     """
     ax.set_ylabel(label)
-    notes = [""] * len(names) if notes is None else notes
     width, _ = room(ax)
     for size in _SIZES:
-        short = fit(names, size, _NAMES_SHARE * width - widest(notes, size))
-        _write(ax.yaxis, with_notes(short, notes), size)
+        _write(ax.yaxis, fit(names, size, _NAMES_SHARE * width, notes), size)
         _, height = lay_out(ax)
         if height / _span(ax.yaxis) >= LINE * size:
             return

@@ -70,7 +70,7 @@ def plot_benchmark(
         row = min(0.3 + 0.09 * len(splits), max(_MIN_ROW, _ALL_ROWS / len(methods)))
         height = 1.3 + len(methods) * row
         width, needed = legend_inches(splits, height - 0.6)
-        left = names_inches(methods) + names_inches(notes)
+        left = names_inches(methods, notes)
         ax = new_axes(3.8 + left + width, max(height, needed + 0.6))
     ax.set_xlabel(_NAMES.get(metric, metric))
     if metric.endswith("_seconds"):

@@ -72,7 +72,7 @@ def plot_confusion(
         across, down = (
             n * max(_MIN_CELL, min(_CELL, _ALL_CELLS / n)) for n in (n_columns, n_rows)
         )
-        left = names_inches(table.index) + names_inches(notes)
+        left = names_inches(table.index, notes)
         ax = new_axes(left + across + 0.4, names_inches(table.columns) + down + _TITLE_INCHES)
     image = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     ax.set_facecolor("0.9")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from matplotlib.lines import Line2D
 
 from scvi_sctab.plotting._axes import MIN_SIZE, POINTS_PER_INCH, lay_out, new_axes, room, settle
-from scvi_sctab.plotting._names import fit, shorten, widest, with_notes
+from scvi_sctab.plotting._names import fit, widest, with_notes
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 _SHARE = 0.6
 # Lengths, in sizes of the font.
 _ROW, _HANDLE, _HANDLE_GAP, _COLUMN_GAP = 1.5, 1.6, 0.5, 1.2
+_GAPS = _HANDLE + _HANDLE_GAP + _COLUMN_GAP
 _SIZES = (8, MIN_SIZE)
-_MIN_CHARACTERS = 12
+_MIN_CHARACTERS = 8
 _MAX_COLUMNS = 3
 # Title, ticks and their label, above and below the axes.
 _LINES_INCHES = 0.6
@@ -32,7 +33,7 @@ def legend_inches(
     """Width that a legend takes beside axes of this height, and the height that it needs."""
     size = _SIZES[0]
     rows = int(max(1, height * POINTS_PER_INCH / (_ROW * size), len(names) / _MAX_COLUMNS))
-    column = widest(shorten(names), size) + _beside_name(notes, size)
+    column = widest(with_notes(names, notes), size) + _GAPS * size
     width = math.ceil(len(names) / rows) * column / POINTS_PER_INCH + 0.2
     return width, min(rows, len(names)) * _ROW * size / POINTS_PER_INCH
 
@@ -46,7 +47,7 @@ def axes_with_legend(
 
 
 def legend_beside(
-    ax: Axes, handles: Sequence[Artist], names: Sequence[str], notes: Sequence[str] | None = None
+    ax: Axes, handles: Sequence[Artist], names: Sequence[str], notes: Sequence[str] = ()
 ) -> None:
     """Write a legend to the right of the axes, in columns as high as these.
 
@@ -55,16 +56,14 @@ def legend_beside(
     """
     if ax.get_legend() is not None:
         ax.get_legend().remove()
-    notes = [""] * len(names) if notes is None else notes
     _, height = lay_out(ax)
     width, _ = room(ax)
     left = (ax.bbox.x0 - ax.get_tightbbox().x0) * POINTS_PER_INCH / ax.figure.dpi
-    short, size, n_columns = _fit(names, notes, _SHARE * (width - left), height)
-    n_shown = len(short)
-    handles, texts = list(handles[:n_shown]), with_notes(short, notes[:n_shown])
-    if n_shown < len(names):
+    texts, size, n_columns = _fit(names, notes, _SHARE * (width - left), height)
+    handles = list(handles[: len(texts)])
+    if len(texts) < len(names):
         handles.append(Line2D([], [], linestyle=""))
-        texts.append(f"+ {len(names) - n_shown:,} more")
+        texts.append(f"+ {len(names) - len(texts):,} more")
     legend = ax.legend(
         handles,
         # The texts are set below: matplotlib would leave out names that start with "_".
@@ -89,19 +88,15 @@ def legend_beside(
 def _fit(
     names: Sequence[str], notes: Sequence[str], width: float, height: float
 ) -> tuple[list[str], float, int]:
-    """Names that fit, size of their font, number of columns."""
+    """Texts that fit, size of their font, number of columns."""
     for size in _SIZES:
         rows = max(1, int(height / (_ROW * size)))
-        n_columns, beside = math.ceil(len(names) / rows), _beside_name(notes, size)
-        if n_columns * (widest(shorten(names), size) + beside) <= width:
-            return shorten(names), size, n_columns
-    narrow = widest(shorten(names, _MIN_CHARACTERS), size) + beside
+        n_columns, texts = math.ceil(len(names) / rows), with_notes(names, notes)
+        if n_columns * (widest(texts, size) + _GAPS * size) <= width:
+            return texts, size, n_columns
+    narrow = widest(with_notes(names, notes, _MIN_CHARACTERS), size) + _GAPS * size
     n_columns = max(1, min(n_columns, int(width / narrow)))
-    texts = fit(names, size, width / n_columns - beside)
+    texts = fit(names, size, width / n_columns - _GAPS * size, notes)
     if len(names) > n_columns * rows:
         texts = texts[: n_columns * rows - 1]
     return texts, size, n_columns
-
-
-def _beside_name(notes: Sequence[str], size: float) -> float:
-    return widest(notes, size) + (_HANDLE + _HANDLE_GAP + _COLUMN_GAP) * size

@@ -29,7 +29,8 @@ _MAX_DOT = 13  # points across
 _ROW_INCHES = 0.3
 # Of many rows all together, and so that each can be named.
 _ALL_ROWS_INCHES, _MIN_ROW_INCHES = 12.0, 0.15
-_BAR_INCHES = 2.5
+_BAR_INCHES, _MIN_INCHES = 2.5, 2.4
+_EXPLAINED = "genes, best first\narea: score, over the best of its row"
 
 
 def plot_markers(markers: pd.DataFrame, n_genes: int = 8, ax: Axes | None = None) -> Axes:
@@ -85,6 +86,7 @@ def plot_markers(markers: pd.DataFrame, n_genes: int = 8, ax: Axes | None = None
         ScalarMappable(*colors), ax=ax, label="mean expression",
         shrink=min(0.6, _BAR_INCHES * POINTS_PER_INCH / height),
     )  # fmt: skip
+    ax.set_xlabel(_EXPLAINED, fontsize=8)
     name_rows(ax, groups)
     _draw_genes(ax, best, lay_out(ax, bar.ax), colors)
     return ax
@@ -94,7 +96,7 @@ def _fitting_axes(groups: list[object], best: pd.DataFrame) -> Axes:
     column = widest(best["gene"], MIN_SIZE) / POINTS_PER_INCH + 0.4
     row = max(_MIN_ROW_INCHES, min(_ROW_INCHES, _ALL_ROWS_INCHES / len(groups)))
     width = names_inches(groups) + column * (best["column"].max() + 1) + 1.3
-    return new_axes(width, 1.2 + row * len(groups))
+    return new_axes(width, max(_MIN_INCHES, 1.2 + row * len(groups)))
 
 
 def _draw_genes(
@@ -118,8 +120,8 @@ def _draw_genes(
         norm=norm, edgecolors="0.4", linewidths=0.6, plotnonfinite=True,
     )  # fmt: skip
     ax.set_xlim(-dot / width * n_shown, n_shown - 0.1 - dot / width * n_shown)
-    fitting = "" if n_shown == n_genes else f" ({n_shown} of {n_genes} fit)"
-    ax.set_xlabel(f"genes, best first{fitting}\narea: score, over the best of its row", fontsize=8)
+    if n_shown < n_genes:
+        ax.set_xlabel(_EXPLAINED.replace("first", f"first ({n_shown} of {n_genes} fit)"))
     texts = fit(best["gene"], MIN_SIZE, width / n_shown - dot - 6)
     named = [bool(text.get_text()) for text in ax.get_yticklabels()]
     transform = ax.transData + ScaledTranslation(

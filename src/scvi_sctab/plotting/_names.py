@@ -32,11 +32,6 @@ def widest(texts: Iterable[str], size: float) -> float:
     return max((text_width(text, size) for text in texts), default=0.0)
 
 
-def with_notes(names: Sequence[str], notes: Sequence[str]) -> list[str]:
-    """Write a note, e.g. " (n = 3)", after each name."""
-    return [f"{name}{note}".strip() for name, note in zip(names, notes, strict=True)]
-
-
 def shorten(names: Sequence[object], n_characters: int = MAX_CHARACTERS) -> list[str]:
     """Replace the middle of long names by an ellipsis; different names stay different.
 
@@ -55,11 +50,20 @@ def shorten(names: Sequence[object], n_characters: int = MAX_CHARACTERS) -> list
     return [texts[line] for line in lines]
 
 
-def fit(names: Sequence[object], size: float, room: float) -> list[str]:
-    """Shorten names until the widest takes at most ``room`` points."""
+def with_notes(
+    names: Sequence[object], notes: Sequence[str] = (), n_characters: int = MAX_CHARACTERS
+) -> list[str]:
+    """Shorten names, but not the notes that follow them, e.g. " (n = 3)"."""
+    notes = notes or [""] * len(names)
+    short = shorten(names, n_characters)
+    return [f"{name}{note}".strip() for name, note in zip(short, notes, strict=True)]
+
+
+def fit(names: Sequence[object], size: float, room: float, notes: Sequence[str] = ()) -> list[str]:
+    """Shorten names until the widest, with its note, takes at most ``room`` points."""
     n_characters = MAX_CHARACTERS
     while True:
-        texts = shorten(names, n_characters)
+        texts = with_notes(names, notes, n_characters)
         taken = widest(texts, size)
         if taken <= room or n_characters == _MIN_CHARACTERS:
             return texts

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.ticker import NullLocator
 
-from scvi_sctab.plotting._axes import new_axes, settle
+from scvi_sctab.plotting._axes import settle
 from scvi_sctab.plotting._colors import panel_colors
 from scvi_sctab.plotting._frames import require
 from scvi_sctab.plotting._legend import axes_with_legend, legend_beside
@@ -58,11 +58,7 @@ def plot_reliability(
     )
     note = "" if ece is None else f" (ECE {ece:.3f})"
     if ax is None:
-        ax = (
-            axes_with_legend(_INCHES, [label or ""], [note])
-            if label or note
-            else new_axes(*_INCHES)
-        )
+        ax = axes_with_legend(_INCHES, [label or ""], [note])
     below = _panel_below(ax)
     n_before = len(_curves(ax))
     name = label or f"curve {n_before + 1}"
