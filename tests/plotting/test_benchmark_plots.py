@@ -71,3 +71,9 @@ def test_scaling_draws_a_curve_per_method_over_shares():
 def test_a_metric_that_is_not_there_is_named(results):
     with pytest.raises(ValueError, match=r"no 'ece'; it has \['f1_macro', 'fit_seconds'\]"):
         plot_benchmark(results, "ece")
+
+
+def test_a_table_whose_names_are_categories_shows_those_with_runs(results):
+    results = results.astype({"method": "category", "split": "category"})
+    results = results[results["method"] != "low"]
+    assert tick_labels(plot_benchmark(results)) == ["none (all failed)", "high (1 failed)"]

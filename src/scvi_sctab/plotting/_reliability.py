@@ -65,10 +65,12 @@ def plot_reliability(
     color = panel_colors(ax, [name])[name]
     bins = bins.sort_values("probability")
     stated = bins["probability"]
-    ax.plot(
+    (line,) = ax.plot(
         stated, bins["accuracy"], color=color, linewidth=1.2, marker="o", markersize=4,
-        gid=f"{_CURVE}{note}", label=label or "",
+        gid=f"{_CURVE}{note}",
     )  # fmt: skip
+    # `plot` would put a label of its own in the place of an empty one.
+    line.set_label(label or "")
     if {"low", "high"} <= {*bins}:
         ax.vlines(stated, bins["low"], bins["high"], color=color, linewidth=1.4, alpha=0.6)
     # Beside those of the curves before, which often have the same bins.
