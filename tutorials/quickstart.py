@@ -83,12 +83,14 @@ def draw_umap(cells: list[AnnData]) -> None:
 
 def draw_scores(cells: list[AnnData]) -> None:
     """Draw which types are taken for which, and whether probabilities mean what they say."""
-    figure, reliability = plt.subplots(figsize=(4.6, 4.6), layout="constrained")
+    figure, reliability = plt.subplots(figsize=(6.8, 5), layout="constrained")
     for adata in cells:
         truth, predicted = adata.obs["truth"].astype(str), adata.obs["label"].astype(str)
         name = adata.obs["dataset"].iloc[0]
-        bins = metrics.reliability(adata.obs["probability"], (truth == predicted).to_numpy())
-        plotting.plot_reliability(bins, reliability, label=name)
+        stated, right = adata.obs["probability"], (truth == predicted).to_numpy()
+        error = metrics.expected_calibration_error(stated, right)
+        bins = metrics.reliability(stated, right)
+        plotting.plot_reliability(bins, reliability, label=name, ece=error)
         ax = plotting.plot_confusion(metrics.confusion(truth, predicted))
         ax.set_title(name)
         ax.figure.savefig(OUTPUT / f"confusion_{name.replace(' ', '_')}.png", dpi=120)

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy.stats import entropy
+from scipy.stats import binomtest, entropy
 from sklearn import metrics as sk
 from torchmetrics.functional.classification import multiclass_calibration_error
 
@@ -53,6 +53,22 @@ def test_confusion_rows_sum_to_one_and_hold_recalls(labels):
     )
 
 
+def test_confusion_keeps_the_number_of_cells_of_each_row_and_names_missing_labels(labels):
+    table = confusion(*labels)
+    assert table.attrs["n_cells"] == pd.Series(labels[0]).value_counts().to_dict()
+    truth = pd.Categorical(["B", "B", "B", None], categories=["B", "T"])
+    table = confusion(truth, ["B", np.nan, pd.NA, "B"])
+    assert table.attrs["n_cells"] == {"B": 3, "missing": 1}
+    assert table.loc["B"].to_dict() == pytest.approx({"B": 1 / 3, "missing": 2 / 3})
+    assert table.loc["missing", "B"] == 1
+
+
+def test_confusion_is_that_of_sklearn(labels):
+    expected = sk.confusion_matrix(*labels, normalize="true", labels=confusion(*labels).columns)
+    table = confusion(*labels)
+    np.testing.assert_allclose(table, expected[np.isin(table.columns, table.index)])
+
+
 def test_entropy_is_scipys_over_that_of_a_uniform_guess():
     probabilities = torch.softmax(torch.randn(20, 5, dtype=torch.float64), dim=1)
     expected = entropy(probabilities.numpy(), axis=1) / np.log(5)
@@ -76,9 +92,27 @@ def test_bins_hold_all_cells_and_the_ends_belong_to_them():
     )
 
 
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+def test_intervals_of_bins_are_those_of_scipy(confidence):
+    stated = np.r_[np.full(7, 0.1), 0.5, np.full(40, 0.9)]
+    bins = reliability(stated, np.arange(48) % 3 > 0, confidence=confidence)
+    for _, row in bins.iterrows():
+        n = int(row["n_cells"])
+        test = binomtest(round(row["accuracy"] * n), n)
+        expected = test.proportion_ci(confidence, method="wilson")
+        assert (row["low"], row["high"]) == pytest.approx((expected.low, expected.high))
+
+
 def test_what_is_not_a_probability_is_refused():
-    with pytest.raises(ValueError, match="not in"):
-        reliability([1.2], [True])
+    with pytest.raises(ValueError, match=r"not in \[0, 1\]: 1.2 of cell 1, as of 1 of 2 cells"):
+        reliability([0.5, 1.2], [True, True])
+    with pytest.raises(ValueError, match=r"not in \[0, 1\]: nan of cell 0"):
+        reliability([np.nan], [True])
+
+
+def test_cells_of_which_nobody_knows_whether_they_are_right_are_refused():
+    with pytest.raises(ValueError, match=r"for 2 of 3 cells.*keep = ~pandas\.isna\(correct\)"):
+        reliability([0.5, 0.5, 0.5], [True, None, np.nan])
 
 
 def test_series_of_the_same_cells_are_matched_by_name(labels):

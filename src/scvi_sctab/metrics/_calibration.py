@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from scvi_sctab.metrics._pairs import same_cells
@@ -35,7 +37,10 @@ def normalized_entropy(probabilities: Tensor) -> Tensor:
 
 
 def reliability(
-    probability: Sequence[float], correct: Sequence[bool], n_bins: int = 10
+    probability: Sequence[float],
+    correct: Sequence[bool],
+    n_bins: int = 10,
+    confidence: float = 0.95,
 ) -> pd.DataFrame:
     """Compare stated with observed accuracy, in bins of equal width.
 
@@ -47,26 +52,48 @@ def reliability(
         Whether it is the true one, ``(n_cells,)``.
     n_bins
         Number of bins of [0, 1].
+    confidence
+        Of the intervals.
 
     Returns
     -------
-    A row per bin that holds cells: mean ``probability``, ``accuracy``, ``n_cells``.
+    A row per bin that holds cells: mean ``probability``, ``accuracy``, ``n_cells``, and ``low``,
+    ``high``, the Wilson interval of the accuracy if cells are independent.
 
     Raises
     ------
     ValueError
-        If a probability is not in [0, 1].
+        If a probability is not in [0, 1], or of a cell it is missing whether it is right.
     """
     probability, correct = same_cells(probability, correct)
-    stated = np.asarray(probability, dtype=float)
-    if not ((stated >= 0) & (stated <= 1)).all():
-        raise ValueError("A probability is not in [0, 1].")
+    stated, right = np.asarray(probability, dtype=float), np.asarray(correct)
+    outside = np.flatnonzero(~((stated >= 0) & (stated <= 1)))
+    if len(outside):
+        raise ValueError(
+            f"A probability is not in [0, 1]: {stated[outside[0]]:g} of cell {outside[0]}, as of "
+            f"{len(outside):,} of {len(stated):,} cells."
+        )
+    if missing := int(pd.isna(right).sum()):
+        raise ValueError(
+            f"It is missing in `correct` for {missing:,} of {len(right):,} cells whether the label "
+            "is right. Leave these out: keep = ~pandas.isna(correct)."
+        )
     number = np.minimum((stated * n_bins).astype(int), n_bins - 1)
-    frame = pd.DataFrame(
-        {"bin": number, "probability": stated, "accuracy": np.asarray(correct, dtype=float)}
-    )
+    frame = pd.DataFrame({"bin": number, "probability": stated, "accuracy": right.astype(float)})
     grouped = frame.groupby("bin")
-    return grouped.mean().assign(n_cells=grouped.size())
+    bins = grouped.mean().assign(n_cells=grouped.size())
+    low, high = _wilson(bins["accuracy"].to_numpy(), bins["n_cells"].to_numpy(), confidence)
+    return bins.assign(low=low, high=high)
+
+
+def _wilson(
+    share: NDArray[np.float64], n: NDArray[np.int64], confidence: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Interval of a share of ``n`` (Wilson 1927), which unlike the normal one suits small ``n``."""
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+    return centre - half, centre + half
 
 
 def expected_calibration_error(

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
+from numpy.typing import NDArray
+from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
 from scvi_sctab.metrics._pairs import same_cells
 
@@ -68,15 +69,33 @@ def confusion(truth: Sequence[str], predicted: Sequence[str]) -> pd.DataFrame:
 
     Returns
     -------
-    True labels by predicted labels, both sorted; rows sum to one.
+    True labels by predicted labels, both sorted; rows sum to one. Cells without a label stand
+    under ``missing``. ``table.attrs["n_cells"]`` holds the number of cells of each row.
+
+    Examples
+    --------
+    >>> table = confusion(["B", "B", "NK"], ["B", "NK", "NK"])
+    >>> table.loc["B"].to_list(), table.attrs["n_cells"]
+    ([0.5, 0.5], {'B': 2, 'NK': 1})
     """
     truth, predicted = same_cells(truth, predicted)
-    true, guess = np.asarray(truth, dtype=str), np.asarray(predicted, dtype=str)
+    true, guess = (_with_missing(labels) for labels in (truth, predicted))
     labels = np.union1d(true, guess)
     present = np.isin(labels, true)
-    counts = confusion_matrix(true, guess, labels=labels)[present]
-    return pd.DataFrame(
-        counts / counts.sum(axis=1, keepdims=True),
+    counts = np.zeros((len(labels), len(labels)), dtype=int)
+    np.add.at(counts, (np.searchsorted(labels, true), np.searchsorted(labels, guess)), 1)
+    counts = counts[present]
+    n_cells = counts.sum(axis=1)
+    table = pd.DataFrame(
+        counts / n_cells[:, None],
         index=pd.Index(labels[present], name="true label"),
         columns=pd.Index(labels, name="predicted label"),
     )
+    # A dictionary, since pandas compares attrs when it joins frames.
+    table.attrs["n_cells"] = dict(zip(table.index, n_cells.tolist(), strict=True))
+    return table
+
+
+def _with_missing(labels: Sequence[str]) -> NDArray[np.str_]:
+    column = pd.Series(np.asarray(labels, dtype=object))
+    return column.where(column.notna(), "missing").to_numpy().astype(str)

@@ -1,6 +1,7 @@
 """Plots of frames, on axes."""
 
 from scvi_sctab.plotting._benchmark import plot_benchmark, plot_scaling
+from scvi_sctab.plotting._colors import label_colors
 from scvi_sctab.plotting._confusion import plot_confusion
 from scvi_sctab.plotting._deletion import plot_deletion
 from scvi_sctab.plotting._embedding import plot_embedding
@@ -8,6 +9,7 @@ from scvi_sctab.plotting._markers import plot_markers
 from scvi_sctab.plotting._reliability import plot_reliability
 
 __all__ = [
+    "label_colors",
     "plot_benchmark",
     "plot_confusion",
     "plot_deletion",

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import matplotlib.pyplot as plt
 import numpy as np
+
+from scvi_sctab.plotting._axes import (
+    lay_out,
+    name_rows,
+    name_values,
+    names_inches,
+    new_axes,
+)
+from scvi_sctab.plotting._colors import panel_colors
+from scvi_sctab.plotting._frames import require
+from scvi_sctab.plotting._legend import axes_with_legend, legend_beside, legend_inches
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+    from matplotlib.collections import PathCollection
 
 _NAMES = {
     "f1_macro": "macro F1",
@@ -19,6 +30,9 @@ _NAMES = {
 }
 _LESS_IS_BETTER = {"ece", "fit_seconds", "predict_seconds"}
 _MARKERS = "osD^vPX*"
+_INCHES = 5.0, 3.6
+# Inches of a row: of many all together, and so that each can be named.
+_ALL_ROWS, _MIN_ROW = 10.0, 0.15
 
 
 def plot_benchmark(
@@ -33,7 +47,8 @@ def plot_benchmark(
     metric
         Which of its metrics.
     ax
-        Where to draw; a figure that fits the table if not given.
+        Where to draw; a figure that fits the table if not given. A figure without a layout
+        engine is laid out by :meth:`~matplotlib.figure.Figure.tight_layout`.
 
     Returns
     -------
@@ -44,38 +59,58 @@ def plot_benchmark(
     Raises
     ------
     ValueError
-        If the table lacks the metric.
+        If the table is empty, or lacks a column or the metric.
     """
     runs = _runs(results, metric)
     means = runs.groupby(["method", "split"], sort=False)["value"].mean().groupby("method").mean()
     methods = means.sort_values(ascending=metric not in _LESS_IS_BETTER, na_position="first").index
     splits = list(dict.fromkeys(runs["split"]))
+    notes = [_failures(method, runs) for method in methods]
     if ax is None:
-        size = 6.4, 1.3 + len(methods) * (0.3 + 0.09 * len(splits))
-        _, ax = plt.subplots(figsize=size, layout="constrained")
-    heights = dict(zip(splits, np.linspace(0.3, -0.3, len(splits) + 2)[1:-1], strict=True))
-    palette = plt.get_cmap("tab10")
-    for i, split in enumerate(splits):
-        values = runs[runs["split"] == split].groupby("method")["value"]
-        values = values.agg(["mean", "min", "max"]).reindex(methods)
-        y = np.arange(len(methods)) + heights[split]
-        color, marker = palette(i % 10), _MARKERS[i % len(_MARKERS)]
-        ax.hlines(y, values["min"], values["max"], color=color, linewidth=1.5)
-        ax.scatter(values["mean"], y, color=color, marker=marker, s=28, label=split, zorder=3)
-    rows = np.arange(len(methods))
-    ax.vlines(means[methods], rows - 0.36, rows + 0.36, color="0.25", linewidth=1.5, zorder=1)
-    ax.set_yticks(rows, [_with_failures(method, runs) for method in methods])
-    ax.set_ylim(-0.6, len(methods) - 0.4)
+        row = min(0.3 + 0.09 * len(splits), max(_MIN_ROW, _ALL_ROWS / len(methods)))
+        height = 1.3 + len(methods) * row
+        width, needed = legend_inches(splits, height - 0.6)
+        left = names_inches(methods, notes)
+        ax = new_axes(3.8 + left + width, max(height, needed + 0.6))
     ax.set_xlabel(_NAMES.get(metric, metric))
     if metric.endswith("_seconds"):
         ax.set_xscale("log")
-        ax.xaxis.set_major_formatter("{x:g}")
+    points = _draw_splits(ax, runs, methods, splits)
+    rows = np.arange(len(methods))
+    ax.vlines(means[methods], rows - 0.36, rows + 0.36, color="0.25", linewidth=1.5, zorder=1)
+    ax.set_ylim(-0.6, len(methods) - 0.4)
     ax.grid(axis="x", color="0.92")
     ax.set_axisbelow(True)
     ax.tick_params(axis="y", length=0)
     ax.spines[["top", "right", "left"]].set_visible(False)
-    ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9)
+    name_rows(ax, methods, notes=notes)
+    _, height = lay_out(ax)
+    across = np.clip(height / len(methods) / len(splits), 2.5, 5.3)
+    for split in points:
+        split.set_sizes([across**2])
+    legend_beside(ax, points, splits)
     return ax
+
+
+def _draw_splits(
+    ax: Axes, runs: pd.DataFrame, methods: pd.Index, splits: list[str]
+) -> list[PathCollection]:
+    """Draw the means and extremes of each split, a little above each other."""
+    heights = np.linspace(0.3, -0.3, len(splits) + 2)[1:-1]
+    colors = panel_colors(ax, splits)
+    points = []
+    for i, split in enumerate(splits):
+        values = runs[runs["split"] == split].groupby("method")["value"]
+        values = values.agg(["mean", "min", "max"]).reindex(methods)
+        y = np.arange(len(methods)) + heights[i]
+        ax.hlines(y, values["min"], values["max"], color=colors[split], linewidth=1.5)
+        points.append(
+            ax.scatter(
+                values["mean"], y, color=colors[split], marker=_MARKERS[i % len(_MARKERS)],
+                label=split, zorder=3,
+            )
+        )  # fmt: skip
+    return points
 
 
 def plot_scaling(
@@ -92,7 +127,8 @@ def plot_scaling(
     by
         ``"donors"`` or ``"cells"``: of what the share grows.
     ax
-        Where to draw; a new figure if not given.
+        Where to draw; a new figure that fits the legend if not given. A figure without a layout
+        engine is laid out by :meth:`~matplotlib.figure.Figure.tight_layout`.
 
     Returns
     -------
@@ -101,53 +137,55 @@ def plot_scaling(
     Raises
     ------
     ValueError
-        If the table lacks the metric, or has no shares of ``by``.
+        If the table is empty, lacks a column or the metric, or has no shares of ``by``.
     """
+    require(results, ("by", "fraction"), "metrics.paper_protocol")
     runs = _runs(results, metric)
     runs = runs[runs["by"] == by]
     if runs.empty:
         raise ValueError(
             f"The table has no shares of {by!r}; it has {sorted(set(results['by']))}."
         )
-    if ax is None:
-        _, ax = plt.subplots(figsize=(6, 3.6), layout="constrained")
     # The order of the table gives colours, so that they are the same for every `by` and metric.
-    for i, method in enumerate(dict.fromkeys(results["method"])):
+    methods = [str(method) for method in dict.fromkeys(results["method"])]
+    notes = [_failures(method, runs) for method in methods]
+    if ax is None:
+        ax = axes_with_legend(_INCHES, methods, notes)
+    colors = panel_colors(ax, methods)
+    curves = []
+    for i, method in enumerate(methods):
         values = runs[runs["method"] == method].groupby("fraction")["value"]
         values = values.agg(["mean", "min", "max"])
         spread = np.abs(values[["min", "max"]].sub(values["mean"], axis=0)).to_numpy().T
-        ax.errorbar(
-            values.index,
-            values["mean"],
-            spread,
-            marker=_MARKERS[i % len(_MARKERS)],
-            markersize=5,
-            linewidth=1.3,
-            capsize=2,
-            color=f"C{i}",
-            label=_with_failures(method, runs),
-        )
-    shares = sorted(set(runs["fraction"]))
-    ax.set_xticks(shares, [f"{share:.0%}" for share in shares])
+        curves.append(
+            ax.errorbar(
+                values.index, values["mean"], spread, marker=_MARKERS[i % len(_MARKERS)],
+                markersize=5, linewidth=1.3, capsize=2, color=colors[method], label=method,
+            )
+        )  # fmt: skip
     ax.set_xlabel(f"share of the {by} to learn from")
     ax.set_ylabel(_NAMES.get(metric, metric))
     ax.grid(color="0.92")
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9)
+    legend_beside(ax, curves, methods, notes)
+    shares = sorted(set(runs["fraction"]))
+    name_values(ax, shares, [f"{share:.0%}" for share in shares])
     return ax
 
 
 def _runs(results: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Take the runs of a metric, with names as text."""
+    require(results, ("method", "split", "metric", "value"), "metrics.benchmark")
     runs = results[results["metric"] == metric]
     if runs.empty:
         raise ValueError(f"The table has no {metric!r}; it has {sorted(set(results['metric']))}.")
-    return runs
+    return runs.astype({"method": str, "split": str})
 
 
-def _with_failures(method: str, runs: pd.DataFrame) -> str:
+def _failures(method: str, runs: pd.DataFrame) -> str:
     values = runs.loc[runs["method"] == method, "value"]
     n_failed = values.isna().sum()
     if not n_failed:
-        return method
-    return f"{method}\n({'all' if n_failed == len(values) else n_failed} failed)"
+        return ""
+    return f" ({'all' if n_failed == len(values) else n_failed} failed)"

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import matplotlib.pyplot as plt
+from scvi_sctab.plotting._axes import name_values
+from scvi_sctab.plotting._colors import panel_colors
+from scvi_sctab.plotting._frames import require
+from scvi_sctab.plotting._legend import axes_with_legend, legend_beside
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+
+_INCHES = 4.8, 3.6
+_RANDOM = "random"
 
 
 def plot_deletion(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -19,27 +25,39 @@ def plot_deletion(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     table
         Columns ``ranking``, ``n_genes``, ``drop``.
     ax
-        Where to draw; a new figure if not given.
+        Where to draw; a new figure that fits the legend if not given. A figure without a layout
+        engine is laid out by :meth:`~matplotlib.figure.Figure.tight_layout`.
 
     Returns
     -------
     The axes. Random genes are the dashed line.
+
+    Raises
+    ------
+    ValueError
+        If a column is not there, or the table is empty.
     """
+    require(table, ("ranking", "n_genes", "drop"), "SCTAB.deletion_test")
+    curves = dict(tuple(table.groupby("ranking", sort=False, observed=True)))
+    names = [str(ranking) for ranking in curves]
     if ax is None:
-        _, ax = plt.subplots(figsize=(5.2, 3.6), layout="constrained")
-    for ranking, rows in table.groupby("ranking", sort=False):
+        ax = axes_with_legend(_INCHES, names)
+    colors = panel_colors(ax, [name for name in names if name != _RANDOM])
+    lines = []
+    for name, rows in zip(names, curves.values(), strict=True):
         rows = rows.sort_values("n_genes")
-        style = {"marker": "o", "markersize": 4, "linewidth": 1.4}
-        if ranking == "random":
-            style |= {"color": "0.5", "linestyle": "--"}
-        ax.plot(rows["n_genes"], rows["drop"], label=ranking, **style)
-    ticks = sorted(table["n_genes"].unique())
+        style = {"color": "0.5", "linestyle": "--"} if name == _RANDOM else {"color": colors[name]}
+        lines += ax.plot(
+            rows["n_genes"], rows["drop"], label=name, marker="o", markersize=4, linewidth=1.4,
+            **style,
+        )  # fmt: skip
     ax.set_xscale("log")
-    ax.set_xticks(ticks, [str(tick) for tick in ticks])
     ax.minorticks_off()
     ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))
     ax.set_xlabel("genes deleted from each cell")
     ax.set_ylabel("drop of the label's probability")
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False)
+    legend_beside(ax, lines, names)
+    ticks = sorted(table["n_genes"].unique())
+    name_values(ax, ticks, [str(tick) for tick in ticks])
     return ax
