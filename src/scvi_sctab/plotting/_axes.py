@@ -67,12 +67,17 @@ def lay_out(ax: Axes, bar: Axes | None = None) -> tuple[float, float]:
         return width, height
     # A colour bar may have divided the place of its axes.
     place = place.get_topmost_subplotspec()
-    n_rows, n_columns = place.get_gridspec().get_geometry()
     around, figure = ax.get_tightbbox(), ax.figure.bbox
     beside = around.width - ax.bbox.width + (0 if bar is None else 1.2 * bar.get_tightbbox().width)
-    column = figure.width * len(place.colspan) / n_columns - beside
-    row = figure.height * len(place.rowspan) / n_rows - (around.height - ax.bbox.height)
+    above = around.height - ax.bbox.height
+    grid = place.get_gridspec()
+    column = _share(grid.get_width_ratios(), place.colspan) * figure.width - beside
+    row = _share(grid.get_height_ratios(), place.rowspan) * figure.height - above
     return min(width, max(column * points, 1)), min(height, max(row * points, 1))
+
+
+def _share(ratios: Sequence[float], span: range) -> float:
+    return sum(ratios[i] for i in span) / sum(ratios)
 
 
 def room(ax: Axes) -> tuple[float, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.ticker import LogFormatter
 
 from scvi_sctab.plotting._axes import (
     lay_out,
@@ -75,6 +76,8 @@ def plot_benchmark(
     ax.set_xlabel(_NAMES.get(metric, metric))
     if metric.endswith("_seconds"):
         ax.set_xscale("log")
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_formatter(LogFormatter())
     points = _draw_splits(ax, runs, methods, splits)
     rows = np.arange(len(methods))
     ax.vlines(means[methods], rows - 0.36, rows + 0.36, color="0.25", linewidth=1.5, zorder=1)

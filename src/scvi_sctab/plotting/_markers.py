@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-_MAX_DOT = 13  # points across
+_MIN_DOT, _MAX_DOT = 7, 13  # points across
 _ROW_INCHES = 0.3
 # Of many rows all together, and so that each can be named.
 _ALL_ROWS_INCHES, _MIN_ROW_INCHES = 12.0, 0.15
@@ -108,11 +108,11 @@ def _draw_genes(
     """Draw a dot per gene and its name to the right, as many in a row as have room."""
     width, height = inside
     bottom, top = ax.get_ylim()
-    dot = min(_MAX_DOT, 0.8 * height / (bottom - top))
-    beside = dot / 2 + 2
     n_genes = best["column"].max() + 1
-    n_fitting = int(width / (widest(fit(best["gene"], MIN_SIZE, 0), MIN_SIZE) + dot + 6))
-    n_shown = max(1, min(n_genes, n_fitting))
+    shortest = widest(fit(best["gene"], MIN_SIZE, 0), MIN_SIZE) + 6
+    # Smaller dots before fewer genes.
+    dot = min(max(width / n_genes - shortest, _MIN_DOT), _MAX_DOT, 0.8 * height / (bottom - top))
+    n_shown = max(1, min(n_genes, int(width / (shortest + dot))))
     best = best[best["column"] < n_shown]
     norm, cmap = colors
     ax.scatter(
@@ -125,7 +125,7 @@ def _draw_genes(
     texts = fit(best["gene"], MIN_SIZE, width / n_shown - dot - 6)
     named = [bool(text.get_text()) for text in ax.get_yticklabels()]
     transform = ax.transData + ScaledTranslation(
-        beside / POINTS_PER_INCH, 0, ax.figure.dpi_scale_trans
+        (dot / 2 + 2) / POINTS_PER_INCH, 0, ax.figure.dpi_scale_trans
     )
     for column, row, text in zip(best["column"], best["row"], texts, strict=True):
         if named[row]:

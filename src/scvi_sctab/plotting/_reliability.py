@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import LogLocator, NullLocator
 
 from scvi_sctab.plotting._axes import settle
 from scvi_sctab.plotting._colors import panel_colors
@@ -107,6 +107,7 @@ def _panel_below(ax: Axes) -> Axes:
     ax.tick_params(axis="x", labelbottom=False)
     below = ax.inset_axes((0, -0.28, 1, 0.22), sharex=ax, gid=_PANEL)
     below.set(yscale="log", ylim=(0.5, 10), xlabel="stated probability", ylabel="cells")
+    below.yaxis.set_major_locator(LogLocator(numticks=4))
     below.yaxis.set_major_formatter("{x:,.0f}")
     below.yaxis.set_minor_locator(NullLocator())
     for panel in (ax, below):
