@@ -22,7 +22,6 @@ from scvi_sctab.data._genes import (
     GeneMismatchError,
     align_genes,
     check_genes,
-    strip_versions,
 )
 from scvi_sctab.data._indices import check_indices
 from scvi_sctab.data._messages import list_names
@@ -38,6 +37,7 @@ from scvi_sctab.data._query import (
 )
 from scvi_sctab.data._reader import get_matrix, read_counts
 from scvi_sctab.data._reference import check_cells, check_reference
+from scvi_sctab.data._spelling import respell_genes, strip_versions
 from scvi_sctab.data._splits import class_weights, split_by_donor, split_by_label, split_cells
 
 __all__ = [
@@ -81,6 +81,7 @@ __all__ = [
     "reads_as_none",
     "registered_conditions",
     "regulators",
+    "respell_genes",
     "sample_cells",
     "slice_rows",
     "split_by_donor",

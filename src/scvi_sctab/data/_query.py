@@ -13,7 +13,7 @@ from anndata import AnnData
 from scipy import sparse
 from scvi import REGISTRY_KEYS
 
-from scvi_sctab._constants import DONOR_KEY, MIN_CELLS_PER_LABEL
+from scvi_sctab._constants import DONOR_KEY, MIN_CELLS_PER_LABEL, MIN_GENE_OVERLAP
 from scvi_sctab.data._conditions import canonical
 from scvi_sctab.data._counts import describe_empty_cells, empty_cells
 from scvi_sctab.data._csr import move_columns
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def prepare_query(adata: AnnData, gene_names: Sequence[str]) -> AnnData:
+def prepare_query(
+    adata: AnnData, gene_names: Sequence[str], min_gene_overlap: float = MIN_GENE_OVERLAP
+) -> AnnData:
     """Reorder the genes of a query to those of a model; missing ones are 0, others are dropped.
 
     Parameters
@@ -35,6 +37,8 @@ def prepare_query(adata: AnnData, gene_names: Sequence[str]) -> AnnData:
         In memory or backed; it is left as it is.
     gene_names
         The model's genes.
+    min_gene_overlap
+        Share of the model's genes, 0 to 1, that the query must have.
 
     Returns
     -------
@@ -47,7 +51,7 @@ def prepare_query(adata: AnnData, gene_names: Sequence[str]) -> AnnData:
     GeneMismatchError
         As :func:`align_genes`.
     """
-    alignment = align_genes(gene_names, adata.var)
+    alignment = align_genes(gene_names, adata.var, min_gene_overlap)
     genes = pd.Index(gene_names, dtype=object)
     present = alignment.target >= 0
     var = adata.var.loc[present].set_axis(genes[alignment.target[present]], axis=0).reindex(genes)
@@ -68,7 +72,12 @@ def _align(matrix: Any, alignment: GeneAlignment) -> sparse.csr_matrix:
     return move_columns(rows, alignment.target, alignment.n_genes)
 
 
-def query_cells(adata: AnnData, layer: str | None, gene_names: Sequence[str]) -> AnnData:
+def query_cells(
+    adata: AnnData,
+    layer: str | None,
+    gene_names: Sequence[str],
+    min_gene_overlap: float = MIN_GENE_OVERLAP,
+) -> AnnData:
     """Check the counts of a query and bring them to the genes of a model.
 
     Parameters
@@ -79,6 +88,8 @@ def query_cells(adata: AnnData, layer: str | None, gene_names: Sequence[str]) ->
         Layer with the counts; ``None`` is ``X``.
     gene_names
         The model's genes.
+    min_gene_overlap
+        Share of the model's genes, 0 to 1, that the query must have.
 
     Returns
     -------
@@ -93,7 +104,7 @@ def query_cells(adata: AnnData, layer: str | None, gene_names: Sequence[str]) ->
     """
     if not adata.n_obs:
         raise ValueError("The query has no cells.")
-    alignment = align_genes(gene_names, adata.var)
+    alignment = align_genes(gene_names, adata.var, min_gene_overlap)
     matrix = get_matrix(adata, layer)
     as_it_is = alignment.is_identity and isinstance(matrix, sparse.csr_matrix)
     blocks, start, empty = [], 0, []
