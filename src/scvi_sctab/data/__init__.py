@@ -35,7 +35,7 @@ from scvi_sctab.data._query import (
     query_labels,
     query_registry,
 )
-from scvi_sctab.data._reader import get_matrix, read_counts
+from scvi_sctab.data._reader import get_matrix, read_counts, refuse_view
 from scvi_sctab.data._reference import check_cells, check_reference
 from scvi_sctab.data._spelling import respell_genes, strip_versions
 from scvi_sctab.data._splits import class_weights, split_by_donor, split_by_label, split_cells
@@ -79,6 +79,7 @@ __all__ = [
     "read_counts",
     "read_gmt",
     "reads_as_none",
+    "refuse_view",
     "registered_conditions",
     "regulators",
     "respell_genes",

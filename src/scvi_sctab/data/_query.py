@@ -20,7 +20,13 @@ from scvi_sctab.data._csr import move_columns
 from scvi_sctab.data._genes import GeneAlignment, align_genes
 from scvi_sctab.data._messages import list_names
 from scvi_sctab.data._obs import get_column, reads_as_none
-from scvi_sctab.data._reader import get_matrix, read_counts, row_readable, take_rows
+from scvi_sctab.data._reader import (
+    get_matrix,
+    read_counts,
+    row_readable,
+    stored_matrix,
+    take_rows,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,14 +62,15 @@ def prepare_query(
     present = alignment.target >= 0
     var = adata.var.loc[present].set_axis(genes[alignment.target[present]], axis=0).reindex(genes)
     names = [name for name in adata.layers if name is not None]
+    x = stored_matrix(adata, None)
     return AnnData(
-        None if adata.X is None else _align(adata.X, alignment),
+        None if x is None else _align(x, alignment),
         obs=adata.obs.copy(),
         var=var,
         obsm=dict(adata.obsm),
         obsp=dict(adata.obsp),
         uns=dict(adata.uns),
-        layers={name: _align(adata.layers[name], alignment) for name in names},
+        layers={name: _align(stored_matrix(adata, name), alignment) for name in names},
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from scvi_sctab.data._counts import describe_empty_cells, empty_cells
 from scvi_sctab.data._genes import check_genes
 from scvi_sctab.data._obs import check_labels, get_column
-from scvi_sctab.data._reader import read_counts
+from scvi_sctab.data._reader import read_counts, refuse_view
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -68,8 +68,7 @@ def check_reference(
     ValueError
         If something cannot be learnt from.
     """
-    if adata.is_view:
-        raise ValueError("`adata` is a view of another AnnData; pass a copy: `adata.copy()`.")
+    refuse_view(adata)
     check_genes(adata.var_names)
     for argument, key in columns.items():
         if key is not None:

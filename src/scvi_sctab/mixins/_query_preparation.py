@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from scvi_sctab.data import prepare_query, strip_versions
+from scvi_sctab.data import prepare_query, refuse_view, strip_versions
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -65,8 +65,8 @@ class QueryPreparationMixin:
         genes = pd.Index(cls._load_reference(reference_model, allow_pickle).gene_names)
         if return_reference_var_names:
             return genes
-        if inplace and adata.is_view:
-            raise ValueError("`adata` is a view of another AnnData; pass a copy: `adata.copy()`.")
+        if inplace:
+            refuse_view(adata)
         prepared = prepare_query(adata, genes)
         n_found = int(genes.isin(strip_versions(adata.var_names)).sum())
         logger.info(

@@ -14,7 +14,13 @@ from scvi.train import TrainRunner
 
 from scvi_sctab._config import SELF_SUPERVISED_PLAN, SELF_SUPERVISED_TRAIN
 from scvi_sctab._types import PretrainedEncoder
-from scvi_sctab.data import UnlabeledDataSplitter, check_cells, check_genes, query_cells
+from scvi_sctab.data import (
+    UnlabeledDataSplitter,
+    check_cells,
+    check_genes,
+    query_cells,
+    refuse_view,
+)
 from scvi_sctab.mixins import (
     CellsMixin,
     CheckpointMixin,
@@ -243,8 +249,7 @@ class SelfSupervisedModel(NeighborsMixin, PublishedEncoderMixin, EncoderModel):
             If it does not hold raw counts, cells are empty, or genes stand twice or are too few.
         """
         setup_method_args = cls._get_setup_method_args(**locals())
-        if adata.is_view:
-            raise ValueError("`adata` is a view of another AnnData; pass a copy: `adata.copy()`.")
+        refuse_view(adata)
         if "source_registry" not in kwargs:
             check_genes(adata.var_names)
             check_cells(adata, layer)

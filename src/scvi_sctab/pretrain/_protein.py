@@ -23,6 +23,7 @@ from scvi_sctab.data import (
     get_column,
     get_proteins,
     normalized_expression,
+    refuse_view,
 )
 from scvi_sctab.mixins import EncoderMixin, draw_cells
 from scvi_sctab.module import ProteinModule, build_encoder
@@ -150,8 +151,7 @@ class ProteinPredictor(ProteinPredictionMixin, EncoderMixin, EncoderModel):
             proteins are negative, infinite or missing throughout.
         """
         setup_method_args = cls._get_setup_method_args(**locals())
-        if adata.is_view:
-            raise ValueError("`adata` is a view of another AnnData; pass a copy: `adata.copy()`.")
+        refuse_view(adata)
         if "source_registry" not in kwargs:
             check_genes(adata.var_names)
             check_cells(adata, layer)
