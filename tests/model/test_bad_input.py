@@ -4,10 +4,12 @@ import re
 
 import numpy as np
 import pytest
+from anndata import read_h5ad
 from scipy import sparse
 
 from scvi_sctab import SCTAB
 from scvi_sctab.data import GeneMismatchError, NotCountsError
+from scvi_sctab.pretrain import MaskedAutoencoder
 
 
 def setup(adata, **arguments):
@@ -271,3 +273,68 @@ def test_batches_of_one_cell_are_refused(reference):
     setup(reference)
     with pytest.raises(ValueError, match="Batch norm needs two cells per step.*batch_size=1"):
         SCTAB(reference).train(batch_size=1)
+
+
+def test_genes_under_another_spelling_are_named_with_a_line_that_gives_the_same_labels(
+    model, query
+):
+    right = model.predict(query)
+    query.var_names = query.var_names.str.replace("-", ".")
+    with pytest.warns(
+        UserWarning, match=r"of the model's genes stand .*'HLA-.*' as 'HLA\."
+    ) as said:
+        wrong = model.predict(query)
+    assert (wrong != right).any()
+    (line,) = re.findall(r"`(.*)`", str(said[0].message))
+    exec(line, {"query": query, "model": model})
+    np.testing.assert_array_equal(model.predict(query), right)
+
+
+def test_mouse_cells_are_not_labelled_by_a_human_model(model, query):
+    query.var_names = query.var_names.str.capitalize()
+    with pytest.raises(GeneMismatchError, match="look like mouse symbols.*to human orthologs"):
+        model.predict(query)
+
+
+def with_noise(x):
+    return x * 1.0000003
+
+
+def without_ambient_counts(x):
+    return x - 0.07 * np.random.default_rng(0).random(len(x)) * np.minimum(x, 5)
+
+
+@pytest.mark.filterwarnings("ignore:Category")
+@pytest.mark.parametrize("change", [with_noise, without_ambient_counts])
+def test_counts_that_rounding_cures_are_set_up_and_predicted_after_the_line_to_type(
+    query, model, change
+):
+    right = model.predict(query)
+    query.X = query.X.astype(np.float64)
+    query.X.data = change(query.X.data)
+    with pytest.raises(NotCountsError, match="ound them: `adata.X") as error:
+        model.predict(query)
+    (line,) = re.findall("ound them: `(.*?)`", str(error.value))
+    with pytest.raises(NotCountsError, match=re.escape(line)):
+        setup(query)
+    exec(line, {"adata": query})
+    setup(query)
+    assert (model.predict(query) == right).mean() > 0.95
+
+
+def test_backed_views_that_anndata_misreads_stop_everywhere_with_the_same_line(
+    model, query, tmp_path
+):
+    query.write_h5ad(tmp_path / "query.h5ad")
+    backed = read_h5ad(tmp_path / "query.h5ad", backed="r")
+    verbs = (model.predict, model.annotate, setup, MaskedAutoencoder.setup_anndata)
+    for verb in verbs:
+        with pytest.raises(ValueError, match=r"negative step.*`adata = backed.to_memory\(\)\["):
+            verb(backed[::-1])
+    np.testing.assert_array_equal(
+        model.predict(backed.to_memory()[::-1]), model.predict(query)[::-1]
+    )
+    with pytest.raises(
+        ValueError, match=r"a view of another AnnData; pass .*`adata.to_memory\(\)`"
+    ):
+        setup(backed[:100])

@@ -23,7 +23,6 @@ from scvi_sctab.data._genes import (
     GeneMismatchError,
     align_genes,
     check_genes,
-    strip_versions,
 )
 from scvi_sctab.data._identity import CellIdentities, TrainingRecord, identify
 from scvi_sctab.data._indices import align_cells, check_indices
@@ -42,10 +41,11 @@ from scvi_sctab.data._query import (
     query_labels,
     query_registry,
 )
-from scvi_sctab.data._reader import get_matrix, read_counts
+from scvi_sctab.data._reader import get_matrix, read_counts, refuse_view
 from scvi_sctab.data._reference import check_cells, check_reference, check_transfer
 from scvi_sctab.data._registration import check_labels_unchanged
 from scvi_sctab.data._selection import CellSelection, check_anndata, choose_layer
+from scvi_sctab.data._spelling import respell_genes, strip_versions
 from scvi_sctab.data._splits import class_weights, split_by_donor, split_by_label, split_cells
 
 __all__ = [
@@ -109,8 +109,11 @@ __all__ = [
     "query_registry",
     "read_counts",
     "read_gmt",
+    "reads_as_none",
+    "refuse_view",
     "registered_conditions",
     "regulators",
+    "respell_genes",
     "sample_cells",
     "slice_rows",
     "split_by_donor",

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from scvi_sctab.data._fractions import (
+    NOISE,
+    Appearance,
+    are_nearly_whole,
+    look_of_fractions,
+)
 from scvi_sctab.data._kernels import any_not_count
 from scvi_sctab.data._messages import list_names
 from scvi_sctab.nn._parallel import over_parts
 
-# log1p of 10,000, the most that a cell normalised to 10,000 can show after the logarithm.
-_LARGEST_LOG_NORMALIZED = np.log1p(1e4)
 # Fewer values are not worth a thread.
 _MIN_VALUES = 1 << 16
 
@@ -34,19 +39,127 @@ def _are_counts(values: NDArray[Any]) -> bool:
     return not any(over_parts(any_not_count, len(values), values, min_rows=_MIN_VALUES))
 
 
-def _diagnose(values: NDArray[Any]) -> tuple[NDArray[np.bool_], str, str]:
-    """Which values to blame, what the matrix looks like, and what to do."""
-    pass_counts = "Pass the raw counts instead"
+@dataclass(frozen=True)
+class Cures:
+    """Lines to type that make a matrix one of counts.
+
+    Attributes
+    ----------
+    rounding
+        Rounds its values.
+    filling
+        Sets missing values to 0.
+    """
+
+    rounding: str
+    filling: str
+
+    @classmethod
+    def of(cls, matrix: Any, place: str, is_backed: bool = False) -> Cures:
+        """Write them for the kind of matrix.
+
+        Parameters
+        ----------
+        matrix
+            Dense, sparse or dask, in memory or on disk.
+        place
+            What to type for it, e.g. ``adata.X``.
+        is_backed
+            Whether it lies on disk and belongs to a backed AnnData.
+        """
+        is_lazy = hasattr(matrix, "compute")
+        read = "adata = adata.to_memory(); "
+        is_sparse = hasattr(matrix, "format") or sparse.issparse(getattr(matrix, "_meta", None))
+        rounded = f"{place}.rint()" if is_sparse and not is_lazy else f"{place}.round()"
+        if matrix.dtype == object:
+            rounded = f"{place}.astype(float).round()"
+        filled = f"{place} = np.nan_to_num({place}.astype(float))"
+        if is_sparse:
+            filled = f"{place}.data[np.isnan({place}.data)] = 0"
+        return cls(
+            f"{read if is_backed else ''}{place} = {rounded}",
+            f"import numpy as np; {read if is_backed or is_lazy else ''}{filled}",
+        )
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """A value that is no count, and what the matrix looks like.
+
+    Attributes
+    ----------
+    row, column, value
+        The first such value and its place.
+    look
+        What the matrix looks like.
+    """
+
+    row: int
+    column: int
+    value: np.number[Any]
+    look: Appearance
+
+    def describe(
+        self,
+        cell_names: Sequence[str],
+        gene_names: Sequence[str],
+        source: str,
+        cures: Cures,
+        hint: str = "",
+    ) -> str:
+        """Say it to the user; the parameters are those of :func:`check_counts`."""
+        other = f"Pass the raw counts instead: {hint or 'name their layer with `layer=`'}"
+        cure = {
+            "round": f"Round them: `{cures.rounding}`" + (f"; or {hint}" if hint else ""),
+            "ask": f"If they are, round them: `{cures.rounding}`. If not: {other}",
+            "fill": f"Set them to 0: `{cures.filling}`; or drop the cells",
+            "replace": other,
+        }[self.look.cure]
+        return (
+            f"`{source}` {self.look.text}, not raw counts: {_digits(self.value)} in cell "
+            f"{str(cell_names[self.row])!r}, gene {str(gene_names[self.column])!r}. {cure}."
+        )
+
+
+def _digits(value: np.number[Any]) -> str:
+    """Six digits, or as many as it takes to see that a value is not whole."""
+    short = f"{value:.6g}"
+    seen = float(short)
+    return short if not seen.is_integer() or seen == value else str(value)
+
+
+def diagnose(block: NDArray[Any] | sparse.spmatrix | sparse.sparray) -> Diagnosis | None:
+    """Tell what a matrix looks like that does not hold raw counts; ``None`` where it does.
+
+    Parameters
+    ----------
+    block
+        ``(n_cells, n_genes)``, dense, CSR or CSC.
+    """
+    values = np.asarray(block.data if sparse.issparse(block) else block)
+    if _are_counts(values.reshape(-1)):
+        return None
+    stored = sparse.csr_matrix(block)
+    blamed, look = _look(stored)
+    first = np.flatnonzero(blamed)[0]
+    row = np.searchsorted(stored.indptr, first, side="right") - 1
+    return Diagnosis(int(row), int(stored.indices[first]), stored.data[first], look)
+
+
+def _look(stored: sparse.csr_matrix) -> tuple[NDArray[np.bool_], Appearance]:
+    """Which values to blame, and what the matrix looks like."""
+    values = stored.data
     if np.isnan(values).any():
-        return np.isnan(values), "holds NaN (missing values)", "Set them to 0 or drop the cells"
+        return np.isnan(values), Appearance("holds NaN (missing values)", "fill")
     if np.isinf(values).any():
-        return np.isinf(values), "holds infinite values", pass_counts
-    if (values < 0).any():
-        return values < 0, "looks scaled or centred (it has negative values)", pass_counts
-    fraction = values != np.floor(values)
-    if values.max() <= _LARGEST_LOG_NORMALIZED:
-        return fraction, "looks log-normalised (fractions, none above log1p(10,000))", pass_counts
-    return fraction, "looks normalised (it has fractions)", pass_counts
+        return np.isinf(values), Appearance("holds infinite values", "replace")
+    if are_nearly_whole(values):
+        text = f"holds counts with rounding noise (all within {NOISE} of a whole number)"
+        return (values != np.rint(values)) | (values < 0), Appearance(text, "round")
+    if (negative := values < -NOISE).any():
+        return negative, Appearance("looks scaled or centred (it has negative values)", "replace")
+    fractions = np.abs(values - np.rint(values)) > NOISE
+    return fractions if fractions.any() else values > 0, look_of_fractions(stored)
 
 
 def check_counts(
@@ -75,17 +188,9 @@ def check_counts(
         If a value is not a count. The message names the first such value with its cell and gene,
         what the matrix looks like, and the cure.
     """
-    values = np.asarray(block.data if sparse.issparse(block) else block)
-    if _are_counts(values.reshape(-1)):
-        return
-    stored = sparse.csr_matrix(block).tocoo()
-    blamed, appearance, cure = _diagnose(stored.data)
-    first = np.flatnonzero(blamed)[0]
-    row, column, value = stored.row[first], stored.col[first], stored.data[first]
-    raise NotCountsError(
-        f"`{source}` {appearance}, not raw counts: {value:.6g} in cell {str(cell_names[row])!r}, "
-        f"gene {str(gene_names[column])!r}. {cure}: {hint or 'name their layer with `layer=`'}."
-    )
+    if (found := diagnose(block)) is not None:
+        cures = Cures.of(block, f"adata.{source}")
+        raise NotCountsError(found.describe(cell_names, gene_names, source, cures, hint))
 
 
 def empty_cells(block: sparse.csr_matrix) -> NDArray[np.intp]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Sequence
@@ -15,35 +16,17 @@ from numpy.typing import NDArray
 from scvi_sctab._constants import MIN_GENE_OVERLAP, MIN_GENES, WARN_GENE_OVERLAP
 from scvi_sctab.data._csr import in_order, move_columns
 from scvi_sctab.data._messages import list_names
+from scvi_sctab.data._species import origin_of, well_known_first
+from scvi_sctab.data._spelling import describe_spellings, find_spellings, strip_versions
 
 if TYPE_CHECKING:
     from scipy import sparse
 
-_VERSIONED_ENSEMBL = re.compile(r"^(ENS[A-Z]*\d{6,})\.\d+$")
 _ENSEMBL = re.compile(r"^ENS[A-Z]*\d{6,}$")
 
 
 class GeneMismatchError(ValueError):
     """The genes of the data do not fit."""
-
-
-def strip_versions(names: Sequence[str]) -> pd.Index:
-    """Drop the version of Ensembl ids (``ENSG00000187608.10``); leave other names alone.
-
-    Parameters
-    ----------
-    names
-        Gene names.
-
-    Examples
-    --------
-    >>> list(strip_versions(["ENSG00000187608.10", "HLA-A", "RP11-34P13.7"]))
-    ['ENSG00000187608', 'HLA-A', 'RP11-34P13.7']
-    """
-    stripped = [
-        _VERSIONED_ENSEMBL.sub(r"\1", name) if "." in name else name for name in map(str, names)
-    ]
-    return pd.Index(stripped, dtype=object)
 
 
 def check_genes(names: Sequence[str]) -> pd.Index:
@@ -123,9 +106,7 @@ class GeneAlignment:
 
 
 def align_genes(
-    model_genes: Sequence[str],
-    query_var: pd.DataFrame,
-    min_overlap: float = MIN_GENE_OVERLAP,
+    model_genes: Sequence[str], query_var: pd.DataFrame, min_overlap: float = MIN_GENE_OVERLAP
 ) -> GeneAlignment:
     """Match the genes of a query to those of a model by name, Ensembl versions ignored.
 
@@ -136,42 +117,75 @@ def align_genes(
     query_var
         ``query.var``; its index is matched, its columns serve to suggest a better one.
     min_overlap
-        Share of the model's genes below which the query is refused.
+        Share of the model's genes, 0 to 1, that the query must have.
 
     Raises
     ------
     GeneMismatchError
-        If a gene of the model stands more than once in the query, or fewer than
-        ``min_overlap`` of the model's genes are there.
+        If a gene of the model stands more than once in the query, or fewer than ``min_overlap``
+        of the model's genes are there.
+    ValueError
+        If ``min_overlap`` is no share.
 
     Warns
     -----
     UserWarning
-        If fewer than ``WARN_GENE_OVERLAP`` of the model's genes are there.
+        If fewer than ``WARN_GENE_OVERLAP`` of the model's genes are there, or the query spells
+        some of the missing ones otherwise.
     """
+    if not 0 <= min_overlap <= 1:
+        raise ValueError(
+            f"min_gene_overlap={min_overlap}: give a share of the model's genes from 0 to 1, "
+            f"e.g. {MIN_GENE_OVERLAP}."
+        )
     genes = pd.Index(model_genes, dtype=object)
     names = strip_versions(query_var.index)
     target = genes.get_indexer(names)
     _refuse_duplicates(names[target >= 0], "The query")
-    missing = genes.difference(names, sort=False)
-    overlap = 1 - len(missing) / len(genes)
-    found = f"{len(genes) - len(missing):,} of the model's {len(genes):,} genes ({overlap:.0%})"
-    if overlap < min_overlap:
-        raise GeneMismatchError(
-            f"The query has only {found}; at least {min_overlap:.0%} are needed."
-            + _explain_mismatch(genes, names, query_var)
-        )
-    if overlap < WARN_GENE_OVERLAP:
-        warnings.warn(
-            f"The query has only {found}; the others count as 0, which makes predictions less "
-            f"certain than they look. Missing: {list_names(missing)}.",
-            UserWarning,
-            stacklevel=2,
-        )
+    absent = np.ones(len(genes), dtype=bool)
+    absent[target[target >= 0]] = False
+    missing = genes[absent]
+    if len(missing):
+        _judge_missing(genes, names, target, missing, query_var, min_overlap)
     return GeneAlignment(target, missing, len(genes))
 
 
-def _explain_mismatch(genes: pd.Index, names: pd.Index, query_var: pd.DataFrame) -> str:
+def _judge_missing(
+    genes: pd.Index,
+    names: pd.Index,
+    target: NDArray[np.int64],
+    missing: pd.Index,
+    query_var: pd.DataFrame,
+    min_overlap: float,
+) -> None:
+    """Stop where too few genes are there; warn of those that are lost without need."""
+    n_found = len(genes) - len(missing)
+    overlap = n_found / len(genes)
+    found = f"The query has only {n_found:,} of the model's {len(genes):,} genes ({overlap:.0%})"
+    spelled = find_spellings(genes, names, target)
+    spelling = describe_spellings(genes, query_var.index, spelled) if spelled else ""
+    if overlap < min_overlap:
+        is_cure = n_found + len(spelled) >= min_overlap * len(genes)
+        raise GeneMismatchError(
+            f"{found}; at least {min_overlap:.0%} are needed (`min_gene_overlap`).{spelling}"
+            + ("" if is_cure else _explain_mismatch(genes, names, query_var, min_overlap, overlap))
+        )
+    if overlap < WARN_GENE_OVERLAP:
+        spelling = (
+            (
+                f"{found}; the others count as 0, which makes predictions less certain than they "
+                f"look. Missing: {list_names(well_known_first(missing))}."
+            )
+            + (_tell_species(genes, names) if overlap < MIN_GENE_OVERLAP else "")
+            + spelling
+        )
+    if spelling:
+        warnings.warn(spelling.strip(), UserWarning, stacklevel=3)
+
+
+def _explain_mismatch(
+    genes: pd.Index, names: pd.Index, query_var: pd.DataFrame, min_overlap: float, overlap: float
+) -> str:
     """Name the kind of names on both sides, and a column of ``query.var`` that would fit."""
     kinds = [
         "Ensembl ids" if sum(bool(_ENSEMBL.match(str(n))) for n in side) > len(side) / 2
@@ -183,11 +197,29 @@ def _explain_mismatch(genes: pd.Index, names: pd.Index, query_var: pd.DataFrame)
         text = f" The model knows {kinds[0]}, the query's var_names are {kinds[1]}."
     for column in query_var.columns:
         matched = genes.isin(strip_versions(query_var[column].astype(str))).sum()
-        if matched >= MIN_GENE_OVERLAP * len(genes):
+        if matched and matched >= min_overlap * len(genes):
             return (
                 f"{text} `query.var[{column!r}]` holds {matched:,} of them: "
                 f"`query.var_names = query.var[{column!r}]`."
             )
-    return f"{text} The model's genes look like {list_names(genes)}; the query's like " + (
-        f"{list_names(names)}."
+    species = _tell_species(genes, names)
+    text += species or (
+        f" The model's genes look like {list_names(well_known_first(genes))}; the query's like "
+        f"{list_names(well_known_first(names))}."
+    )
+    if overlap and not species:
+        share = math.floor(100 * overlap) / 100
+        text += f" Or lower the limit: `min_gene_overlap={share:g}`; the others then count as 0."
+    return text
+
+
+def _tell_species(genes: pd.Index, names: pd.Index) -> str:
+    """Say of which species the genes of both sides are, if these differ."""
+    model, query = origin_of(genes), origin_of(names)
+    if model is None or query is None or not model.differs(query):
+        return ""
+    return (
+        f" The query's genes look like {query.names}, e.g. {list_names(well_known_first(names)[:3])}, "
+        f"the model's like {model.names}, e.g. {list_names(well_known_first(genes)[:3])}: map them "
+        f"to {model.species} orthologs first. Changing upper and lower case is not enough."
     )

@@ -13,7 +13,7 @@ from anndata import AnnData
 from scipy import sparse
 from scvi import REGISTRY_KEYS
 
-from scvi_sctab._constants import DONOR_KEY, MIN_CELLS_PER_LABEL
+from scvi_sctab._constants import DONOR_KEY, MIN_CELLS_PER_LABEL, MIN_GENE_OVERLAP
 from scvi_sctab.data._counts import describe_empty_cells, empty_cells
 from scvi_sctab.data._csr import move_columns
 from scvi_sctab.data._fields import LEARNT
@@ -21,14 +21,22 @@ from scvi_sctab.data._genes import GeneAlignment, align_genes
 from scvi_sctab.data._messages import list_names
 from scvi_sctab.data._names import canonical, check_values, fold, name_values, near_name
 from scvi_sctab.data._obs import find_column, get_column, reads_as_none
-from scvi_sctab.data._reader import get_matrix, read_counts, row_readable, take_rows
+from scvi_sctab.data._reader import (
+    get_matrix,
+    read_counts,
+    row_readable,
+    stored_matrix,
+    take_rows,
+)
 from scvi_sctab.data._selection import check_anndata
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def prepare_query(adata: AnnData, gene_names: Sequence[str]) -> AnnData:
+def prepare_query(
+    adata: AnnData, gene_names: Sequence[str], min_gene_overlap: float = MIN_GENE_OVERLAP
+) -> AnnData:
     """Reorder the genes of a query to those of a model; missing ones are 0, others are dropped.
 
     Parameters
@@ -37,6 +45,8 @@ def prepare_query(adata: AnnData, gene_names: Sequence[str]) -> AnnData:
         In memory or backed; it is left as it is.
     gene_names
         The model's genes.
+    min_gene_overlap
+        Share of the model's genes, 0 to 1, that the query must have.
 
     Returns
     -------
@@ -49,19 +59,20 @@ def prepare_query(adata: AnnData, gene_names: Sequence[str]) -> AnnData:
     GeneMismatchError
         As :func:`align_genes`.
     """
-    alignment = align_genes(gene_names, check_anndata(adata).var)
+    alignment = align_genes(gene_names, check_anndata(adata).var, min_gene_overlap)
     genes = pd.Index(gene_names, dtype=object)
     present = alignment.target >= 0
     var = adata.var.loc[present].set_axis(genes[alignment.target[present]], axis=0).reindex(genes)
     names = [name for name in adata.layers if name is not None]
+    x = stored_matrix(adata, None)
     return AnnData(
-        None if adata.X is None else _align(adata.X, alignment),
+        None if x is None else _align(x, alignment),
         obs=adata.obs.copy(),
         var=var,
         obsm=dict(adata.obsm),
         obsp=dict(adata.obsp),
         uns=dict(adata.uns),
-        layers={name: _align(adata.layers[name], alignment) for name in names},
+        layers={name: _align(stored_matrix(adata, name), alignment) for name in names},
     )
 
 
@@ -70,7 +81,14 @@ def _align(matrix: Any, alignment: GeneAlignment) -> sparse.csr_matrix:
     return move_columns(rows, alignment.target, alignment.n_genes)
 
 
-def query_cells(adata: AnnData, layer: str | None, gene_names: Sequence[str]) -> AnnData:
+def query_cells(
+    adata: AnnData,
+    layer: str | None,
+    gene_names: Sequence[str],
+    min_gene_overlap: float = MIN_GENE_OVERLAP,
+    *,
+    into: str | None = None,
+) -> AnnData:
     """Check the counts of a query and bring them to the genes of a model.
 
     Parameters
@@ -81,10 +99,14 @@ def query_cells(adata: AnnData, layer: str | None, gene_names: Sequence[str]) ->
         Layer with the counts; ``None`` is ``X``.
     gene_names
         The model's genes.
+    min_gene_overlap
+        Share of the model's genes, 0 to 1, that the query must have.
+    into
+        Layer to put the counts into; ``None`` is ``X``.
 
     Returns
     -------
-    AnnData of its own, in memory, with counts as CSR in the same layer. Where the genes are the
+    AnnData of its own, in memory, with counts as CSR. Where the genes are the
     model's already, the counts are those of ``adata`` and not copied.
 
     Raises
@@ -95,7 +117,7 @@ def query_cells(adata: AnnData, layer: str | None, gene_names: Sequence[str]) ->
     """
     if not check_anndata(adata).n_obs:
         raise ValueError("The query has no cells.")
-    alignment = align_genes(gene_names, adata.var)
+    alignment = align_genes(gene_names, adata.var, min_gene_overlap)
     matrix = get_matrix(adata, layer)
     as_it_is = alignment.is_identity and isinstance(matrix, sparse.csr_matrix)
     blocks, start, empty = [], 0, []
@@ -110,8 +132,8 @@ def query_cells(adata: AnnData, layer: str | None, gene_names: Sequence[str]) ->
         matrix = sparse.vstack(blocks, format="csr")
     var = pd.DataFrame(index=pd.Index(gene_names, dtype=object))
     counts = AnnData(matrix, adata.obs.copy(), var)
-    if layer is not None:
-        counts.layers[layer] = counts.X
+    if into is not None:
+        counts.layers[into] = counts.X
         counts.X = None
     return counts
 

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from scvi_sctab._constants import READ_BLOCK_CELLS
-from scvi_sctab.data._counts import NotCountsError, check_counts
+from scvi_sctab.data._counts import Cures, Diagnosis, NotCountsError, diagnose
 from scvi_sctab.data._csr import as_float32, from_dense, in_order, slice_rows
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
     from scvi_sctab.data._genes import GeneAlignment
@@ -36,19 +37,77 @@ def get_matrix(adata: AnnData, layer: str | None) -> Any:
     KeyError
         If there is no such layer.
     ValueError
-        If ``X`` is empty.
+        If ``X`` is empty, or the matrix has another shape than ``adata``.
     """
     if layer is not None and layer not in adata.layers:
         raise KeyError(
             f"There is no layer {layer!r}; `adata.layers` has {_layer_names(adata)}. "
             f"If `adata.X` holds the counts: `adata.layers[{layer!r}] = adata.X`."
         )
-    matrix = adata.X if layer is None else adata.layers[layer]
+    matrix = stored_matrix(adata, layer)
     if matrix is None:
         raise ValueError(
             f"`adata.X` is empty; name the layer that holds counts: {_layer_names(adata)}."
         )
     return matrix
+
+
+def stored_matrix(adata: AnnData, layer: str | None) -> Any:
+    """Return ``X``, which may be ``None``, or a layer, if its shape is that of ``adata``.
+
+    Parameters
+    ----------
+    adata
+        Any AnnData, in memory or backed.
+    layer
+        Name of a layer; ``None`` is ``X``.
+
+    Raises
+    ------
+    ValueError
+        If its shape is another one, as anndata's backed views with a negative step have.
+    """
+    try:
+        matrix = adata.X if layer is None else adata.layers[layer]
+    except ValueError as error:
+        if not (adata.is_view and adata.isbacked):
+            raise
+        raise ValueError(_cannot_be_read(adata, layer, str(error))) from error
+    if matrix is not None and tuple(matrix.shape) != adata.shape:
+        raise ValueError(_cannot_be_read(adata, layer, f"its shape is {tuple(matrix.shape)}"))
+    return matrix
+
+
+def refuse_view(adata: AnnData) -> None:
+    """Stop at a view, whose matrices anndata copies in every call, with the line to type.
+
+    Parameters
+    ----------
+    adata
+        Any AnnData, in memory or backed.
+
+    Raises
+    ------
+    ValueError
+        If it is a view.
+    """
+    if adata.is_view:
+        stored_matrix(adata, None)
+        copy = "adata.to_memory()" if adata.isbacked else "adata.copy()"
+        raise ValueError(f"`adata` is a view of another AnnData; pass a copy: `{copy}`.")
+
+
+def _cannot_be_read(adata: AnnData, layer: str | None, why: str) -> str:
+    text = (
+        f"`{counts_source(layer)}` of `adata`, whose shape is {adata.shape}, is not read: {why}."
+    )
+    if not (adata.is_view and adata.isbacked):
+        return text
+    return text + (
+        " anndata misreads backed views with a negative step (`backed[::-1]`). Take the view in "
+        "memory: `adata = backed.to_memory()[adata.obs_names, adata.var_names].copy()`, where "
+        "`backed` is what you took it of."
+    )
 
 
 def _layer_names(adata: AnnData) -> list[str]:
@@ -160,35 +219,48 @@ def read_counts(
         rows = slice(start, min(start + block_size, n_cells))
         picked = rows if indices is None else indices[rows]
         block = take_rows(matrix, picked)
-        try:
-            check_counts(block, adata.obs_names[picked], adata.var_names, source)
-        except NotCountsError:
-            hint = where_counts_are(adata, layer)
-            check_counts(block, adata.obs_names[picked], adata.var_names, source, hint)
+        if (found := diagnose(block)) is not None:
+            raise _refusal(adata, layer, matrix, found, adata.obs_names[picked])
         block = as_float32(block)
         yield in_order(block) if alignment is None else alignment.apply(block)
 
 
+def _refusal(
+    adata: AnnData, layer: str | None, matrix: Any, found: Diagnosis, cells: pd.Index
+) -> NotCountsError:
+    """Explain what was found; advise to round only where that makes counts of all cells."""
+    for start in range(0, adata.n_obs, READ_BLOCK_CELLS):
+        if not found.look.is_rounded:
+            break
+        rows = slice(start, start + READ_BLOCK_CELLS)
+        other = diagnose(take_rows(matrix, rows))
+        if other is not None and not other.look.is_rounded:
+            found, cells = other, adata.obs_names[rows]
+    source = counts_source(layer)
+    on_disk = adata.isbacked and layer is None
+    stored = adata.X if layer is None else adata.layers[layer]
+    cures = Cures.of(stored, f"adata.{source}", on_disk)
+    hint = where_counts_are(adata, layer)
+    return NotCountsError(found.describe(cells, adata.var_names, source, cures, hint))
+
+
 def where_counts_are(adata: AnnData, layer: str | None) -> str:
     """Say which other matrix of ``adata`` holds counts, if one does, and how to use it."""
-    here = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
     others: dict[str, tuple[Any, str]] = {
-        f"adata.layers[{name!r}]": (adata.layers[name], f"set up with `layer={name!r}`")
+        f"adata.layers[{name!r}]": (adata.layers[name], f"pass `layer={name!r}`")
         for name in _layer_names(adata)
         if name != layer
     }
-    if layer is not None:
-        others["adata.X"] = (adata.X, "set up without `layer`")
+    if layer is not None and not (adata.is_view and adata.isbacked):
+        free = next(name for name in ("counts", "raw", "from X") if name not in adata.layers)
+        cure = f"`adata.layers[{free!r}] = adata.X`, then pass `layer={free!r}`"
+        others["adata.X"] = (adata.X, f"set up without `layer`, or for a query: {cure}")
     if adata.raw is not None:
         others["adata.raw.X"] = (adata.raw.X, "pass `adata.raw.to_adata()`")
     for place, (matrix, cure) in others.items():
         if matrix is None:
             continue
         block = take_rows(matrix, slice(0, min(100, adata.n_obs)))
-        try:
-            check_counts(block, adata.obs_names, [""] * block.shape[1])
-        except NotCountsError:
-            continue
-        query = "" if "raw" in place else f", or for a query `{here} = {place}`"
-        return f"`{place}` holds counts; {cure}{query}"
+        if diagnose(block) is None:
+            return f"`{place}` holds counts; {cure}"
     return ""

@@ -19,7 +19,7 @@ from scvi_sctab.data._obs import (
     get_column,
     warn_of_few_cells,
 )
-from scvi_sctab.data._reader import read_counts
+from scvi_sctab.data._reader import read_counts, refuse_view
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -85,8 +85,7 @@ def check_reference(
         If a label comes from one donor only or reads as if its cells had none, or names differ in
         case, spaces or Unicode form alone or have hardly any cells.
     """
-    if adata.is_view:
-        raise ValueError("`adata` is a view of another AnnData; pass a copy: `adata.copy()`.")
+    refuse_view(adata)
     check_genes(adata.var_names)
     pairs = [(argument, key) for argument, key in columns.items() if key is not None]
     pairs += [("categorical_covariate_keys", key) for key in covariates or ()]

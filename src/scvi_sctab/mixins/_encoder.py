@@ -29,7 +29,7 @@ class EncoderMixin:
         if adata is not None:
             state = encoder.registry["field_registries"]["X"]["state_registry"]
             layer = encoder.registry["setup_args"]["layer"]
-            return query_cells(adata, layer, check_genes(state["column_names"]))
+            return query_cells(adata, layer, check_genes(state["column_names"]), into=layer)
         if encoder.adata is None:
             raise ValueError("The encoder's model has no AnnData; say which cells: `adata=`.")
         return encoder.adata

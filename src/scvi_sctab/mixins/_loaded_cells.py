@@ -13,10 +13,11 @@ from anndata import AnnData, read_h5ad
 from scvi import REGISTRY_KEYS
 
 from scvi_sctab.data import (
-    canonical,
     check_genes,
     condition_codes,
     list_names,
+    name_as_known,
+    name_values,
     prepare_query,
     query_cells,
     registered_conditions,
@@ -146,12 +147,12 @@ def _prepare_as_query(
 ) -> AnnData:
     """Do what ``load_query_data`` did to the cells that the model was made for."""
     setup = registry["setup_args"]
-    query = query_cells(adata, setup["layer"], genes)
+    query = query_cells(adata, setup["layer"], genes, into=setup["layer"])
     if labels is not None:
         query.obs[setup["labels_key"]] = pd.Categorical(labels)
     for condition in registered_conditions(registry):
-        names = [canonical(value) for value in query.obs[condition.key]]
-        query.obs[condition.key] = pd.Categorical(names)
+        names = name_values(query.obs[condition.key])
+        query.obs[condition.key] = name_as_known(names, condition.categories)
     return query
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from scvi_sctab.data import check_anndata, prepare_query, strip_versions
+from scvi_sctab._constants import MIN_GENE_OVERLAP
+from scvi_sctab.data import check_anndata, prepare_query, refuse_view, strip_versions
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -28,6 +29,7 @@ class QueryPreparationMixin:
         return_reference_var_names: bool = False,
         inplace: bool = True,
         *,
+        min_gene_overlap: float = MIN_GENE_OVERLAP,
         allow_pickle: bool = False,
     ) -> AnnData | pd.Index | None:
         """Bring a query to the genes of a reference; :meth:`load_query_data` does so by itself.
@@ -45,6 +47,8 @@ class QueryPreparationMixin:
             Whether to return the genes of the reference and do nothing else.
         inplace
             Whether to change ``adata``, or to return a new one. ``raw`` and ``varm`` are dropped.
+        min_gene_overlap
+            Share of the genes below which the query is refused.
         allow_pickle
             As in :meth:`load_query_data`.
 
@@ -66,9 +70,9 @@ class QueryPreparationMixin:
         if return_reference_var_names:
             return genes
         check_anndata(adata)
-        if inplace and adata.is_view:
-            raise ValueError("`adata` is a view of another AnnData; pass a copy: `adata.copy()`.")
-        prepared = prepare_query(adata, genes)
+        if inplace:
+            refuse_view(adata)
+        prepared = prepare_query(adata, genes, min_gene_overlap)
         n_found = int(genes.isin(strip_versions(adata.var_names)).sum())
         logger.info(
             f"{n_found:,} of the reference's {len(genes):,} genes are in the query; "

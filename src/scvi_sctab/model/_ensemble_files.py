@@ -67,7 +67,7 @@ class EnsembleFilesMixin:
         reference_model
             A trained ensemble, or the directory that one was saved to.
         policy, learn_labels, allow_pickle, **kwargs
-            As of :meth:`SCTAB.load_query_data`.
+            As of :meth:`SCTAB.load_query_data`; ``layer`` and ``min_gene_overlap`` among them.
 
         Returns
         -------
@@ -90,6 +90,8 @@ class EnsembleFilesMixin:
         for member in reference_model.members:
             # The first one brings the genes into order; the others share its counts.
             query = members[0].adata if members else adata
+            if members:
+                kwargs.pop("layer", None)
             arguments = {"policy": policy, "learn_labels": learn_labels, **kwargs}
             members.append(SCTAB.load_query_data(query, member, **arguments))
             members[-1].surgery_["missing_genes"] = members[0].surgery_["missing_genes"]

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from scvi.model._utils import parse_device_args
 
-from scvi_sctab._constants import QUERY_POLICIES
+from scvi_sctab._constants import MIN_GENE_OVERLAP, QUERY_POLICIES
 from scvi_sctab.data import (
     Condition,
     check_anndata,
     check_query_conditions,
+    choose_layer,
     list_names,
     n_labelled,
     name_as_known,
@@ -50,6 +51,8 @@ class SurgeryMixin:
         policy: str | Sequence[str] = "batch",
         *,
         learn_labels: bool = False,
+        layer: str | None = None,
+        min_gene_overlap: float = MIN_GENE_OVERLAP,
         accelerator: str = "auto",
         device: int | str = "auto",
         allow_pickle: bool = False,
@@ -81,6 +84,11 @@ class SurgeryMixin:
             Whether training learns from the labels that the query has in the reference's column
             of labels; the model grows by those that the reference does not know. If not, they are
             taken for somebody else's annotation: they change nothing and stay where they are.
+        layer
+            Layer of the query with raw counts, if not that of the reference; ``"X"`` is
+            ``adata.X``.
+        min_gene_overlap
+            Share of the reference's genes below which the query is refused.
         accelerator, device
             Where to put the model.
         allow_pickle
@@ -122,7 +130,8 @@ class SurgeryMixin:
             query, missing = None, list[str]()
         else:
             adata = check_anndata(reference._cells_of(adata))
-            query, missing = cls._set_up_query(adata, reference, learn_labels)
+            place = choose_layer(adata, layer, reference.layer), min_gene_overlap
+            query, missing = cls._set_up_query(adata, reference, learn_labels, *place)
             registry = cls._get_most_recent_anndata_manager(query).registry
         model = cls(query, registry=registry, **cls._arguments_of_query(reference, registry))
         n_categories = [len(condition.categories) for condition in reference.conditions]
@@ -150,7 +159,12 @@ class SurgeryMixin:
 
     @classmethod
     def _set_up_query(
-        cls, adata: AnnData, reference: Any, learn_labels: bool
+        cls,
+        adata: AnnData,
+        reference: Any,
+        learn_labels: bool,
+        layer: str | None,
+        min_gene_overlap: float,
     ) -> tuple[AnnData, list[str]]:
         """Set up the counts of the query; also return the genes that it lacks."""
         setup, arguments = reference.registry["setup_args"], reference._condition_arguments()
@@ -164,7 +178,9 @@ class SurgeryMixin:
                 f"query.obs[{setup['labels_key']!r}] has labels of {n_cells:,} cells, which are "
                 "not learnt from. To learn from them, pass `learn_labels=True`."
             )
-        query = query_cells(adata, setup["layer"], reference.gene_names)
+        query = query_cells(
+            adata, layer, reference.gene_names, min_gene_overlap, into=reference.layer
+        )
         if labels is not None:
             query.obs[setup["labels_key"]] = pd.Categorical(labels)
         for key, known in reference.conditions:

@@ -20,7 +20,9 @@ from scvi_sctab.data import (
     check_cells,
     check_genes,
     check_keywords,
+    choose_layer,
     query_cells,
+    refuse_view,
 )
 from scvi_sctab.mixins import (
     CellsMixin,
@@ -267,8 +269,7 @@ class SelfSupervisedModel(NeighborsMixin, PublishedEncoderMixin, EncoderModel):
         """
         setup_method_args = cls._get_setup_method_args(**locals())
         check_keywords(cls.__name__, kwargs, setup_method_args["setup_args"])
-        if check_anndata(adata).is_view:
-            raise ValueError("`adata` is a view of another AnnData; pass a copy: `adata.copy()`.")
+        refuse_view(check_anndata(adata))
         if "source_registry" not in kwargs:
             check_genes(adata.var_names)
             check_cells(adata, layer)
@@ -283,7 +284,13 @@ class SelfSupervisedModel(NeighborsMixin, PublishedEncoderMixin, EncoderModel):
 
     @classmethod
     def load_query_data(
-        cls, adata: AnnData, reference_model: Any, *, allow_pickle: bool = False
+        cls,
+        adata: AnnData,
+        reference_model: Any,
+        *,
+        layer: str | None = None,
+        min_gene_overlap: float = MIN_GENE_OVERLAP,
+        allow_pickle: bool = False,
     ) -> Any:
         """Bring a query to the genes of a trained model, to train it further on these cells.
 
@@ -296,6 +303,8 @@ class SelfSupervisedModel(NeighborsMixin, PublishedEncoderMixin, EncoderModel):
             The query; left as it is. Genes are matched by name, missing ones filled with 0.
         reference_model
             A trained model of this class, or the directory that one was saved to.
+        layer, min_gene_overlap
+            As in :meth:`get_latent_representation`.
         allow_pickle
             As in :meth:`load`.
 
@@ -311,7 +320,10 @@ class SelfSupervisedModel(NeighborsMixin, PublishedEncoderMixin, EncoderModel):
             If counts are not raw, or too few of the genes are there.
         """
         reference = cls._load_reference(reference_model, allow_pickle)
-        query = query_cells(adata, reference.layer, reference.gene_names)
+        place = choose_layer(check_anndata(adata), layer, reference.layer)
+        query = query_cells(
+            adata, place, reference.gene_names, min_gene_overlap, into=reference.layer
+        )
         cls.setup_anndata(
             query, source_registry=deepcopy(reference.registry), layer=reference.layer
         )

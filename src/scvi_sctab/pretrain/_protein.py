@@ -27,6 +27,7 @@ from scvi_sctab.data import (
     get_column,
     get_proteins,
     normalized_expression,
+    refuse_view,
 )
 from scvi_sctab.mixins import EncoderMixin, draw_cells
 from scvi_sctab.module import ProteinModule, build_encoder
@@ -160,8 +161,7 @@ class ProteinPredictor(ProteinPredictionMixin, EncoderMixin, EncoderModel):
         setup_method_args = cls._get_setup_method_args(**locals())
         check_keywords(cls.__name__, kwargs, setup_method_args["setup_args"])
         check_key(batch_key, "batch_key")
-        if check_anndata(adata).is_view:
-            raise ValueError("`adata` is a view of another AnnData; pass a copy: `adata.copy()`.")
+        refuse_view(check_anndata(adata))
         if "source_registry" not in kwargs:
             check_genes(adata.var_names)
             check_cells(adata, layer)

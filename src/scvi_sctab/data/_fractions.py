@@ -1,0 +1,151 @@
+"""Fractions in place of counts: normalised, transformed, or estimated counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from scipy import sparse
+
+# How far from a whole number a count may be that only rounding has moved.
+NOISE = 1e-3
+# log1p of 10,000, the most that a cell normalised to 10,000 can show after the logarithm.
+_LARGEST_LOG_NORMALIZED = np.log1p(1e4)
+# Binary logarithms of counts per million, and intensities of microarrays, end here.
+_LARGEST_LOG = np.log2(1e6)
+_LOG_BASES = (np.e, 2.0, 10.0)
+# Cells that are looked at, and fractions that a cell must have to tell anything.
+_N_CELLS = 200
+_MIN_FRACTIONS = 3
+# Share of whole numbers in most cells from which fractions stand beside counts.
+_MIN_WHOLE = 0.05
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """What a matrix looks like that does not hold raw counts.
+
+    Attributes
+    ----------
+    text
+        In words.
+    cure
+        ``"round"`` its values, ``"ask"`` whether to round them, ``"fill"`` missing ones, or
+        ``"replace"`` the matrix.
+    """
+
+    text: str
+    cure: Literal["round", "ask", "fill", "replace"]
+
+    @property
+    def is_rounded(self) -> bool:
+        """Whether the cure rounds values."""
+        return self.cure in ("round", "ask")
+
+
+def are_nearly_whole(values: NDArray[Any]) -> bool:
+    """Whether values are counts but for what rounding has moved them by.
+
+    Parameters
+    ----------
+    values
+        Finite values of a matrix, with or without its zeros.
+    """
+    whole = np.rint(values)
+    # A matrix of nothing but tiny values holds proportions.
+    return bool(whole.min() >= 0 and whole.max() >= 1 and np.abs(values - whole).max() <= NOISE)
+
+
+def look_of_fractions(block: sparse.csr_matrix) -> Appearance:
+    """Tell normalised and log-transformed counts from estimated ones.
+
+    Normalised cells have equal totals, or multiples of one count as values; so have transformed
+    ones once the logarithm is undone. Where nothing of this is found, large values are estimated
+    or corrected counts; small ones are so if whole numbers stand among them, or if many
+    are a little below 1.
+
+    Parameters
+    ----------
+    block
+        ``(n_cells, n_genes)``, CSR, finite values of at least 0 with fractions among them.
+    """
+    cells = _cells_with_fractions(block)
+    values = np.concatenate(cells)
+    largest = values.max()
+    if (total := _common_total(cells)) is not None:
+        return Appearance(f"looks normalised (each cell adds up to {total:,.6g})", "replace")
+    if largest <= _LARGEST_LOG and any(_are_logs(cells, base) for base in _LOG_BASES):
+        return _logs(largest)
+    is_whole = np.median([(~_are_fractions(cell)).mean() for cell in cells]) >= _MIN_WHOLE
+    if not is_whole and _are_multiples(cells, cells):
+        text = "looks normalised (values are multiples of the smallest one in each cell)"
+        return Appearance(text, "replace")
+    # Of counts, more are 1 than anything else, and few corrections take more than half of it.
+    below_one, below_half = float(np.mean(values < 1)), float(np.mean(values <= 1 / 2))
+    is_reduced = below_one - below_half > max(0.3, 4 * below_half)
+    if largest <= _LARGEST_LOG and not is_whole and not is_reduced:
+        return _logs(largest)
+    text = "looks like estimated or corrected counts (fractions, and totals that differ from cell "
+    return Appearance(text + "to cell, as from SoupX, DecontX, CellBender, RSEM or salmon)", "ask")
+
+
+def _logs(largest: float) -> Appearance:
+    if largest <= _LARGEST_LOG_NORMALIZED:
+        return Appearance("looks log-normalised (fractions, none above log1p(10,000))", "replace")
+    return Appearance("looks log-transformed (fractions, none above log2(1,000,000))", "replace")
+
+
+def _cells_with_fractions(block: sparse.csr_matrix) -> list[NDArray[np.float64]]:
+    """Values above 0 of the first cells that have fractions."""
+    cells: list[NDArray[np.float64]] = []
+    for start, stop in zip(block.indptr[:-1], block.indptr[1:], strict=True):
+        values = block.data[start:stop].astype(np.float64)
+        # Noise in the place of zeros is left out.
+        values = values[values > min(1e-7 * values.max(initial=0), NOISE)]
+        if _are_fractions(values).any():
+            cells.append(values)
+        if len(cells) == _N_CELLS:
+            break
+    return cells
+
+
+def _are_fractions(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which values above 0 rounding has not made of counts."""
+    return (np.abs(values - np.rint(values)) > NOISE) | (values < 1 / 2)
+
+
+def _common_total(cells: Sequence[NDArray[np.float64]]) -> float | None:
+    """Total that nine of ten cells have; ``None`` where they differ, or are too few to tell."""
+    totals = np.array([cell.sum() for cell in cells])
+    median = float(np.median(totals))
+    same = np.abs(totals - median) <= 1e-3 * median
+    return median if len(cells) >= _MIN_FRACTIONS and same.mean() >= 0.9 else None
+
+
+def _are_logs(cells: Sequence[NDArray[np.float64]], base: float) -> bool:
+    """Whether cells are normalised once the logarithm of 1 + x is undone."""
+    undone = [base**cell - 1 for cell in cells]
+    return _common_total(undone) is not None or _are_multiples(undone, cells)
+
+
+def _are_multiples(
+    cells: Sequence[NDArray[np.float64]], stored: Sequence[NDArray[np.float64]]
+) -> bool:
+    """Whether, in most cells, what is stored as a fraction is a multiple of one count.
+
+    The smallest value of a cell may be that of one to three counts.
+    """
+    votes = []
+    for cell, values in zip(cells, stored, strict=True):
+        ratios = cell[_are_fractions(values)] / cell.min()
+        if (ratios > 1.5).sum() < _MIN_FRACTIONS:
+            continue
+        # Single precision, taken to the power, leaves that much.
+        errors = [np.abs(n * ratios - np.rint(n * ratios)) for n in (1, 2, 3)]
+        votes.append(max(np.mean(error <= 0.01 + 1e-5 * ratios) for error in errors) > 0.95)
+    return bool(votes) and float(np.mean(votes)) > 1 / 2
