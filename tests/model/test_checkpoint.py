@@ -275,6 +275,14 @@ def test_strings_keep_their_shape_and_long_doubles_are_refused():
             encode(np.ones(2, np.longdouble), {})
 
 
+def test_a_model_without_cells_cannot_save_them(model, tmp_path):
+    model.save(tmp_path / "model")
+    loaded = SCTAB.load(tmp_path / "model")
+    with pytest.raises(ValueError, match=r"no AnnData to save: leave out `save_anndata=True`"):
+        loaded.save(tmp_path / "other", save_anndata=True)
+    assert os.listdir(tmp_path) == ["model"]
+
+
 def test_cells_of_an_earlier_model_are_neither_taken_nor_lost(model, tmp_path):
     model.save(tmp_path / "model", save_anndata=True)
     model.save(tmp_path / "model", overwrite=True)

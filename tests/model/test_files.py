@@ -417,7 +417,8 @@ def test_the_folder_of_a_save_that_runs_is_left_alone(small, tmp_path):
 def test_folders_of_other_machines_are_left_for_a_day(small, tmp_path):
     path = tmp_path / "model"
     small.save(path)
-    folder = path / ".sctab-elsewhere_4026531836-1-0a1b2c3d"
+    # No process here has this number, nor may one have it.
+    folder = path / ".sctab-elsewhere_4026531836-4194305-0a1b2c3d"
     folder.mkdir()
     small.save(path, overwrite=True)
     assert folder.exists()

@@ -72,10 +72,15 @@ class CheckpointMixin:
         Raises
         ------
         ValueError
-            If the directory exists and ``overwrite`` is not set.
+            If the directory exists and ``overwrite`` is not set, or there is no AnnData to save.
         PermissionError
             If it may not be written to.
         """
+        if save_anndata and self.adata is None:
+            raise ValueError(
+                "This model has no AnnData to save: leave out `save_anndata=True`, or load the "
+                f"model with its cells, `{type(self).__name__}.load(path, adata)`."
+            )
         target = resolve_target(dir_path, overwrite)
         with temporary_folder(target) as beside:
             super().save(
