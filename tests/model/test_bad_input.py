@@ -304,7 +304,7 @@ def without_ambient_counts(x):
     return x - 0.07 * np.random.default_rng(0).random(len(x)) * np.minimum(x, 5)
 
 
-@pytest.mark.filterwarnings("ignore:Category")
+@pytest.mark.filterwarnings("ignore:.*fewer than 3 cells")
 @pytest.mark.parametrize("change", [with_noise, without_ambient_counts])
 def test_counts_that_rounding_cures_are_set_up_and_predicted_after_the_line_to_type(
     query, model, change

@@ -42,7 +42,7 @@ def get_matrix(adata: AnnData, layer: str | None) -> Any:
     if layer is not None and layer not in adata.layers:
         raise KeyError(
             f"There is no layer {layer!r}; `adata.layers` has {_layer_names(adata)}. "
-            f"If `adata.X` holds the counts: `adata.layers[{layer!r}] = adata.X`."
+            "If `adata.X` holds the counts, pass `layer='X'`; in `setup_anndata`, leave `layer` out."
         )
     matrix = stored_matrix(adata, layer)
     if matrix is None:
