@@ -22,6 +22,7 @@ from scvi_sctab.data import (
     slice_rows,
     to_tensor,
 )
+from scvi_sctab.nn import sleeping_threads
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -90,7 +91,7 @@ class CellsMixin:
                         REGISTRY_KEYS.X_KEY: to_tensor(part, self.module.device),
                         CONDITIONS_KEY: known.to(self.module.device),
                     }
-                    with torch.inference_mode():
+                    with torch.inference_mode(), sleeping_threads():
                         result = function(tensors)
                     yield result
                     progress.update(part.shape[0])

@@ -20,7 +20,7 @@ from scvi_sctab.data import (
     sample_cells,
 )
 from scvi_sctab.module import LatentClassifier
-from scvi_sctab.nn import CSR
+from scvi_sctab.nn import CSR, sleeping_threads
 from scvi_sctab.train import ClassifierTrainingPlan, RestoreBestWeights
 
 _MONITOR = "validation_f1_macro"
@@ -167,7 +167,7 @@ class TrainingMixin:
         trainer_kwargs: dict[str, Any],
     ) -> None:
         """Run the trainer."""
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), sleeping_threads():
             # Frozen encoders and queries mean to be.
             warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode")
             self._train_runner_cls(

@@ -22,6 +22,7 @@ from scvi_sctab.nn._masks import (
     ProgrammeToProgrammeMask,
     RandomMask,
 )
+from scvi_sctab.nn._parallel import over_parts, sleeping_threads
 from scvi_sctab.nn._selu import SELUDecoder, SELUEncoder
 from scvi_sctab.nn._sparse_layers import GeneLinear
 from scvi_sctab.nn._tabnet import TabNet, TabNetEncoder, label_head
@@ -72,6 +73,8 @@ __all__ = [
     "n_trained",
     "negative_binomial_noise",
     "normalize_counts",
+    "over_parts",
+    "sleeping_threads",
     "sparsemax",
     "update_moving_average",
     "weighted_cross_entropy",

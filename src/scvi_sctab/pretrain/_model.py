@@ -21,6 +21,7 @@ from scvi_sctab.mixins import (
     QueryPreparationMixin,
     RegisteredMixin,
 )
+from scvi_sctab.nn import sleeping_threads
 from scvi_sctab.pretrain._neighbors import NeighborsMixin
 from scvi_sctab.pretrain._published import PublishedEncoderMixin
 from scvi_sctab.train import RestoreBestWeights, SelfSupervisedTrainingPlan
@@ -147,7 +148,7 @@ class EncoderModel(
         # The host would add to the history of a trained model; an imported one has none yet.
         was_trained, self.is_trained_ = self.is_trained_, self.history_ is not None
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), sleeping_threads():
                 # A frozen encoder means to be.
                 warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode")
                 runner()
