@@ -29,6 +29,8 @@ _PARTS_PER_THREAD = 4
 
 # Threads that torch was asked for, on a Python thread on which it runs on one; else not set.
 _asked = local()
+# Python threads on which it is set, and the number of the first of them.
+_n_inside, _asked_first = 0, 1
 _n_cpus = cache(available_cpus)
 _lock = Lock()
 _pool: ThreadPoolExecutor | None = None
@@ -49,8 +51,9 @@ def kernel(function: Function) -> Function:
 
 def _forget_pool() -> None:
     """Leave the pool of the parent process, whose threads a fork does not copy."""
-    global _lock, _pool, _pool_size
+    global _lock, _pool, _pool_size, _n_inside
     _lock, _pool, _pool_size = Lock(), None, 0
+    _n_inside = int(getattr(_asked, "n_threads", None) is not None)
     _n_cpus.cache_clear()
 
 
@@ -59,7 +62,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def n_threads() -> int:
-    """Number of threads for kernels: as many as torch was asked for and CPUs may be used."""
+    """Return the threads that torch was asked for, but at most one per available CPU."""
     return min(getattr(_asked, "n_threads", None) or torch.get_num_threads(), _n_cpus())
 
 
@@ -70,16 +73,24 @@ def sleeping_threads() -> Iterator[None]:
     Those that torch was asked for, by :func:`torch.set_num_threads` or ``OMP_NUM_THREADS``, and
     that are put back at the end, unless someone asked for others in the meantime. May be nested.
     """
+    global _n_inside, _asked_first
     if getattr(_asked, "n_threads", None) is not None:
         yield
         return
-    before = torch.get_num_threads()
+    with _lock:
+        before = torch.get_num_threads()
+        _asked_first = before if _n_inside == 0 else _asked_first
+        _n_inside += 1
+    # A Python thread that starts while another is inside would take the 1 of that one for asked.
+    before = _asked_first if before == 1 else before
     _asked.n_threads = before
     torch.set_num_threads(1)
     try:
         yield
     finally:
         _asked.n_threads = None
+        with _lock:
+            _n_inside -= 1
         if torch.get_num_threads() == 1:
             torch.set_num_threads(before)
 

@@ -22,7 +22,7 @@ def _attend_tiles(
     start: int, stop: int, tiles: Sequence[Tensor], weight: Tensor, bias: Tensor, power: int
 ) -> list[tuple[NDArray[Any], ...]]:
     """Sizes, columns and values of the rows of some tiles."""
-    parts = []
+    parts: list[tuple[NDArray[Any], ...]] = []
     # Another thread does not know the mode of the calling one, and cannot write to its tensors.
     with torch.inference_mode():
         scores = weight.new_empty(len(tiles[start]), len(weight))

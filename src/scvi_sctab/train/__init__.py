@@ -3,7 +3,7 @@
 from scvi_sctab.train._callbacks import RestoreBestWeights
 from scvi_sctab.train._collapse import WarnCollapse
 from scvi_sctab.train._moving_average import UpdateMovingAverage
-from scvi_sctab.train._optimizer import GeneAdamW
+from scvi_sctab.train._optimizer import GeneAdamW, fused_adamw
 from scvi_sctab.train._plan import ClassifierTrainingPlan
 from scvi_sctab.train._protein_plan import ProteinTrainingPlan
 from scvi_sctab.train._query_path import QueryCells, QueryFit, diversity, fit_query_path
@@ -23,5 +23,6 @@ __all__ = [
     "WarnCollapse",
     "diversity",
     "fit_query_path",
+    "fused_adamw",
     "select_confident",
 ]

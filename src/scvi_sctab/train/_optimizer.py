@@ -81,8 +81,11 @@ class GeneAdamW(AdamW):
             state["step"] = torch.zeros((), device=parameter.device)
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)
-        moments = state["exp_avg"], state["exp_avg_sq"]
-        return parameter, parameter.grad, *moments, state["step"]
+        grad = parameter.grad
+        if grad.stride() != parameter.stride():
+            # torch's fused step pairs numbers by their place in memory.
+            grad = torch.empty_like(parameter).copy_(grad)
+        return parameter, grad, state["exp_avg"], state["exp_avg_sq"], state["step"]
 
 
 def _in_chunks(slot: _Slot) -> list[_Slot]:
