@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 from scvi_sctab._config import PRESETS
 from scvi_sctab.module import CellTypeClassifier, build_encoder
 from scvi_sctab.nn import normalize_counts
+from scvi_sctab.train import GeneAdamW
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -94,11 +95,10 @@ def peer_inference(network: nn.Module, x: Tensor) -> Callable[[], Tensor]:
 
 
 def _stepper(
-    network: nn.Module, loss: Callable[[], Tensor], fused: bool
+    network: nn.Module, loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer
 ) -> dict[str, Callable[[], object]]:
     """The stages of a training step, in order."""
     network.train()
-    optimizer = torch.optim.AdamW(network.parameters(), fused=fused, **ADAMW)
     kept: list[Tensor] = []
 
     def forward() -> None:
@@ -122,7 +122,8 @@ def our_stages(
     def loss() -> Tensor:
         return network(tensors, loss_kwargs={"reduction": "mean"})[-1].loss
 
-    return _stepper(network, loss, fused=True)
+    optimizer = GeneAdamW(network.parameters(), **ADAMW)
+    return _stepper(network, loss, optimizer)
 
 
 def peer_stages(
@@ -134,7 +135,8 @@ def peer_stages(
         logits, mask_loss = network(x)
         return cross_entropy(logits, labels) - LAMBDA_SPARSE * mask_loss
 
-    return _stepper(network, loss, fused=fused)
+    optimizer = torch.optim.AdamW(network.parameters(), fused=fused, **ADAMW)
+    return _stepper(network, loss, optimizer)
 
 
 def whole(stages: dict[str, Callable[[], object]]) -> Callable[[], None]:

@@ -143,12 +143,12 @@ def test_spread_is_one_of_isotropic_and_zero_of_collapsed_embeddings():
 def test_a_projector_has_batch_norm_in_place_of_biases_and_ends_in_a_linear_layer():
     projector = Projector(7, (4, 6, 3))
     kinds = [type(layer).__name__ for layer in projector]
-    assert kinds == ["Linear", "BatchNorm1d", "ReLU"] * 2 + ["Linear"]
+    assert kinds == ["ThreadedLinear", "BatchNorm1d", "ReLU"] * 2 + ["ThreadedLinear"]
     linear = [layer for layer in projector if isinstance(layer, nn.Linear)]
     assert [tuple(layer.weight.shape) for layer in linear] == [(4, 7), (6, 4), (3, 6)]
     assert all(layer.bias is None for layer in linear)
     assert projector.n_output == 3
-    assert [type(layer) for layer in Projector(7, (3,))] == [nn.Linear]
+    assert [type(layer).__name__ for layer in Projector(7, (3,))] == ["ThreadedLinear"]
 
 
 def make_networks():

@@ -27,7 +27,7 @@ from scvi_sctab.data import (
     slice_rows,
     to_tensor,
 )
-from scvi_sctab.nn import single_precision
+from scvi_sctab.nn import single_precision, sleeping_threads
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -123,7 +123,11 @@ class CellsMixin:
                         REGISTRY_KEYS.X_KEY: to_tensor(part, self.module.device),
                         CONDITIONS_KEY: known.to(self.module.device),
                     }
-                    with torch.inference_mode(), single_precision(self.module.device.type):
+                    with (
+                        torch.inference_mode(),
+                        single_precision(self.module.device.type),
+                        sleeping_threads(),
+                    ):
                         result = function(tensors)
                     yield result
                     progress.update(part.shape[0])

@@ -16,6 +16,7 @@ from scvi.train import Trainer
 
 from scvi_sctab._logging import logger, quiet_trainer
 from scvi_sctab.mixins._arguments import check_arguments
+from scvi_sctab.nn import sleeping_threads
 
 if TYPE_CHECKING:
     from scvi.train import TrainRunner
@@ -132,7 +133,7 @@ def run(model: Any, runner: TrainRunner) -> bool:
     in_main_thread = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT) if in_main_thread else None
     try:
-        with quiet_trainer():
+        with quiet_trainer(), sleeping_threads():
             runner()
     except BaseException as error:
         # Lightning turns Ctrl-C into an exit of the whole process.

@@ -22,6 +22,7 @@ from scvi_sctab.nn._masks import (
     ProgrammeToProgrammeMask,
     RandomMask,
 )
+from scvi_sctab.nn._parallel import over_parts, sleeping_threads
 from scvi_sctab.nn._precision import single_precision
 from scvi_sctab.nn._selu import SELUDecoder, SELUEncoder
 from scvi_sctab.nn._sparse_layers import GeneLinear
@@ -73,7 +74,9 @@ __all__ = [
     "n_trained",
     "negative_binomial_noise",
     "normalize_counts",
+    "over_parts",
     "single_precision",
+    "sleeping_threads",
     "sparsemax",
     "update_moving_average",
     "weighted_cross_entropy",

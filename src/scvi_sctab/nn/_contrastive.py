@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, normalize
 
+from scvi_sctab.nn._dense import ThreadedLinear
+
 # As batch norm: a dimension without variance becomes 0, and its gradient stays finite.
 _EPSILON = 1e-5
 
@@ -39,9 +41,9 @@ class Projector(nn.Sequential):
         *hidden, n_output = widths
         layers: list[nn.Module] = []
         for before, after in pairwise([n_input, *hidden]):
-            layers += [nn.Linear(before, after, bias=False), nn.BatchNorm1d(after), nn.ReLU()]
+            layers += [ThreadedLinear(before, after, bias=False), nn.BatchNorm1d(after), nn.ReLU()]
         last = hidden[-1] if hidden else n_input
-        super().__init__(*layers, nn.Linear(last, n_output, bias=False))
+        super().__init__(*layers, ThreadedLinear(last, n_output, bias=False))
         self.n_output = n_output
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from scvi_sctab.nn._dense import ThreadedLinear, linear
 from scvi_sctab.nn._tabnet_blocks import FeatureTransformer, GLUBlock, glu_linears
 
 # Small: before it has learnt anything, the decoder says of every cell what its bias says.
@@ -76,7 +77,7 @@ class TabNetDecoder(nn.Module):
                 GLUBlock(linears, virtual_batch_size, momentum, first=first, shared=False)
             )
         self.transformer = FeatureTransformer(*blocks)
-        self.final_mapping = nn.Linear(self.n_hidden, n_genes)
+        self.final_mapping = ThreadedLinear(self.n_hidden, n_genes)
         nn.init.normal_(self.final_mapping.weight, std=_OUTPUT_STD)
         nn.init.zeros_(self.final_mapping.bias)
 
@@ -128,4 +129,4 @@ class TabNetDecoder(nn.Module):
         if genes is None:
             return self.final_mapping(hidden)
         weight, bias = self.final_mapping.weight, self.final_mapping.bias
-        return nn.functional.linear(hidden, weight[genes], bias[genes])
+        return linear(hidden, weight[genes], bias[genes])

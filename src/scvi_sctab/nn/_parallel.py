@@ -1,25 +1,37 @@
-"""Run compiled kernels on parts of the rows, one thread per part.
+"""Parts of the rows on threads that sleep while they wait.
 
 Threads of our own rather than numba's: its portable threading layer ends the process when two
-Python threads enter it at once, and its OpenMP layer does so after a fork.
+Python threads enter it at once, and its OpenMP layer does so after a fork. Rather than torch's,
+too: threads of OpenMP meet at the end of every operation and spin there. While another program
+computes, one of them lacks a core and the others spin until it has had one, for milliseconds, a
+thousand times per training step. Here a thread that comes late finds its parts done by the others.
 """
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from threading import Lock
+from contextlib import contextmanager
+from functools import cache
+from threading import Barrier, Lock, local
 from typing import Any, TypeVar, cast
 
 import numba
 import torch
 
+from scvi_sctab.nn._cpus import available_cpus
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _PARTS_PER_THREAD = 4
 
+# Threads that torch was asked for, on a Python thread on which it runs on one; else not set.
+_asked = local()
+# Python threads on which it is set, and the number of the first of them.
+_n_inside, _asked_first = 0, 1
+_n_cpus = cache(available_cpus)
 _lock = Lock()
 _pool: ThreadPoolExecutor | None = None
 _pool_size = 0
@@ -39,12 +51,48 @@ def kernel(function: Function) -> Function:
 
 def _forget_pool() -> None:
     """Leave the pool of the parent process, whose threads a fork does not copy."""
-    global _lock, _pool, _pool_size
+    global _lock, _pool, _pool_size, _n_inside
     _lock, _pool, _pool_size = Lock(), None, 0
+    _n_inside = int(getattr(_asked, "n_threads", None) is not None)
+    _n_cpus.cache_clear()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_pool)
+
+
+def n_threads() -> int:
+    """Return the threads that torch was asked for, but at most one per available CPU."""
+    return min(getattr(_asked, "n_threads", None) or torch.get_num_threads(), _n_cpus())
+
+
+@contextmanager
+def sleeping_threads() -> Iterator[None]:
+    """Run operations of torch on the calling thread, and :func:`over_parts` on all threads.
+
+    Those that torch was asked for, by :func:`torch.set_num_threads` or ``OMP_NUM_THREADS``, and
+    that are put back at the end, unless someone asked for others in the meantime. May be nested.
+    """
+    global _n_inside, _asked_first
+    if getattr(_asked, "n_threads", None) is not None:
+        yield
+        return
+    with _lock:
+        before = torch.get_num_threads()
+        _asked_first = before if _n_inside == 0 else _asked_first
+        _n_inside += 1
+    # A Python thread that starts while another is inside would take the 1 of that one for asked.
+    before = _asked_first if before == 1 else before
+    _asked.n_threads = before
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        _asked.n_threads = None
+        with _lock:
+            _n_inside -= 1
+        if torch.get_num_threads() == 1:
+            torch.set_num_threads(before)
 
 
 def _get_pool(size: int) -> ThreadPoolExecutor:
@@ -52,9 +100,20 @@ def _get_pool(size: int) -> ThreadPoolExecutor:
     with _lock:
         if _pool is None or _pool_size != size:
             # A pool that others still use ends by itself once they are done with it.
-            _pool = ThreadPoolExecutor(size, thread_name_prefix="scvi_sctab")
+            _pool = _make_pool(size)
             _pool_size = size
         return _pool
+
+
+def _make_pool(size: int) -> ThreadPoolExecutor:
+    """Start threads on which torch has one thread each."""
+    before = torch.get_num_threads()
+    pool = ThreadPoolExecutor(size, "scvi_sctab", torch.set_num_threads, (1,))
+    meeting = Barrier(size)
+    wait([pool.submit(meeting.wait) for _ in range(size)])
+    # Theirs alone: torch keeps a number per thread, but threads yet to come take the last one set.
+    torch.set_num_threads(before)
+    return pool
 
 
 def over_parts(
@@ -62,13 +121,14 @@ def over_parts(
 ) -> list[Any]:
     """Call ``function(start, stop, *arguments)`` for consecutive parts of ``range(n_rows)``.
 
-    As many parts run at once as torch has threads (:func:`torch.set_num_threads`).
+    As many parts run at once as :func:`n_threads` says, and operations of torch within a part on
+    one thread.
 
     Parameters
     ----------
     function
-        Made by :func:`kernel`, so that its calls run at once; parts must not write to the same
-        place.
+        Made by :func:`kernel`, or all of it in operations that let other threads run; parts must
+        not write to the same place.
     n_rows
         Number of rows.
     *arguments
@@ -80,9 +140,9 @@ def over_parts(
     -------
     What the calls returned, in the order of the parts.
     """
-    n_threads = torch.get_num_threads()
-    n_parts = min(n_threads * _PARTS_PER_THREAD, n_rows // max(min_rows, 1))
-    if n_threads == 1 or n_parts < 2:
+    number = n_threads()
+    n_parts = min(number * _PARTS_PER_THREAD, n_rows // max(min_rows, 1))
+    if number == 1 or n_parts < 2:
         return [function(0, n_rows, *arguments)]
     bounds = [n_rows * i // n_parts for i in range(n_parts + 1)]
     results: list[Any] = [None] * n_parts
@@ -98,9 +158,10 @@ def over_parts(
 
     helpers: list[Future[None]] = []
     try:
-        for _ in range(n_threads - 1):
-            helpers.append(_get_pool(n_threads - 1).submit(work))
-        work()
+        for _ in range(min(number, n_parts) - 1):
+            helpers.append(_get_pool(number - 1).submit(work))
+        with sleeping_threads():
+            work()
     finally:
         # A helper that is not there yet has nothing left to do, unless this thread failed.
         todo.clear()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from scvi_sctab.nn._dense import ThreadedLinear, linear
 from scvi_sctab.nn._encoders import EncoderOutput
 from scvi_sctab.nn._sparse_layers import GeneLinear
 
@@ -53,7 +54,7 @@ class SELUEncoder(nn.Module):
         self.n_condition, self.n_output = widths[0], widths[-1]
         self.layers = nn.Sequential(GeneLinear(input_dim, widths[0]))
         for before, after in zip(widths, widths[1:], strict=False):
-            self.layers.extend([nn.SELU(), nn.Dropout(dropout), nn.Linear(before, after)])
+            self.layers.extend([nn.SELU(), nn.Dropout(dropout), ThreadedLinear(before, after)])
 
     def forward(self, x: Tensor | CSR, condition: Tensor | None = None) -> EncoderOutput:
         """Embed cells."""
@@ -119,9 +120,9 @@ class SELUDecoder(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for before, after in zip([n_input, *widths], widths, strict=False):
-            layers += [nn.Linear(before, after), nn.SELU(), nn.Dropout(dropout)]
+            layers += [ThreadedLinear(before, after), nn.SELU(), nn.Dropout(dropout)]
         self.layers = nn.Sequential(*layers)
-        self.final_mapping = nn.Linear(widths[-1] if widths else n_input, n_genes)
+        self.final_mapping = ThreadedLinear(widths[-1] if widths else n_input, n_genes)
         nn.init.normal_(self.final_mapping.weight, std=_OUTPUT_STD)
         nn.init.zeros_(self.final_mapping.bias)
 
@@ -136,4 +137,4 @@ class SELUDecoder(nn.Module):
         if genes is None:
             return self.final_mapping(hidden)
         weight, bias = self.final_mapping.weight, self.final_mapping.bias
-        return nn.functional.linear(hidden, weight[genes], bias[genes])
+        return linear(hidden, weight[genes], bias[genes])

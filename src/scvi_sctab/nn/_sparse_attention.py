@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
@@ -17,16 +18,29 @@ from scvi_sctab.nn._parallel import over_parts
 _CELLS_PER_TILE = 64
 
 
+def _attend_tiles(
+    start: int, stop: int, tiles: Sequence[Tensor], weight: Tensor, bias: Tensor, power: int
+) -> list[tuple[NDArray[Any], ...]]:
+    """Sizes, columns and values of the rows of some tiles."""
+    parts: list[tuple[NDArray[Any], ...]] = []
+    # Another thread does not know the mode of the calling one, and cannot write to its tensors.
+    with torch.inference_mode():
+        scores = weight.new_empty(len(tiles[start]), len(weight))
+        for tile in tiles[start:stop]:
+            rows = scores[: len(tile)]
+            torch.mm(tile, weight.t(), out=rows)
+            parts.append(support_rows(0, len(tile), rows.numpy(), bias.numpy(), power))
+    return parts
+
+
 class _Attend(Function):
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, power: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        parts = []
-        scores = hidden.new_empty(min(_CELLS_PER_TILE, len(hidden)), len(weight))
-        for tile in hidden.split(_CELLS_PER_TILE):
-            torch.mm(tile, weight.t(), out=scores[: len(tile)])
-            parts += over_parts(support_rows, len(tile), scores.numpy(), bias.numpy(), power)
+        tiles = hidden.split(_CELLS_PER_TILE)
+        found = over_parts(_attend_tiles, len(tiles), tiles, weight, bias, power)
+        parts = [part for some in found for part in some]
         indptr, columns, values, _ = CSR.from_parts(parts, len(weight))
         ctx.power = power
         ctx.save_for_backward(hidden, weight, values, indptr, columns)

@@ -20,6 +20,7 @@ from scvi_sctab.nn._csr import (
     csr_moments,
     csr_shifted_matmul,
 )
+from scvi_sctab.nn._dense import ThreadedLinear
 
 
 class ShiftedCSR(NamedTuple):
@@ -92,7 +93,7 @@ def normalize_rows(norm: nn.BatchNorm1d, x: CSR) -> ShiftedCSR:
     return ShiftedCSR(x, *scale_and_shift(norm, moments, x.n_rows))
 
 
-class GeneLinear(nn.Linear):
+class GeneLinear(ThreadedLinear):
     """Linear layer of cells, stored sparsely or not.
 
     Its weights lie gene by gene in memory, as products with sparse cells read them; their shape,

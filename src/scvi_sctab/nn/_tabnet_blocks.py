@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
+from scvi_sctab.nn._dense import ThreadedLinear, linear
 from scvi_sctab.nn._entmax import entmax15, sparsemax
 from scvi_sctab.nn._sparse_attention import attend, concatenate_rows
 from scvi_sctab.nn._sparse_layers import Cells, GeneLinear, scale_and_shift
@@ -174,7 +175,7 @@ class AttentiveTransformer(nn.Module):
         if mask_type not in MASK_FUNCTIONS:
             raise ValueError(f"{mask_type=} is none of {sorted(MASK_FUNCTIONS)}.")
         self.mask_type = mask_type
-        self.fc = nn.Linear(n_a, n_genes, bias=False)
+        self.fc = ThreadedLinear(n_a, n_genes, bias=False)
         nn.init.normal_(self.fc.weight, std=n_a**-0.25)
         self.bn = GhostBatchNorm(n_genes, virtual_batch_size, momentum)
 
@@ -197,7 +198,8 @@ class AttentiveTransformer(nn.Module):
             mean = attention.mean(dim=0)
             centred = attention - mean
             covariance = centred.t() @ centred / len(attention)
-            variance = ((weight @ covariance) * weight).sum(dim=1).clamp(min=0)
+            # The covariance is its own transpose.
+            variance = (linear(weight, covariance) * weight).sum(dim=1).clamp(min=0)
             moments = weight @ mean, variance
         scale, shift = scale_and_shift(norm, moments, len(attention))
         return attend(attention, weight * scale[:, None], shift, _MASK_POWERS[self.mask_type])

@@ -3,6 +3,7 @@
 from scvi_sctab.train._callbacks import RestoreBestWeights
 from scvi_sctab.train._collapse import WarnCollapse
 from scvi_sctab.train._moving_average import UpdateMovingAverage
+from scvi_sctab.train._optimizer import GeneAdamW, fused_adamw
 from scvi_sctab.train._plan import ClassifierTrainingPlan
 from scvi_sctab.train._protein_plan import ProteinTrainingPlan
 from scvi_sctab.train._query_path import QueryCells, QueryFit, diversity, fit_query_path
@@ -12,6 +13,7 @@ from scvi_sctab.train._self_training import SelfTraining, select_confident
 
 __all__ = [
     "ClassifierTrainingPlan",
+    "GeneAdamW",
     "ProteinTrainingPlan",
     "QueryCells",
     "QueryFit",
@@ -23,5 +25,6 @@ __all__ = [
     "WarnCollapse",
     "diversity",
     "fit_query_path",
+    "fused_adamw",
     "select_confident",
 ]

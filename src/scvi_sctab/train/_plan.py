@@ -15,6 +15,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from scvi_sctab.nn import CSR, UNLABELED_CODE, augment
+from scvi_sctab.train._optimizer import fused_adamw
 
 if TYPE_CHECKING:
     from scvi.module.base import LossOutput
@@ -133,8 +134,8 @@ class ClassifierTrainingPlan(pl.LightningModule):
         )
         return output
 
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Take one step with every optimiser."""
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Take one step with every optimiser; return the loss, which callbacks of the host read."""
         loss = self._loss(batch, training=True).loss
         optimizers = self.optimizers()
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
@@ -150,6 +151,7 @@ class ClassifierTrainingPlan(pl.LightningModule):
         self._losses.append(loss.detach())
         if self.trainer.is_last_batch:
             self._log_loss()
+        return loss.detach()
 
     def _log_loss(self) -> None:
         mean = torch.stack(self._losses).mean()
@@ -190,7 +192,7 @@ class ClassifierTrainingPlan(pl.LightningModule):
         optimizers: list[torch.optim.Optimizer] = []
         deep = self._deep_groups()
         if deep:
-            optimizers.append(torch.optim.AdamW(deep, lr=self.lr, fused=fused))
+            optimizers.append(fused_adamw(deep, self.device, lr=self.lr))
         skip = self._skip_parameters()
         if skip:
             optimizers.append(

@@ -53,7 +53,7 @@ class ProteinTrainingPlan(SelfSupervisedTrainingPlan):
         clip_grad_norm_(self._deep_parameters(), self.gradient_clip_norm)
         for optimizer in optimizers:
             optimizer.step()
-        return loss
+        return loss.detach()
 
     def on_train_epoch_end(self) -> None:
         """Lower the learning rate of the network."""

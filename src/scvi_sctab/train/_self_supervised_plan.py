@@ -11,11 +11,10 @@ from torch.nn import Parameter
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.lr_scheduler import LRScheduler, StepLR
 
+from scvi_sctab.train._optimizer import fused_adamw
+
 if TYPE_CHECKING:
     from scvi.module.base import BaseModuleClass, LossOutput
-
-# Where torch updates all weights in one pass over memory.
-_FUSED = {"cpu", "cuda"}
 
 
 class SelfSupervisedTrainingPlan(pl.LightningModule):
@@ -99,10 +98,7 @@ class SelfSupervisedTrainingPlan(pl.LightningModule):
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[LRScheduler]]:
         """AdamW, and a learning rate that falls by steps."""
-        optimizer = torch.optim.AdamW(
-            self._deep_parameters(),
-            lr=self.lr,
-            weight_decay=self.weight_decay,
-            fused=self.device.type in _FUSED,
+        optimizer = fused_adamw(
+            self._deep_parameters(), self.device, lr=self.lr, weight_decay=self.weight_decay
         )
         return [optimizer], [StepLR(optimizer, self.lr_decay_every, self.lr_decay)]
