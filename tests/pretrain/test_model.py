@@ -69,6 +69,7 @@ def test_without_held_out_cells_it_trains_on_all_and_keeps_the_last_weights(unla
     assert any((a != b).any() for a, b in zip(after, before, strict=True))
 
 
+@pytest.mark.filterwarnings("ignore:All cells look alike")  # it may collapse at this rate
 def test_byol_whose_losses_do_not_compare_trains_to_its_end_and_keeps_the_last_weights(unlabelled):
     BYOL.setup_anndata(unlabelled)
     model = BYOL(unlabelled, **SMALL)
@@ -189,7 +190,7 @@ def test_a_frozen_encoder_classifies_cells_and_comes_back_from_disk(
     model = SCTAB.from_pretrained(
         autoencoder, "cell_type", freeze_encoder=True, adata=reference, linear_skip=False
     )
-    model.train(max_epochs=40, **QUIET)
+    model.train(max_epochs=200, **QUIET)
     labels = model.predict()
     truth = model.adata.obs["cell_type"].astype(str).to_numpy()
     majority = pd.Series(truth).value_counts(normalize=True).iloc[0]
