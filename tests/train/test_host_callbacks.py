@@ -1,16 +1,17 @@
 """The host's callbacks work with every training plan, and torch has its threads back."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 from scvi.train import SaveCheckpoint
 
 from scvi_sctab import SCTAB
-from scvi_sctab.pretrain import BYOL, BarlowTwins, MaskedAutoencoder
+from scvi_sctab.pretrain import BYOL, BarlowTwins, MaskedAutoencoder, ProteinPredictor
 
 STEPS = {"max_epochs": 2, "enable_progress_bar": False, "accelerator": "cpu"}
-PRETRAINED = [MaskedAutoencoder, BYOL, BarlowTwins]
+PRETRAINED = [MaskedAutoencoder, BYOL, BarlowTwins, ProteinPredictor]
 
 
 class Watch(Callback):
@@ -37,6 +38,11 @@ def two_threads():
 def make(cls, cells):
     if cls is SCTAB:
         SCTAB.setup_anndata(cells, labels_key="cell_type", donor_key="donor_id")
+    elif cls is ProteinPredictor:
+        cells.obsm["protein"] = pd.DataFrame(
+            cells.X[:, :3].toarray(), cells.obs_names, ["first", "second", "third"]
+        )
+        cls.setup_anndata(cells, "protein")
     else:
         cls.setup_anndata(cells)
     return cls(cells)
