@@ -75,9 +75,23 @@ def test_symbols_against_ensembl_ids_are_told_apart_and_the_right_column_named()
     with pytest.raises(
         GeneMismatchError,
         match=r"model knows gene symbols, the query's var_names are Ensembl ids.*"
-        r"`query.var_names = query.var\['symbol'\]`",
+        r"`query.var_names = query.var\['symbol'\].tolist\(\)`",
     ):
         align_genes(SYMBOLS, var(ENSEMBL, other="x", symbol=SYMBOLS))
+
+
+@pytest.mark.parametrize("dtype", ["category", object])
+def test_the_column_with_the_right_names_is_taken_by_a_line_that_leaves_a_file_to_write(
+    dtype, tmp_path
+):
+    column = pd.Series(SYMBOLS, index=ENSEMBL, dtype=dtype)
+    query = AnnData(np.ones((2, 20), np.float32), var=pd.DataFrame({"symbol": column}))
+    with pytest.raises(GeneMismatchError, match="`query.var_names") as error:
+        align_genes(SYMBOLS, query.var)
+    (line,) = re.findall("`(query.var_names.*)`", str(error.value))
+    exec(line, {"query": query})
+    assert align_genes(SYMBOLS, query.var).is_identity
+    query.write_h5ad(tmp_path / "query.h5ad")
 
 
 def test_symbols_against_ensembl_ids_without_a_column_are_told_apart():
@@ -108,7 +122,7 @@ def test_a_reference_of_few_genes_is_refused():
 
 HUMAN = [
     *("CD3D", "MS4A1", "LYZ", "HLA-A", "HLA-DRA", "MT-ND1", "NKX2-1", "7SK", "TBCE", "C1orf159"),
-    *("RP11-34P13.7", "A.1", "FOO-AS1", "FOO", "ITGB1", "FCGR3A", "ACTB", "CD8A", "GNLY", "B2M"),
+    *("RP11-34P13.7", "A.1", "FOO-AS1", "FOO", "ITGB1", "FCGR3A", "ACTB", "CD8A", "C3", "B2M"),
 ]
 MOUSE = [
     *("Cd3d", "Ms4a1", "Lyz2", "H2-K1", "H2-Aa", "mt-Nd1", "Nkx2-1", "Hba-a1", "Tbce", "Actb"),
@@ -202,6 +216,7 @@ def test_names_that_may_mean_something_else_stay(names):
 
 
 def test_a_column_that_may_be_two_genes_stays():
+    assert respelt(["--", "LYZ"], ["-", "LYZ"]) == {}
     assert respelt(["A_1", "LYZ"], ["A.1", "A-1", "LYZ"]) == {}
     assert respelt(["A_1", "A-1"], ["A.1", "A-1", "LYZ"]) == {"A_1": "A.1"}
 

@@ -200,7 +200,7 @@ def _explain_mismatch(
         if matched and matched >= min_overlap * len(genes):
             return (
                 f"{text} `query.var[{column!r}]` holds {matched:,} of them: "
-                f"`query.var_names = query.var[{column!r}]`."
+                f"`query.var_names = query.var[{column!r}].tolist()`."
             )
     species = _tell_species(genes, names)
     text += species or (
