@@ -80,7 +80,7 @@ def test_symbols_against_ensembl_ids_are_told_apart_and_the_right_column_named()
         align_genes(SYMBOLS, var(ENSEMBL, other="x", symbol=SYMBOLS))
 
 
-@pytest.mark.parametrize("dtype", ["category", object, "string"])
+@pytest.mark.parametrize("dtype", ["category", object])
 def test_the_column_with_the_right_names_is_taken_by_a_line_that_leaves_a_file_to_write(
     dtype, tmp_path
 ):
