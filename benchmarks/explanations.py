@@ -1,12 +1,17 @@
-"""Whether explanations name the genes that labels hang on, and those of the textbook.
+"""Benchmark of explanations: deletion of the first genes, and textbook genes among them.
 
     .venv/bin/python benchmarks/explanations.py --data ../shared/data
 
-Trains on the bundled Kang set without two donors and explains the cells of these two, and those of
-another study, pbmc3k. Prints what deleting the first genes of each ranking does to the probability
-of the predicted label, and how many textbook markers stand among the first 20 genes of each type;
-writes ``results/explanations_deletion.csv``, ``explanations_markers.csv`` and ``explanations.png``. ``--tabnet-alone`` does so for a model without
-the linear path, as scTab is, and writes ``explanations_tabnet_...``.
+``--parts deletion`` trains on the bundled Kang set without two donors and explains the cells of
+these two, and those of another study, pbmc3k. Prints what deleting the first genes of each ranking
+does to the probability of the predicted label, and how many textbook markers stand among the first
+20 genes of each type; writes ``results/explanations_deletion.csv``, ``explanations_markers.csv``
+and ``explanations.png``. ``--tabnet-alone`` does so for a model without the linear path, as scTab
+is, and writes ``explanations_tabnet_...``.
+
+``--parts textbook`` counts textbook and house-keeping genes among the first 5, 10 and 20 on more
+data, by contribution, by `get_markers` and by scanpy's `rank_genes_groups`, for the same groups of
+cells; writes ``results/explanations_textbook.csv`` and ``.md``.
 """
 
 from __future__ import annotations
@@ -20,6 +25,14 @@ import numpy as np
 import pandas as pd
 import scvi
 from _arguments import add_data
+from _explanation_markers import (
+    TEXTBOOK,
+    marker_report,
+    marker_tasks,
+    rank_by_model,
+    rank_by_scanpy,
+    score,
+)
 from _report import as_markdown
 from _tasks import BUNDLED_DONORS, PBMC3K, Task, iter_tasks
 from anndata import AnnData, read_h5ad
@@ -34,26 +47,8 @@ HERE = Path(__file__).resolve().parent
 N_LISTED = 20
 N_STEPS = 20
 MAX_CELLS = 720
-RANKINGS = ("integrated gradients", "input x gradient", "markers", "attention")
-
-# As listed in the two Seurat tutorials whose labels these data sets carry: "Guided Clustering
-# Tutorial" (table of canonical markers of pbmc3k) and "Introduction to scRNA-seq integration"
-# (dot plot of the Kang cells). Shared genes, such as CD3D, are left out.
-TEXTBOOK = {
-    "B": ("MS4A1", "CD79A"),
-    "B Activated": ("MIR155HG", "NME1"),
-    "CD14 Mono": ("CD14", "LYZ", "S100A9", "CCL2"),
-    "CD16 Mono": ("FCGR3A", "MS4A7", "VMO1"),
-    "CD4 Memory T": ("IL7R", "S100A4"),
-    "CD4 Naive T": ("IL7R", "CCR7", "SELL", "GIMAP5"),
-    "CD8 T": ("CD8A", "CCL5"),
-    "DC": ("FCER1A", "CST3", "HLA-DQA1", "GPR183"),
-    "Eryth": ("HBA2", "HBB"),
-    "Mk": ("PPBP", "GNG11"),
-    "NK": ("GNLY", "NKG7"),
-    "T activated": ("HSPH1", "CACYBP"),
-    "pDC": ("TSPAN13", "IL3RA", "IGJ"),
-}
+RANKINGS = ("integrated gradients", "input x gradient", "contribution", "markers", "attention")
+PARTS = ("deletion", "textbook")
 
 
 def train(task: Task, seed: int, cache: Path | None, alone: bool = False) -> SCTAB:
@@ -74,10 +69,12 @@ def train(task: Task, seed: int, cache: Path | None, alone: bool = False) -> SCT
 def rank(model: SCTAB, query: AnnData) -> dict[str, sparse.csr_matrix | pd.DataFrame]:
     """Every ranking of the genes of every cell."""
     gradients = {"n_steps": N_STEPS, "method": "integrated_gradients"}
+    markers = model.get_markers(query, n_genes=len(model.gene_names))
     values = (
         model.get_attributions(query, **gradients),
         model.get_attributions(query, method="input_x_gradient"),
-        model.get_markers(query, n_genes=len(model.gene_names)),
+        markers.sort_values(["group", "contribution"], ascending=[True, False]),
+        markers,
         model.get_attention(query),
     )
     return dict(zip(RANKINGS, values, strict=True))
@@ -153,15 +150,8 @@ def print_tables(deletion: pd.DataFrame, hits: pd.DataFrame) -> None:
     print(own[own["seed"] == own["seed"].iloc[0]].drop(columns="seed").to_string(index=False))
 
 
-def main() -> None:
-    """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add_data(parser)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--cache", type=Path, help="folder of models, which later runs read")
-    parser.add_argument("--tabnet-alone", action="store_true", help="without the linear path")
-    arguments = parser.parse_args()
-    warnings.filterwarnings("ignore")
+def measure_deletion(arguments: argparse.Namespace) -> None:
+    """Delete genes of the bundled set and of pbmc3k, and count textbook markers."""
     (task,) = iter_tasks(Path(arguments.data), ["bundled donors"])
     held_out = " and ".join(BUNDLED_DONORS)
     print(f"{task.reference.n_obs} cells to train on; donors {held_out} held out", flush=True)
@@ -184,6 +174,42 @@ def main() -> None:
     hits.to_csv(f"{start}_markers.csv", index=False)
     draw(deletion, shown, start.with_suffix(".png"))
     print_tables(deletion, hits)
+
+
+def measure_textbook(arguments: argparse.Namespace) -> None:
+    """Count the textbook genes of every task."""
+    counts = []
+    for task in marker_tasks(Path(arguments.data), arguments.tasks):
+        for seed in arguments.seeds:
+            model = train(task.task, seed, arguments.cache)
+            for name, query in task.queries.items():
+                rankings = rank_by_model(model, query) | rank_by_scanpy(model, query)
+                found = score(model, query, rankings, task.lists)
+                counts.append(found.assign(query=name, seed=seed))
+                print(f"{name}, seed {seed}: done", flush=True)
+    found = pd.concat(counts)
+    start = HERE / "results" / "explanations_textbook"
+    found.to_csv(start.with_suffix(".csv"), index=False)
+    report = marker_report(found)
+    start.with_suffix(".md").write_text(report)
+    print(f"\n{report}")
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_data(parser)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--tasks", nargs="+", help="of textbook: bundled, Kang, Baron, panc8")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--cache", type=Path, help="folder of models, which later runs read")
+    parser.add_argument("--tabnet-alone", action="store_true", help="without the linear path")
+    arguments = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    if "deletion" in arguments.parts:
+        measure_deletion(arguments)
+    if "textbook" in arguments.parts:
+        measure_textbook(arguments)
 
 
 if __name__ == "__main__":

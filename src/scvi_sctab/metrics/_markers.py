@@ -8,14 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
+# Of specificity against contribution.
+_POWER = 3
+
 
 class MarkerScores(NamedTuple):
     """Scores of every gene in every group; higher is better."""
 
     score: NDArray[np.float64]  # (n_groups, n_genes)
     specificity: NDArray[np.float64]  # (n_groups, n_genes), from 0 to 1
-    nearby: NDArray[np.float64]  # (n_groups, n_genes), mean expression in the nearest groups
-    nearest: NDArray[np.intp]  # (n_groups, n_nearest), positions of these, nearest first
+    nearby: NDArray[np.float64]  # (n_groups, n_genes), mean expression of the nearest groups
+    elsewhere: NDArray[np.float64]  # (n_groups, n_genes), mean expression of all other groups
+    nearest: NDArray[np.intp]  # (n_groups, n_nearest), positions of groups, nearest first
 
 
 def score_markers(
@@ -25,19 +29,19 @@ def score_markers(
     squares: NDArray[np.float64],
     n_nearest: int = 3,
 ) -> MarkerScores:
-    r"""Score genes that a label owes its logit to and that the most similar groups express less.
+    r"""Score genes by their contribution to a label and by how specific their expression is.
 
-    The score of a gene is its contribution times the square of its specificity,
+    The score of a gene is its contribution times the cube of its specificity,
 
-    .. math:: s = \max\left(0, \frac{\bar x - \bar x_\text{nearby} - \epsilon}{\bar x}\right),
+    .. math:: s = \max\left(0, \frac{\bar x - \bar x_r - \epsilon_r}{\bar x}\right),
 
-    where :math:`\bar x` is the mean expression in the group, :math:`\bar x_\text{nearby}` that in
-    the cells of the nearest groups together, and :math:`\epsilon` the standard error of the
-    difference. Contribution alone ranks house-keeping genes first, since all cells express them
-    much. On a linear path contribution times specificity is the weight times what the group
-    expresses beyond its neighbours. Taken once, specificity still leaves some of them ahead of
-    markers with little expression; it was squared, and three groups were chosen, on one split of
-    one data set (benchmarks/explanations.py measures others).
+    where :math:`\bar x` is the mean expression in the group, :math:`\bar x_r` the mean over other
+    groups, each with the same weight, and :math:`\epsilon_r` the standard error of the difference.
+    Of two comparisons the lower specificity counts: with the nearest groups, from which a type is
+    hardest to tell, and with all others. Contribution alone ranks house-keeping genes first, since
+    all cells express them strongly, and it can be many times that of a marker with few transcripts,
+    hence the power. It and the three groups were chosen by textbook markers on one split of each
+    Kang data set; ``benchmarks/explanations.py`` measures other data, too.
 
     Parameters
     ----------
@@ -48,39 +52,49 @@ def score_markers(
     expression, squares
         Mean of the log-normalised expression and of its squares, ``(n_groups, n_genes)``.
     n_nearest
-        Groups to compare with; all others if there are fewer.
+        Groups to call near; all others if there are fewer.
 
     Returns
     -------
-    Scores, specificity, and the nearest groups by the Euclidean distance of mean expression. A
-    group of one cell has no spread of its own, so the standard error is that of the spread within
-    all groups. With one group there is nothing to compare with: the score is the contribution,
-    specificity and ``nearby`` are missing, and ``nearest`` has no columns.
+    Scores, and what they are made of. Near are the groups at the smallest Euclidean distance of
+    mean expression. The spread of a gene is that within the group, and at least that within all
+    groups together, which is all there is for a group of one cell. With one group there is nothing
+    to compare with: the score is the contribution, ``specificity``, ``nearby`` and ``elsewhere``
+    are missing, and ``nearest`` has no columns.
 
     Examples
     --------
     FTL has the largest contribution to both labels, and both groups express it.
 
     >>> expression = np.array([[5.0, 2.0, 0.0], [4.9, 0.0, 2.0]])  # FTL, LYZ, CD3D
-    >>> contribution = expression * [[0.5, 0.4, -0.4], [0.5, -0.4, 0.4]]
+    >>> contribution = expression * [[0.5, 0.4, 0.1], [0.5, 0.1, 0.4]]
     >>> found = score_markers(np.array([50, 50]), contribution, expression, expression**2)
     >>> found.score.round(3).tolist()
-    [[0.001, 0.8, -0.0], [0.0, -0.0, 0.8]]
+    [[0.0, 0.8, 0.0], [0.0, 0.0, 0.8]]
     """
     n_groups = len(n_cells)
     nearest = _nearest_groups(expression, n_nearest)
     if not nearest.shape[1]:
         missing = np.full(expression.shape, np.nan)
-        return MarkerScores(contribution.copy(), missing, missing.copy(), nearest)
+        return MarkerScores(contribution.copy(), missing, missing, missing, nearest)
     near = np.zeros((n_groups, n_groups))
-    np.put_along_axis(near, nearest, n_cells[nearest], axis=1)
-    n_nearby = near.sum(axis=1, keepdims=True)
-    nearby = near @ expression / n_nearby
+    np.put_along_axis(near, nearest, 1 / nearest.shape[1], axis=1)
+    others = (1 - np.eye(n_groups)) / (n_groups - 1)
     own, within = _variances(n_cells, expression, squares)
-    error = np.sqrt(np.maximum(own, within) / n_cells[:, None] + within / n_nearby)
-    excess = np.maximum(expression - nearby - error, 0)
-    specificity = np.divide(excess, expression, out=np.zeros_like(excess), where=expression > 0)
-    return MarkerScores(contribution * specificity**2, specificity, nearby, nearest)
+    of_group = np.maximum(own, within) / n_cells[:, None]
+    excess = np.full(expression.shape, np.inf)
+    for weights in (near, others):
+        error = np.sqrt(of_group + np.outer(weights**2 @ (1 / n_cells), within))
+        excess = np.minimum(excess, expression - weights @ expression - error)
+    share = np.divide(excess, expression, out=np.zeros_like(excess), where=expression > 0)
+    specificity = np.maximum(share, 0)
+    return MarkerScores(
+        score=contribution * specificity**_POWER,
+        specificity=specificity,
+        nearby=near @ expression,
+        elsewhere=others @ expression,
+        nearest=nearest,
+    )
 
 
 def _nearest_groups(expression: NDArray[np.float64], n_nearest: int) -> NDArray[np.intp]:

@@ -71,14 +71,14 @@ class ExplanationMixin:
     ) -> pd.DataFrame:
         """Rank genes that contribute to the label of a group and that its neighbours lack.
 
-        A gene's score is its mean contribution over the cells of the group times the square of its
+        A gene's score is its mean contribution over the cells of the group times the cube of its
         specificity, see :func:`~scvi_sctab.metrics.score_markers`. With a linear path the
         contribution is ``(weight of the predicted label - mean weight over labels) * expression``;
         without one it is
         ``gradient of (logit of the predicted label - mean logit) * expression``. Specificity is
-        the share of the expression that exceeds that of the three groups with the most similar
-        expression, less a standard error, so that what a few cells express by chance does not
-        count. Genes with a score of 0 are not specific; the one with the larger contribution comes
+        the share of the expression that exceeds that of other groups, both of the three with the
+        most similar expression and of all, less a standard error, so that what a few cells express
+        by chance does not count. Genes with a score of 0 are not specific; the one with the larger contribution comes
         first. ``sort_values(["group", "contribution"], ascending=[True, False])`` ranks by
         contribution alone.
         NOTE[DIFF] scTab ranks by ``attention * expression``, which finds hardly any textbook marker
@@ -97,9 +97,10 @@ class ExplanationMixin:
         -------
         A row per group and gene, best first: ``group``, ``gene``, ``score``, ``contribution``
         (mean), ``specificity`` (0 to 1), ``attention`` (mean; missing without TabNet),
-        ``expression`` (mean, log-normalised), ``expression_nearby`` (the same, over the cells of
-        the nearest groups) and ``nearest`` (these groups, nearest first). With one group there are
-        no neighbours: the score is the contribution, and these columns are missing.
+        ``expression`` (mean, log-normalised), ``expression_nearby`` (mean over the nearest
+        groups), ``expression_elsewhere`` (mean over all other groups) and ``nearest`` (names of the
+        nearest groups). With one group there is no other: the score is the contribution, and these
+        columns are missing.
 
         Raises
         ------
@@ -236,6 +237,7 @@ def _marker_table(
             "attention": attention[rows, columns],
             "expression": expression[rows, columns],
             "expression_nearby": found.nearby[rows, columns],
+            "expression_elsewhere": found.elsewhere[rows, columns],
             "nearest": nearest.to_numpy()[rows],
         }
     )
