@@ -123,3 +123,10 @@ def test_genes_that_the_query_lacks_are_no_markers(blood):
 def test_no_cells_have_no_markers(blood):
     model, query = blood
     assert len(model.get_markers(query, indices=[])) == 0
+
+
+@pytest.mark.parametrize("n_genes", [0, -1])
+def test_fewer_than_one_gene_is_refused(blood, n_genes):
+    model, query = blood
+    with pytest.raises(ValueError, match=f"n_genes={n_genes}: ask for at least one gene"):
+        model.get_markers(query, n_genes=n_genes)

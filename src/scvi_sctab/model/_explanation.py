@@ -100,7 +100,8 @@ class ExplanationMixin:
         KeyError
             If there is no such column.
         ValueError
-            If the model reads a latent space, or as in :meth:`~scvi_sctab.SCTAB.predict`.
+            If there are no genes asked for, the model reads a latent space, or as in
+            :meth:`~scvi_sctab.SCTAB.predict`.
 
         Warns
         -----
@@ -109,6 +110,8 @@ class ExplanationMixin:
         """
         self._require_trained()
         self._refuse_latent()
+        if n_genes < 1:
+            raise ValueError(f"{n_genes=}: ask for at least one gene per group.")
         adata, cells = self._query(adata, indices)
         labels = self.predict(adata, cells, batch_size=batch_size)
         if groupby is None:
