@@ -6,6 +6,7 @@ import pytest
 import scvi
 
 from scvi_sctab import SCTAB, datasets
+from scvi_sctab.metrics import score_markers
 
 N_GENES = 2500
 HOUSE_KEEPING = {"FTL", "FTH1", "TMSB4X", "RPL28", "B2M", "MALAT1", "EEF1A1"}
@@ -75,9 +76,11 @@ def test_each_column_is_what_it_says(blood):
         "expression_elsewhere": means.drop("NK").mean(),
     }
     np.testing.assert_allclose(of_group[list(expected)], pd.DataFrame(expected), atol=1e-4)
-    compared = of_group[["expression_nearby", "expression_elsewhere"]].max(axis=1)
-    bound = np.maximum(1 - compared / of_group["expression"].replace(0, np.inf), 0)
-    assert (of_group["specificity"] <= bound).all()
+    squares = pd.DataFrame(expression**2).groupby(groups).mean().to_numpy()
+    n_cells = pd.Series(groups).value_counts().loc[means.index].to_numpy()
+    found = score_markers(n_cells, np.zeros(means.shape), means.to_numpy(), squares)
+    specificity = found.specificity[list(means.index).index("NK")]
+    np.testing.assert_allclose(of_group["specificity"], specificity, atol=1e-4)
     assert of_group.loc[["GNLY", "NKG7", "GZMB"], "specificity"].min() > 0.5
     score = of_group["contribution"] * of_group["specificity"] ** 3
     np.testing.assert_allclose(of_group["score"], score)
@@ -123,3 +126,10 @@ def test_genes_that_the_query_lacks_are_no_markers(blood):
 def test_no_cells_have_no_markers(blood):
     model, query = blood
     assert len(model.get_markers(query, indices=[])) == 0
+
+
+@pytest.mark.parametrize("n_genes", [0, -1])
+def test_fewer_than_one_gene_is_refused(blood, n_genes):
+    model, query = blood
+    with pytest.raises(ValueError, match=f"n_genes={n_genes}: ask for at least one gene"):
+        model.get_markers(query, n_genes=n_genes)

@@ -107,7 +107,8 @@ class ExplanationMixin:
         KeyError
             If there is no such column.
         ValueError
-            If the model reads a latent space, or as in :meth:`~scvi_sctab.SCTAB.predict`.
+            If there are no genes asked for, the model reads a latent space, or as in
+            :meth:`~scvi_sctab.SCTAB.predict`.
 
         Warns
         -----
@@ -116,6 +117,8 @@ class ExplanationMixin:
         """
         self._require_trained()
         self._refuse_latent()
+        if n_genes < 1:
+            raise ValueError(f"{n_genes=}: ask for at least one gene per group.")
         cells = self._select(adata, indices, layer, min_gene_overlap)
         labels = self._predict(cells, batch_size)
         if groupby is None:
