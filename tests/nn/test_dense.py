@@ -97,7 +97,7 @@ def test_layers_compute_as_those_of_torch(layer):
 def test_attention_is_the_same_on_any_number_of_threads(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     arguments = [
-        torch.randn(shape, generator=generator) for shape in ((200, 16), (300, 16), (300,))
+        torch.randn(shape, generator=generator) for shape in ((200, 16), (300, 16), (300,), (300,))
     ]
     several = attend(*arguments, 2)
     monkeypatch.setattr("scvi_sctab.nn._parallel._n_cpus", lambda: 1)

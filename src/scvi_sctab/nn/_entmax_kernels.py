@@ -119,9 +119,9 @@ def project_rows(start: int, stop: int, scores: Floats, power: int, output: Floa
 
 @kernel
 def support_rows(
-    start: int, stop: int, scores: Floats, bias: Floats, power: int
+    start: int, stop: int, scores: Floats, scale: Floats, shift: Floats, power: int
 ) -> tuple[NDArray[np.int64], Columns, Floats]:
-    """Add ``bias`` to rows ``start`` to ``stop``, and return their positive probabilities alone.
+    """Return the positive probabilities of ``scores * scale + shift``; the scores are overwritten.
 
     Returns
     -------
@@ -138,7 +138,7 @@ def support_rows(
     for i in range(start, stop):
         row = scores[i]
         for j in range(n_scores):
-            row[j] += bias[j]
+            row[j] = row[j] * scale[j] + shift[j]
         n_found = _support(row, maxima, power, shifted, columns)
         if n_found < 0:
             n_found = n_scores

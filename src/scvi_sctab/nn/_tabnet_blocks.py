@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from scvi_sctab.nn._dense import ThreadedLinear, linear
+from scvi_sctab.nn._dense import ThreadedLinear
 from scvi_sctab.nn._entmax import entmax15, sparsemax
-from scvi_sctab.nn._sparse_attention import attend, concatenate_rows
+from scvi_sctab.nn._sparse_attention import attend, concatenate_rows, score_variance
 from scvi_sctab.nn._sparse_layers import Cells, GeneLinear, scale_and_shift
 
 if TYPE_CHECKING:
@@ -198,11 +198,9 @@ class AttentiveTransformer(nn.Module):
             mean = attention.mean(dim=0)
             centred = attention - mean
             covariance = centred.t() @ centred / len(attention)
-            # The covariance is its own transpose.
-            variance = (linear(weight, covariance) * weight).sum(dim=1).clamp(min=0)
-            moments = weight @ mean, variance
+            moments = weight @ mean, score_variance(weight, covariance).clamp(min=0)
         scale, shift = scale_and_shift(norm, moments, len(attention))
-        return attend(attention, weight * scale[:, None], shift, _MASK_POWERS[self.mask_type])
+        return attend(attention, weight, scale, shift, _MASK_POWERS[self.mask_type])
 
 
 def glu_linears(n_input: int, n_hidden: int, n_layers: int) -> nn.ModuleList:
