@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / NAME
 MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 60
 MIN_SIBLINGS = 3
-DRAWERS = {"utils", "base", "core"}
+DRAWERS = {"utils", "core"}
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,17 @@ LAYERS = {
     "metrics": Layer(("ontology",), free_of=("scvi", "matplotlib")),
     "module": Layer(("nn",), free_of=("anndata",)),
     "train": Layer(("nn", "module", "metrics")),
-    "mixins": Layer(("nn", "data"), free_of=("matplotlib",)),
-    "model": Layer(("nn", "data", "ontology", "metrics", "module", "train", "mixins")),
-    "pretrain": Layer(("nn", "data", "module", "train", "mixins")),
-    "external": Layer(("nn", "data", "train", "mixins")),
+    "base": Layer(("nn", "data", "module", "train"), free_of=("matplotlib",)),
+    "annotation": Layer(("metrics", "ontology"), free_of=("scvi", "anndata", "matplotlib")),
+    "explanation": Layer(("nn", "data", "metrics"), free_of=("matplotlib",)),
+    "model": Layer(
+        (
+            *("nn", "data", "ontology", "metrics", "module", "train"),
+            *("base", "annotation", "explanation"),
+        )
+    ),
+    "pretrain": Layer(("nn", "data", "module", "train", "base")),
+    "external": Layer(("nn", "data", "module", "train", "base")),
     "baselines": Layer(("data", "model")),
     "plotting": Layer(("ontology",), free_of=("torch", "scvi")),
 }

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from scvi_sctab import SCTAB
-from scvi_sctab.mixins import (
+from scvi_sctab.base import (
     NotPortableError,
     decode,
     encode,
@@ -129,7 +129,7 @@ def test_a_failed_save_keeps_the_old_model_and_leaves_nothing_behind(
     def full_disk(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("scvi_sctab.mixins._digest.save_file", full_disk)
+    monkeypatch.setattr("scvi_sctab.base._digest.save_file", full_disk)
     with pytest.raises(OSError, match="No space left"):
         model.save(tmp_path / "model", overwrite=True)
     with pytest.raises(OSError, match="No space left"):

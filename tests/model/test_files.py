@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from scvi_sctab import SCTAB, SCTABEnsemble
 from scvi_sctab._constants import ENSEMBLE_FILE, WEIGHTS_FILE
-from scvi_sctab.mixins import find_leftovers, read_digest, temporary_folder, write_checked
+from scvi_sctab.base import find_leftovers, read_digest, temporary_folder, write_checked
 
 ONE_EPOCH = {"max_epochs": 1, "enable_progress_bar": False, "accelerator": "cpu"}
 VERSION_1 = Path(__file__).parent / "models_of_version_1"
@@ -346,7 +346,7 @@ def test_paths_may_be_relative_and_of_any_type(small, first, tmp_path, monkeypat
 SAVE_AND_DIE = """
 import os, signal, sys
 from pathlib import Path
-import scvi_sctab.mixins._digest as digest, scvi_sctab.model._ensemble_files as files
+import scvi_sctab.base._digest as digest, scvi_sctab.model._ensemble_files as files
 from scvi_sctab import SCTAB, SCTABEnsemble
 def killed(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -472,7 +472,7 @@ def test_a_full_disk_leaves_the_old_ensemble_whole(first, second, tmp_path, monk
             raise OSError(28, "No space left on device")
         return save_file(*args, **kwargs)
 
-    monkeypatch.setattr("scvi_sctab.mixins._digest.save_file", full_disk)
+    monkeypatch.setattr("scvi_sctab.base._digest.save_file", full_disk)
     with pytest.raises(OSError, match="No space left"):
         second.save(path, overwrite=True)
     assert content_of(path) == before

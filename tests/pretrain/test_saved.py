@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from scvi_sctab._constants import WEIGHTS_FILE
-from scvi_sctab.mixins import read_checkpoint
+from scvi_sctab.base import read_checkpoint
 from scvi_sctab.pretrain import BYOL, MaskedAutoencoder, ProteinPredictor
 
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}

@@ -20,7 +20,7 @@ from scvi_sctab._constants import (
     PICKLE_FILE,
     WEIGHTS_FILE,
 )
-from scvi_sctab.mixins import (
+from scvi_sctab.base import (
     decode,
     encode,
     find_leftovers,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from scvi.model import SCANVI, SCVI
 
 from scvi_sctab._constants import UNLABELED_CATEGORY
-from scvi_sctab.mixins import EncoderMixin
+from scvi_sctab.base import EncoderMixin
 from scvi_sctab.model._latent_space import number_batches_alike, take_latent_space
 
 if TYPE_CHECKING:

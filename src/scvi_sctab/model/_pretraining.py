@@ -12,13 +12,13 @@ import torch
 
 from scvi_sctab._config import PRESETS, PRETRAINING
 from scvi_sctab._logging import shows_progress
-from scvi_sctab.data import check_cells, normalized_expression
-from scvi_sctab.mixins import (
+from scvi_sctab.base import (
     all_or_nothing,
     check_epochs,
     check_trainer_arguments,
     draw_cells,
 )
+from scvi_sctab.data import check_cells, normalized_expression
 from scvi_sctab.module import LatentClassifier, build_reconstruction
 from scvi_sctab.nn import frozen_but, single_precision
 

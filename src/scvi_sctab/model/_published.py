@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from scvi_sctab._constants import UNLABELED_CATEGORY
-from scvi_sctab.mixins import read_checkpoint, registry_without_cells
+from scvi_sctab.base import read_checkpoint, registry_without_cells
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,6 +14,7 @@ from scvi.model.base import BaseModelClass
 
 from scvi_sctab._config import PRESETS, NetworkConfig, choose_preset, override
 from scvi_sctab._constants import DONOR_KEY, UNLABELED_CATEGORY
+from scvi_sctab.base import CellsMixin, CheckpointMixin, QueryPreparationMixin, RegisteredMixin
 from scvi_sctab.data import (
     LabeledDataSplitter,
     NamedJointObsField,
@@ -27,7 +28,6 @@ from scvi_sctab.data import (
     check_transfer,
     is_mudata,
 )
-from scvi_sctab.mixins import CellsMixin, CheckpointMixin, QueryPreparationMixin, RegisteredMixin
 from scvi_sctab.model._adaptation import AdaptationMixin
 from scvi_sctab.model._annotation import AnnotationMixin
 from scvi_sctab.model._attribution import AttributionMixin

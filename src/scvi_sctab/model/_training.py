@@ -12,6 +12,7 @@ from scvi import settings
 
 from scvi_sctab._config import PRESETS, TrainConfig, plan_of
 from scvi_sctab._logging import logger, quiet_trainer, shows_progress
+from scvi_sctab.base import all_or_nothing, check_epochs, check_trainer_arguments, run
 from scvi_sctab.data import (
     CellIdentities,
     LabeledDataSplitter,
@@ -23,7 +24,6 @@ from scvi_sctab.data import (
     read_counts,
     sample_cells,
 )
-from scvi_sctab.mixins import all_or_nothing, check_epochs, check_trainer_arguments, run
 from scvi_sctab.module import LatentClassifier
 from scvi_sctab.nn import CSR
 from scvi_sctab.train import ClassifierTrainingPlan, RestoreBestWeights

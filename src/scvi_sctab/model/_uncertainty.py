@@ -13,8 +13,8 @@ import pandas as pd
 from scipy.special import softmax
 
 from scvi_sctab._constants import MIN_GENE_OVERLAP
+from scvi_sctab.base import draw_cells
 from scvi_sctab.metrics import Calibration, CellEvidence, check_method, fit_centers
-from scvi_sctab.mixins import draw_cells
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -11,8 +11,8 @@ from torch import Generator
 
 from scvi_sctab._config import SELF_SUPERVISED_NETWORK, override
 from scvi_sctab._constants import MIN_GENE_OVERLAP
+from scvi_sctab.base import draw_cells
 from scvi_sctab.data import normalized_expression, read_counts
-from scvi_sctab.mixins import draw_cells
 from scvi_sctab.module import LIKELIHOODS, MaskedAutoencoderModule, build_encoder
 from scvi_sctab.nn import SELUDecoder, single_precision
 from scvi_sctab.pretrain._masks import asking_for_all, build_mask

@@ -14,6 +14,16 @@ from scvi_sctab._config import SELF_SUPERVISED_PLAN, SELF_SUPERVISED_TRAIN
 from scvi_sctab._constants import MIN_GENE_OVERLAP
 from scvi_sctab._logging import quiet_trainer, shows_progress
 from scvi_sctab._types import PretrainedEncoder
+from scvi_sctab.base import (
+    CellsMixin,
+    CheckpointMixin,
+    QueryPreparationMixin,
+    RegisteredMixin,
+    all_or_nothing,
+    check_epochs,
+    check_trainer_arguments,
+    run,
+)
 from scvi_sctab.data import (
     UnlabeledDataSplitter,
     check_anndata,
@@ -23,16 +33,6 @@ from scvi_sctab.data import (
     choose_layer,
     query_cells,
     refuse_view,
-)
-from scvi_sctab.mixins import (
-    CellsMixin,
-    CheckpointMixin,
-    QueryPreparationMixin,
-    RegisteredMixin,
-    all_or_nothing,
-    check_epochs,
-    check_trainer_arguments,
-    run,
 )
 from scvi_sctab.pretrain._neighbors import NeighborsMixin
 from scvi_sctab.pretrain._published import PublishedEncoderMixin

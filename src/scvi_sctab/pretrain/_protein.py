@@ -17,6 +17,7 @@ from scvi_sctab._config import (
     SELF_SUPERVISED_NETWORK,
     override,
 )
+from scvi_sctab.base import EncoderMixin, draw_cells
 from scvi_sctab.data import (
     NamedObsField,
     check_anndata,
@@ -29,7 +30,6 @@ from scvi_sctab.data import (
     normalized_expression,
     refuse_view,
 )
-from scvi_sctab.mixins import EncoderMixin, draw_cells
 from scvi_sctab.module import ProteinModule, build_encoder
 from scvi_sctab.nn import single_precision
 from scvi_sctab.pretrain._model import EncoderModel

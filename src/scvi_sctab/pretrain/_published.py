@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scvi_sctab.mixins import read_checkpoint, registry_without_cells
+from scvi_sctab.base import read_checkpoint, registry_without_cells
 
 # Where each pretext keeps its encoder: in a file of Lightning, or of Barlow Twins' own making.
 _PREFIXES = {

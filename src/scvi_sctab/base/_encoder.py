@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from scvi_sctab.base._arrays import draw_cells
 from scvi_sctab.data import check_genes, query_cells
-from scvi_sctab.mixins._arrays import draw_cells
 from scvi_sctab.nn import SELUEncoder
 
 if TYPE_CHECKING:

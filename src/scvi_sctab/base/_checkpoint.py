@@ -18,10 +18,10 @@ from scvi_sctab._constants import (
     PICKLE_FILE,
     WEIGHTS_FILE,
 )
-from scvi_sctab.mixins._digest import hash_json, hash_tensors, read_checked, write_checked
-from scvi_sctab.mixins._files import move_files, resolve_target, temporary_folder
-from scvi_sctab.mixins._loaded_cells import bring_cells, find_anndata
-from scvi_sctab.mixins._serialization import decode, encode
+from scvi_sctab.base._digest import hash_json, hash_tensors, read_checked, write_checked
+from scvi_sctab.base._files import move_files, resolve_target, temporary_folder
+from scvi_sctab.base._loaded_cells import bring_cells, find_anndata
+from scvi_sctab.base._serialization import decode, encode
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -1,0 +1,50 @@
+"""What all models of this package have: cells, genes, queries and files."""
+
+from scvi_sctab.base._arguments import check_arguments
+from scvi_sctab.base._arrays import draw_cells, to_scipy
+from scvi_sctab.base._cells import CellsMixin
+from scvi_sctab.base._checkpoint import CheckpointMixin, read_digest
+from scvi_sctab.base._digest import hash_json, hash_tensors, read_checked, write_checked
+from scvi_sctab.base._encoder import EncoderMixin
+from scvi_sctab.base._files import (
+    find_leftovers,
+    flush,
+    move_files,
+    resolve_target,
+    temporary_folder,
+)
+from scvi_sctab.base._published import read_checkpoint, registry_without_cells
+from scvi_sctab.base._query_preparation import QueryPreparationMixin
+from scvi_sctab.base._registered import RegisteredMixin
+from scvi_sctab.base._running import all_or_nothing, check_epochs, check_trainer_arguments, run
+from scvi_sctab.base._serialization import NotPortableError, decode, encode
+
+__all__ = [
+    "CellsMixin",
+    "CheckpointMixin",
+    "EncoderMixin",
+    "NotPortableError",
+    "QueryPreparationMixin",
+    "RegisteredMixin",
+    "all_or_nothing",
+    "check_arguments",
+    "check_epochs",
+    "check_trainer_arguments",
+    "decode",
+    "draw_cells",
+    "encode",
+    "find_leftovers",
+    "flush",
+    "hash_json",
+    "hash_tensors",
+    "move_files",
+    "read_checked",
+    "read_checkpoint",
+    "read_digest",
+    "registry_without_cells",
+    "resolve_target",
+    "run",
+    "temporary_folder",
+    "to_scipy",
+    "write_checked",
+]
