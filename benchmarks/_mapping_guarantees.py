@@ -27,7 +27,7 @@ def n_changed(before: dict[str, torch.Tensor], run: Mapped) -> int:
 
     Of a tensor that grew, the part that the reference had counts.
     """
-    grown = run.model._new_entries()
+    grown = run.model.query_record.new_entries
     changed = 0
     for name, after in run.model.module.state_dict().items():
         if name not in before:

@@ -54,7 +54,8 @@ def label_half(truth: np.ndarray, seed: int) -> np.ndarray:
 
 def logits(model: Any, adata: anndata.AnnData) -> torch.Tensor:
     """Logits ``(n_cells, n_labels)``."""
-    return torch.cat(list(model._map_cells(model._logits, model._select(adata), None)))
+    parts = model._logits_of(model._select(adata))
+    return torch.cat([torch.from_numpy(part.logits) for part in parts])
 
 
 def same_logits(reference: Any, model: Any, query: anndata.AnnData) -> bool:

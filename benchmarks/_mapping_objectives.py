@@ -76,15 +76,16 @@ def see_query(task: MappingTask, model: Any, reference: Any) -> OnReference:
         SCTAB of the reference.
     """
     from scvi_sctab._config import SELF_TRAINING
+    from scvi_sctab.model._query_training import has_low_diversity, read_query_cells
 
-    cells = model._read_cells(np.arange(model.adata.n_obs))
+    cells = read_query_cells(model, np.arange(model.adata.n_obs))
     return OnReference(
         model,
         cells,
         task.query.obs[task.batch_key].to_numpy().astype(str),
         model.module.linear_skip.weight.detach().cpu().numpy(),
-        reference.reference_["energy_floor"],
-        0.0 if reference._seems_sorted(cells) else SELF_TRAINING.class_weight_power,
+        reference.reference_statistics.energy_floor,
+        0.0 if has_low_diversity(reference, cells) else SELF_TRAINING.class_weight_power,
     )
 
 

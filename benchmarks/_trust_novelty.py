@@ -68,8 +68,8 @@ def others(model: SCTAB, query: AnnData) -> dict[str, np.ndarray]:
     labels = reference.obs[model.registry["setup_args"]["labels_key"]].to_numpy(str)
     known, labels = model.train_indices, labels[model.train_indices]
 
-    evidence = [e.features for e in model._evidence(model._select(query), None)]
-    logits = np.concatenate(evidence)
+    features = [part.features for part in model._logits_of(model._select(query))]
+    logits = np.concatenate(features)
     of_logits = distance_to_centers(logits, model.calibration.centers)
     latent = model.get_latent_representation
     of_latent = distance_to_centers(latent(query), fit_centers(latent(indices=known), labels))

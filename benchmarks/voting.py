@@ -25,11 +25,11 @@ from _tasks import FAMILIES, Task, iter_tasks
 from sklearn.metrics import accuracy_score, f1_score
 
 from scvi_sctab import SCTAB
-from scvi_sctab.model._refinement import (
-    Surroundings,
+from scvi_sctab.annotation import (
+    Neighborhood,
     nearest_neighbors,
-    surroundings_of_groups,
-    surroundings_of_neighbors,
+    neighborhoods_of_groups,
+    neighborhoods_of_neighbors,
     vote,
 )
 
@@ -61,7 +61,10 @@ def answer(task: Task, seed: int, cache: Path | None) -> Answer:
     SCTAB.setup_anndata(reference, labels_key=task.label_key, donor_key=task.donor_key)
     model = SCTAB(reference)
     model.train(enable_progress_bar=False)
-    soft, latent = model._weighed_alike(query, None), model.get_latent_representation(query)
+    soft, latent = (
+        model._class_balanced(model._select(query)),
+        model.get_latent_representation(query),
+    )
     labels = soft.columns.to_numpy().astype(str)
     if path:
         np.savez(path, p=soft.to_numpy(), labels=labels, z=latent)
@@ -88,17 +91,17 @@ def cluster(query: AnnData, resolution: float, seed: int) -> np.ndarray:
     return query.obs["leiden"].to_numpy().astype(int)
 
 
-def electorates(given: Answer, query: AnnData, seed: int) -> Iterator[tuple[str, Surroundings]]:
+def electorates(given: Answer, query: AnnData, seed: int) -> Iterator[tuple[str, Neighborhood]]:
     """Who votes with whom."""
     everyone = np.zeros(len(given.latent), dtype=int)
     neighbors = nearest_neighbors(given.latent, everyone, N_NEIGHBORS)
-    yield "neighbours", surroundings_of_neighbors(given.probabilities, neighbors)
+    yield "neighbours", neighborhoods_of_neighbors(given.probabilities, neighbors)
     for name, resolution in RESOLUTIONS.items():
         codes = cluster(query, resolution, seed)
-        yield name, surroundings_of_groups(given.probabilities, codes)
+        yield name, neighborhoods_of_groups(given.probabilities, codes)
 
 
-def votes(given: Answer, around: Surroundings) -> Iterator[tuple[str, np.ndarray]]:
+def votes(given: Answer, around: Neighborhood) -> Iterator[tuple[str, np.ndarray]]:
     """Probabilities, or shares of votes, of each way to vote."""
     own, base = given.probabilities, given.probabilities.mean(axis=0)
     yield "no vote", own

@@ -16,7 +16,7 @@ def test_the_blocks_run(reference, query, tmp_path, monkeypatch):
     train = SCTAB.train
 
     def train_briefly(self):
-        epochs = {} if self.surgery_ else {"max_epochs": 3}
+        epochs = {} if self.query_record else {"max_epochs": 3}
         train(self, **epochs, enable_progress_bar=False)
 
     monkeypatch.setattr(SCTAB, "train", train_briefly)

@@ -30,7 +30,7 @@ def test_the_lines_run(tmp_path, monkeypatch):
     )
 
     def train_briefly(self):
-        epochs = {} if self.surgery_ else {"max_epochs": 1}
+        epochs = {} if self.query_record else {"max_epochs": 1}
         train(self, **epochs, enable_progress_bar=False)
 
     monkeypatch.setattr(SCTAB, "train", train_briefly)

@@ -8,27 +8,30 @@ from math import ceil
 from numbers import Integral
 from typing import Any, Literal
 
-_OF_ENCODER = {
-    "encoder",
-    "widths",
-    "n_d",
-    "n_a",
-    "n_steps",
-    "gamma",
-    "n_independent",
-    "n_shared",
-    "epsilon",
-    "virtual_batch_size",
-    "momentum",
-    "mask_type",
+EncoderName = Literal["tabnet", "mlp", "linear", "selu"]
+MaskName = Literal["entmax", "sparsemax"]
+
+_OF_TABNET = {
+    *("n_d", "n_a", "n_steps", "gamma", "n_independent", "n_shared", "epsilon", "mask_type"),
+    *("virtual_batch_size", "momentum", "lambda_sparse"),
 }
+_BY_ENCODER = {
+    "tabnet": _OF_TABNET,
+    "mlp": {"n_d"},
+    "linear": {"n_d"},
+    "selu": {"widths"},
+}
+# The decoder of masked reconstruction has ghost batch norm, whatever the encoder.
+_OF_DECODER = {"virtual_batch_size", "momentum"}
+_OF_SOME_ENCODER = set().union(*_BY_ENCODER.values())
+_OF_ENCODER = {"encoder", *_OF_SOME_ENCODER} - {"lambda_sparse"}
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
     """Hyperparameters of the network; the defaults are the published scTab's."""
 
-    encoder: Literal["tabnet", "mlp", "linear", "selu"] = "tabnet"
+    encoder: EncoderName = "tabnet"
     freeze_encoder: bool = False
     widths: tuple[int, ...] = (512, 512, 256, 256, 64)
     n_d: int = 128
@@ -40,7 +43,7 @@ class NetworkConfig:
     epsilon: float = 1e-15
     virtual_batch_size: int = 256
     momentum: float = 0.02
-    mask_type: Literal["entmax", "sparsemax"] = "entmax"
+    mask_type: MaskName = "entmax"
     lambda_sparse: float = 1e-5
     batch_dropout: float = 0.5
     linear_skip: bool = False
@@ -53,7 +56,12 @@ class NetworkConfig:
 
     def encoder_kwargs(self) -> dict[str, Any]:
         """Return those of the encoder alone."""
-        return {name: value for name, value in asdict(self).items() if name in _OF_ENCODER}
+        names = _OF_ENCODER & {
+            "encoder",
+            *_BY_ENCODER.get(self.encoder, _OF_ENCODER),
+            *_OF_DECODER,
+        }
+        return {name: value for name, value in asdict(self).items() if name in names}
 
 
 @dataclass(frozen=True)
@@ -368,6 +376,7 @@ def override(
     model: str = "SCTAB",
     *,
     of_encoder: bool = False,
+    resolved: bool = False,
 ) -> NetworkConfig:
     """Change fields of a configuration.
 
@@ -381,11 +390,14 @@ def override(
         Whose they are, for the error.
     of_encoder
         Whether the model has those of the encoder alone.
+    resolved
+        Whether ``overrides`` are all fields of a model that was built before, those that do not
+        apply to its encoder included.
 
     Raises
     ------
     TypeError
-        If a field does not exist.
+        If a field does not exist, or does not apply to the encoder.
     ValueError
         If a width is no positive number.
     """
@@ -395,6 +407,15 @@ def override(
         cures = [f"{name!r}: {_MEANT[name]}" for name in unknown if name in _MEANT]
         meant = f" Meant may be, for {'; for '.join(cures)}." if cures else ""
         raise TypeError(f"{model} has no hyperparameters {unknown}; it has {known}.{meant}")
+    encoder = overrides.get("encoder", config.encoder)
+    applicable = _BY_ENCODER.get(encoder, _OF_SOME_ENCODER) | _OF_DECODER
+    idle = sorted(_OF_SOME_ENCODER.intersection(overrides) - applicable)
+    if idle and not resolved:
+        own = sorted(_BY_ENCODER[encoder])
+        raise TypeError(
+            f"{', '.join(idle)}: no hyperparameter of encoder={encoder!r}, which has {own}. Leave it "
+            f"out, or choose another encoder."
+        )
     widths = overrides.get("widths", config.widths)
     if not (
         isinstance(widths, Sequence)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeVar
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
     from torch import Tensor
 
-    from scvi_sctab.nn import CSR, EncoderOutput
+    from scvi_sctab.nn import CSR, EncoderOutput, GeneLinear
+
+T = TypeVar("T")
 
 
 class Encoder(Protocol):
@@ -29,6 +32,39 @@ class Encoder(Protocol):
         What is known of them beside their counts is the ``condition``, added to the first hidden
         layer.
         """
+
+
+class Network(Protocol):
+    """Classifier of cells; a :class:`torch.nn.Module`."""
+
+    encoder: Encoder
+    linear_skip: GeneLinear | None
+
+    @property
+    def reads_genes(self) -> bool:
+        """Whether it reads genes, rather than a latent space."""
+
+    def condition(self, conditions: Tensor | None) -> Tensor | None:
+        """Embed codes of batch and covariates."""
+
+    def generative(
+        self, x: Tensor | CSR, z: Tensor, conditions: Tensor | None = None
+    ) -> dict[str, Any]:
+        """Classify embedded cells; ``"logits"`` are among the result."""
+
+
+class CellBatches(Protocol):
+    """Cells that a model is asked about, read a batch at a time."""
+
+    n_genes: int
+
+    def __len__(self) -> int:
+        """Count the cells."""
+
+    def map(
+        self, function: Callable[[dict[str, Tensor]], T], batch_size: int | None = None
+    ) -> Iterator[T]:
+        """Apply a function to batches of raw counts and codes of conditions."""
 
 
 class PretrainedEncoder(NamedTuple):

@@ -11,7 +11,8 @@ from scipy.special import softmax
 from sklearn.metrics import roc_auc_score
 
 from scvi_sctab import SCTAB, SCTABEnsemble
-from scvi_sctab._constants import ENSEMBLE_FILE, PICKLE_FILE
+from scvi_sctab._constants import CONDITIONS_KEY, ENSEMBLE_FILE, PICKLE_FILE
+from scvi_sctab.explanation._network import dense_expression, logits_of
 
 QUIET = {"max_epochs": 8, "enable_progress_bar": False, "accelerator": "cpu"}
 WITHOUT = "CD14 Mono"
@@ -58,7 +59,7 @@ def of_members(ensemble, adata):
     """Probabilities of each member, at its temperature."""
     every = np.arange(adata.n_obs)
     logits = [
-        next(m._evidence(m._select(adata, every), adata.n_obs)).logits for m in ensemble.members
+        next(m._logits_of(m._select(adata, every), adata.n_obs)).logits for m in ensemble.members
     ]
     temperatures = [m.calibration.scaling.temperature for m in ensemble.members]
     return np.stack([softmax(x / t, axis=1) for x, t in zip(logits, temperatures, strict=True)])
@@ -186,7 +187,7 @@ def test_a_query_is_mapped_onto_every_member(ensemble, query):
     mapped = SCTABEnsemble.load_query_data(query[:, ::-1].copy(), ensemble)
     mapped.train(enable_progress_bar=False, accelerator="cpu")
     assert len(mapped.surgery_report()) == 3
-    assert mapped.calibration_ is ensemble.calibration_
+    assert mapped.calibration is ensemble.calibration
     annotation = mapped.annotate()
     np.testing.assert_allclose(
         annotation["reference_probability"],
@@ -199,7 +200,7 @@ def test_a_query_is_mapped_onto_every_member(ensemble, query):
     for member in mapped.members:
         member.calibration_ = None
     mapped.train(enable_progress_bar=False, accelerator="cpu")
-    assert mapped.calibration_ is ensemble.calibration_
+    assert mapped.calibration is ensemble.calibration
     with pytest.raises(TypeError, match="The reference is a SCTAB, not a SCTABEnsemble"):
         SCTABEnsemble.load_query_data(query, ensemble.members[0])
 
@@ -269,12 +270,16 @@ def test_markers_and_attention_are_means_over_the_members(ensemble, query):
         np.testing.assert_allclose(found["attention"], looked, atol=1e-6)
 
 
+def dense_input(tensors):
+    return dense_expression(tensors), tensors[CONDITIONS_KEY]
+
+
 def test_deletion_is_what_becomes_of_the_mean_of_the_members(ensemble, query):
     cells = np.arange(0, query.n_obs, 30)
     scores = ensemble.get_attention(query, cells)
     table = ensemble.deletion_test({"attention": scores}, query, cells, [10], batch_size=7)
     deleted = query[cells].copy()
-    parts = [next(m._map_cells(m._dense_input, m._select(deleted), 500)) for m in ensemble.members]
+    parts = [next(m._map_cells(dense_input, m._select(deleted), 500)) for m in ensemble.members]
     x, conditions = parts[0]
     assert all(torch.equal(x, other) for other, _ in parts)  # members read the same
     order = np.argsort(np.where(x > 0, -scores.toarray(), np.inf), axis=1, kind="stable")
@@ -283,7 +288,7 @@ def test_deletion_is_what_becomes_of_the_mean_of_the_members(ensemble, query):
 
     def mean(x):
         with torch.no_grad():
-            logits = [m._expression_logits(x, conditions) for m in ensemble.members]
+            logits = [logits_of(m.module, x, conditions) for m in ensemble.members]
         return torch.stack(logits).softmax(dim=2).mean(dim=0).numpy()
 
     before, after = mean(x), mean(without)

@@ -7,6 +7,7 @@ import torch
 from sklearn.metrics import f1_score
 
 from scvi_sctab import SCTAB, SCTABEnsemble
+from scvi_sctab.annotation import scaling_method
 from scvi_sctab.nn import UNLABELED_CODE, marginal_cross_entropy, weighted_cross_entropy
 from scvi_sctab.ontology import CellOntology, Term
 
@@ -207,7 +208,7 @@ def test_cells_of_a_coarse_label_teach_that_they_are_one_of_several(mixed):
     soft, labels = model.predict(soft=True), model.predict()
     assert soft[COARSE].max() < 1e-6
     # How frequent the finer labels are is not known.
-    assert model._scaling_method(np.ones(len(model.labels), int)) == "temperature"
+    assert scaling_method(model.annotation, np.ones(len(model.labels), int)) == "temperature"
     assert COARSE not in set(labels)
     known = (mixed.obs["cell_type"] != COARSE).to_numpy()
     truth = mixed.obs["truth"].to_numpy()

@@ -5,14 +5,15 @@ import pandas as pd
 import pytest
 from scipy.spatial.distance import cdist
 
-from scvi_sctab.data import CellSelection
-from scvi_sctab.model._refinement import (
-    RefinementMixin,
+from scvi_sctab.annotation import (
+    AnnotationState,
     nearest_neighbors,
-    surroundings_of_groups,
-    surroundings_of_neighbors,
+    neighborhoods_of_groups,
+    neighborhoods_of_neighbors,
     vote,
 )
+from scvi_sctab.data import CellSelection
+from scvi_sctab.model._annotator import CellAnnotator
 
 COLUMNS = [
     "label",
@@ -32,7 +33,7 @@ def draw(n_cells=40, n_labels=3, seed=0):
 def test_the_vote_is_that_of_a_naive_loop():
     own, codes = draw()
     base, w = own.mean(axis=0), 0.3
-    refined = vote(own, surroundings_of_groups(own, codes), base, w)
+    refined = vote(own, neighborhoods_of_groups(own, codes), base, w)
     for i, code in enumerate(codes):
         said = [base if j == i else own[j] for j in np.flatnonzero(codes == code)]
         expected = own[i] * (np.mean(said, axis=0) / base) ** w
@@ -45,14 +46,16 @@ def test_groups_and_neighbours_that_are_the_same_cells_say_the_same():
     members = [np.flatnonzero(codes == code) for code in codes]
     neighbors = np.array([np.pad(m, (0, width - len(m)), constant_values=-1) for m in members])
     for got, expected in zip(
-        surroundings_of_neighbors(own, neighbors), surroundings_of_groups(own, codes), strict=True
+        neighborhoods_of_neighbors(own, neighbors),
+        neighborhoods_of_groups(own, codes),
+        strict=True,
     ):
         np.testing.assert_allclose(got, expected)
 
 
 def test_the_frequency_is_the_share_of_own_labels():
     own = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.3, 0.7]])
-    around = surroundings_of_groups(own, np.array([0, 0, 0, 1]))
+    around = neighborhoods_of_groups(own, np.array([0, 0, 0, 1]))
     np.testing.assert_allclose(around.frequency, [[2 / 3, 1 / 3]] * 3 + [[0, 1]])
     assert around.size.ravel().tolist() == [3, 3, 3, 1]
 
@@ -74,9 +77,9 @@ def test_neighbours_are_the_nearest_of_the_same_batch_and_the_cell_itself_comes_
 def test_a_cell_alone_and_a_group_of_all_cells_keep_their_probabilities():
     own, _ = draw()
     base = own.mean(axis=0)
-    alone = vote(own, surroundings_of_groups(own, np.arange(len(own))), base)
+    alone = vote(own, neighborhoods_of_groups(own, np.arange(len(own))), base)
     np.testing.assert_allclose(alone, own)
-    everyone = vote(own, surroundings_of_groups(own, np.zeros(len(own), int)), base)
+    everyone = vote(own, neighborhoods_of_groups(own, np.zeros(len(own), int)), base)
     np.testing.assert_array_equal(everyone.argmax(axis=1), own.argmax(axis=1))
 
 
@@ -84,14 +87,14 @@ def test_rare_cells_survive_a_cluster_of_others_and_doubtful_ones_are_settled():
     own = np.repeat([[0.98, 0.01, 0.01], [0.01, 0.98, 0.01]], 50, axis=0)
     own[:2] = [0.1, 0.0, 0.9]  # of a type that no cluster is of
     own[2] = [0.45, 0.55, 0.0]  # in doubt
-    refined = vote(own, surroundings_of_groups(own, np.repeat([0, 1], 50)), own.mean(axis=0))
+    refined = vote(own, neighborhoods_of_groups(own, np.repeat([0, 1], 50)), own.mean(axis=0))
     assert refined[:3].argmax(axis=1).tolist() == [2, 2, 0]
 
 
 def test_a_frequent_type_gains_nothing_by_being_frequent():
     own = np.repeat([[0.9, 0.1], [0.4, 0.6]], [90, 10], axis=0)
     mixed = np.arange(100) % 5
-    refined = vote(own, surroundings_of_groups(own, mixed), own.mean(axis=0), weight=1)
+    refined = vote(own, neighborhoods_of_groups(own, mixed), own.mean(axis=0), weight=1)
     np.testing.assert_array_equal(refined.argmax(axis=1), own.argmax(axis=1))
 
 
@@ -139,13 +142,14 @@ def test_only_the_chosen_cells_vote(model, query):
     pd.testing.assert_frame_equal(model.refine(query, clusters, indices=cells), expected)
 
 
-class Oracle(RefinementMixin):
+class Oracle(CellAnnotator):
     """No network: whatever has probabilities and embeds can vote."""
 
     def __init__(self, adata, probabilities, batch_key=None):
         self.adata = adata
         self.soft = pd.DataFrame(probabilities, index=adata.obs_names)
         self.registry = {"setup_args": {"batch_key": batch_key}}
+        self.annotation = AnnotationState(self.soft.columns.astype(str).to_numpy())
 
     def _require_trained(self):
         pass
@@ -154,11 +158,8 @@ class Oracle(RefinementMixin):
         positions = np.arange(self.adata.n_obs) if indices is None else np.asarray(indices)
         return CellSelection(self.adata, positions, layer, min_gene_overlap)
 
-    def _weighed_alike(self, cells):
+    def _class_balanced(self, cells):
         return self.soft.iloc[cells.positions]
-
-    def _with_frequencies(self, probabilities):
-        return probabilities
 
     def _latent(self, cells):
         return self.soft.to_numpy()[cells.positions]

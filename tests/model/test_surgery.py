@@ -340,7 +340,7 @@ def test_cells_teach_no_labels_before_the_new_ones_are_learnt(without_b, monkeyp
         rounds.append(probabilities[is_b[unlabeled], -1].mean())
         return select_confident(probabilities, share)
 
-    monkeypatch.setattr("scvi_sctab.model._adaptation.select_confident", spy)
+    monkeypatch.setattr("scvi_sctab.model._query_training.select_confident", spy)
     before = mapped.predict(soft=True)["B"].to_numpy()[is_b].mean()
     # Of two rounds only the second labels cells, when the model has seen what B cells are.
     mapped.train(max_epochs=6, **QUIET)
@@ -354,7 +354,7 @@ def test_old_logits_are_bit_identical_until_trained(without_b):
         mapped = SCTAB.load_query_data(query, model, learn_labels=True)
     everyone = np.arange(query.n_obs)
     logits = [
-        torch.cat(list(m._map_cells(m._logits, m._select(query, everyone), None)))
+        torch.cat([torch.from_numpy(p.logits) for p in m._logits_of(m._select(query, everyone))])
         for m in (model, mapped)
     ]
     assert torch.equal(logits[0], logits[1][:, : len(model.labels)])
@@ -367,7 +367,7 @@ def test_a_query_that_seems_sorted_is_adapted_with_care(reference_model, stimula
         asked.append(kwargs)
         return fit_query_path(cells, weight, config, **kwargs)
 
-    monkeypatch.setattr("scvi_sctab.model._adaptation.fit_query_path", spy)
+    monkeypatch.setattr("scvi_sctab.model._query_training.fit_query_path", spy)
     predicted = reference_model.predict(stimulated)
     two = stimulated[np.isin(predicted, ["CD14 Mono", "CD4 Naive T"])].copy()
     warned = []

@@ -6,14 +6,14 @@ import pytest
 from scipy.special import softmax
 
 from scvi_sctab import SCTAB
-from scvi_sctab.model import _uncertainty
+from scvi_sctab.annotation import _calibrate, scaling_method
 
 QUIET = {"max_epochs": 25, "enable_progress_bar": False, "accelerator": "cpu"}
 SHIFT = "These cells differ from those that the model was calibrated on"
 
 
 def raw_logits(model, adata):
-    parts = [e.logits for e in model._evidence(model._select(adata), None)]
+    parts = [e.logits for e in model._logits_of(model._select(adata))]
     return np.concatenate(parts)
 
 
@@ -44,7 +44,7 @@ def test_labels_are_as_frequent_as_among_the_cells_trained_on(model, monkeypatch
         told.append((method, counts))
         return model.calibration
 
-    monkeypatch.setattr(_uncertainty.Calibration, "fit", record)
+    monkeypatch.setattr(_calibrate.Calibration, "fit", record)
     own = model.calibration_
     model.calibrate()
     model.calibration_ = own
@@ -56,9 +56,9 @@ def test_labels_are_as_frequent_as_among_the_cells_trained_on(model, monkeypatch
 
 def test_frequencies_count_where_the_cells_hold_every_label(model):
     counts = np.ones(len(model.labels), int)
-    assert model._scaling_method(counts) == "prior"
+    assert scaling_method(model.annotation, counts) == "prior"
     counts[3] = 0
-    assert model._scaling_method(counts) == "temperature"
+    assert scaling_method(model.annotation, counts) == "temperature"
 
 
 def test_sets_cover_the_held_out_cells_as_stated(model, held_out):
@@ -200,7 +200,7 @@ def test_a_query_keeps_the_calibration_of_a_reference_that_it_leaves_alone(refer
     epochs = {"batch": None, "head": 1}
     for policy, max_epochs in epochs.items():
         mapped = SCTAB.load_query_data(query, model, policy=policy)
-        assert mapped.calibration_ is model.calibration_
+        assert mapped.calibration is model.calibration
         mapped.train(**QUIET | {"max_epochs": max_epochs})
         assert (mapped.calibration is not None) == (policy == "batch")
     with pytest.raises(RuntimeError, match="a query has changed the reference's parameters"):

@@ -1,8 +1,8 @@
 """What all models of this package have: cells, genes, queries and files."""
 
 from scvi_sctab.base._arguments import check_arguments
-from scvi_sctab.base._arrays import draw_cells, to_scipy
-from scvi_sctab.base._cells import CellsMixin
+from scvi_sctab.base._arrays import draw_cells, seed, to_scipy
+from scvi_sctab.base._cells import CellReader, CellsMixin
 from scvi_sctab.base._checkpoint import CheckpointMixin, read_digest
 from scvi_sctab.base._digest import hash_json, hash_tensors, read_checked, write_checked
 from scvi_sctab.base._encoder import EncoderMixin
@@ -13,6 +13,7 @@ from scvi_sctab.base._files import (
     resolve_target,
     temporary_folder,
 )
+from scvi_sctab.base._model import BaseModel
 from scvi_sctab.base._published import read_checkpoint, registry_without_cells
 from scvi_sctab.base._query_preparation import QueryPreparationMixin
 from scvi_sctab.base._registered import RegisteredMixin
@@ -20,6 +21,8 @@ from scvi_sctab.base._running import all_or_nothing, check_epochs, check_trainer
 from scvi_sctab.base._serialization import NotPortableError, decode, encode
 
 __all__ = [
+    "BaseModel",
+    "CellReader",
     "CellsMixin",
     "CheckpointMixin",
     "EncoderMixin",
@@ -44,6 +47,7 @@ __all__ = [
     "registry_without_cells",
     "resolve_target",
     "run",
+    "seed",
     "temporary_folder",
     "to_scipy",
     "write_checked",

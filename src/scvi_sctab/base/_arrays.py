@@ -28,6 +28,11 @@ def to_scipy(x: Tensor | CSR) -> sparse.csr_matrix:
     return sparse.csr_matrix(x.detach().cpu().numpy())
 
 
+def seed() -> int:
+    """Return the seed of scvi-tools; 0 if none is set."""
+    return 0 if settings.seed is None else settings.seed
+
+
 def draw_cells(cells: NDArray[np.intp], size: int = _N_AVERAGED) -> NDArray[np.intp]:
     """Draw cells by the seed of scvi-tools, in their order; all if there are no more.
 
@@ -40,5 +45,5 @@ def draw_cells(cells: NDArray[np.intp], size: int = _N_AVERAGED) -> NDArray[np.i
     """
     if len(cells) <= size:
         return cells
-    rng = np.random.default_rng(0 if settings.seed is None else settings.seed)
+    rng = np.random.default_rng(seed())
     return np.sort(rng.choice(cells, size, replace=False))

@@ -1,10 +1,11 @@
-"""Read cells for the network, one block at a time."""
+"""Reader of cells: from an AnnData to batches on the device of a network."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,7 +22,6 @@ from scvi_sctab.data import (
     choose_layer,
     condition_codes,
     describe_empty_cells,
-    describe_unknown,
     empty_cells,
     read_counts,
     slice_rows,
@@ -34,11 +34,112 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from scvi_sctab.data import GeneAlignment
+
 T = TypeVar("T")
 
 _BATCH_SIZE = 2048
 # Shorter work needs no progress bar.
 _PROGRESS_FROM_N_CELLS = 20_000
+
+
+@dataclass(frozen=True)
+class CellReader:
+    """Cells with their genes matched and their conditions coded, to be read in batches.
+
+    Parameters
+    ----------
+    cells
+        The cells.
+    alignment
+        Where the model's genes are among theirs.
+    conditions
+        Codes of batch and covariates, ``(n_cells, n_conditions)``; -1 where unknown.
+    device
+        Device of the network.
+    """
+
+    cells: CellSelection
+    alignment: GeneAlignment
+    conditions: NDArray[np.int64]
+    device: torch.device
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    @property
+    def n_genes(self) -> int:
+        """Number of the model's genes."""
+        return self.alignment.n_genes
+
+    def map(
+        self, function: Callable[[dict[str, Tensor]], T], batch_size: int | None = None
+    ) -> Iterator[T]:
+        """Apply a function to batches of raw counts and codes of conditions on the device.
+
+        One block of cells is held at a time, whatever the number of cells.
+
+        Parameters
+        ----------
+        function
+            Called without gradients, in single precision, with threads that sleep.
+        batch_size
+            Cells at a time.
+
+        Raises
+        ------
+        ValueError
+            If ``batch_size`` is less than 1, or the cells do not hold raw counts.
+
+        Warns
+        -----
+        UserWarning
+            If cells have no counts.
+        """
+        batch_size = _BATCH_SIZE if batch_size is None else batch_size
+        if batch_size < 1:
+            raise ValueError(f"{batch_size=}: take at least one cell at a time.")
+        start, empty = 0, []
+        with tqdm(
+            total=len(self),
+            desc="Cells",
+            unit=" cells",
+            disable=len(self) < _PROGRESS_FROM_N_CELLS or not shows_progress(),
+        ) as progress:
+            for block in self._blocks(batch_size):
+                empty.extend(self.cells.names[start + empty_cells(block)])
+                for first in range(0, block.shape[0], batch_size):
+                    part = slice_rows(block, first, min(first + batch_size, block.shape[0]))
+                    rows = slice(start + first, start + first + part.shape[0])
+                    with (
+                        torch.inference_mode(),
+                        single_precision(self.device.type),
+                        sleeping_threads(),
+                    ):
+                        result = function(self._tensors(part, rows))
+                    yield result
+                    progress.update(part.shape[0])
+                start += block.shape[0]
+        if empty:
+            warnings.warn(
+                describe_empty_cells(empty, len(self)) + " What is said of them means nothing.",
+                UserWarning,
+                stacklevel=2,
+            )
+
+    def _blocks(self, batch_size: int) -> Iterator[Any]:
+        """Read whole batches, as many at a time as a block may hold."""
+        adata, positions = self.cells.adata, self.cells.positions
+        is_all = len(self) == adata.n_obs and _is_range(positions)
+        block_size = max(READ_BLOCK_CELLS // batch_size, 1) * batch_size
+        indices = None if is_all else positions
+        return read_counts(adata, self.cells.layer, indices, self.alignment, block_size)
+
+    def _tensors(self, counts: Any, rows: slice) -> dict[str, Tensor]:
+        return {
+            REGISTRY_KEYS.X_KEY: to_tensor(counts, self.device),
+            CONDITIONS_KEY: torch.from_numpy(self.conditions[rows]).to(self.device),
+        }
 
 
 class CellsMixin:
@@ -64,8 +165,7 @@ class CellsMixin:
             positions = np.arange(adata.n_obs)
         else:
             positions = check_indices(indices, adata.n_obs, adata.obs_names)
-        if getattr(self, "surgery_", None) is not None and adata is not self.adata:
-            self._warn_of_unknown_conditions(adata, positions)
+        self._check_selection(adata, positions)
         layer = choose_layer(adata, layer, self.layer)
         return CellSelection(adata, positions, layer, min_gene_overlap)
 
@@ -73,71 +173,27 @@ class CellsMixin:
         """Take what the model reads of what a verb was given."""
         return adata
 
-    def _warn_of_unknown_conditions(self, adata: AnnData, cells: NDArray[np.intp]) -> None:
-        """Say where a model of a query cannot tell that cells are of its batches."""
-        if self.module.needs_batch:
-            return  # `_conditions_of` stops
-        unknown = describe_unknown(self.conditions, adata.obs.iloc[cells])
-        if unknown:
-            warnings.warn(
-                "This model was adapted to batches of a query, which it cannot tell of these "
-                f"cells, and answers as if it were not adapted: {' '.join(unknown)}",
-                UserWarning,
-                stacklevel=4,
-            )
+    def _check_selection(self, adata: AnnData, positions: NDArray[np.intp]) -> None:
+        """Warn of cells that the model may answer wrongly about; it has nothing to say by itself."""
+
+    def _read(self, cells: CellSelection) -> CellReader:
+        """Match genes and conditions of cells, ready to be read in batches."""
+        self.module.eval()
+        return CellReader(
+            cells,
+            align_genes(self.gene_names, cells.adata.var, cells.min_gene_overlap),
+            self._conditions_of(cells.adata)[cells.positions],
+            self.module.device,
+        )
 
     def _map_cells(
         self,
         function: Callable[[dict[str, Tensor]], T],
         cells: CellSelection,
-        batch_size: int | None,
+        batch_size: int | None = None,
     ) -> Iterator[T]:
-        """Apply ``function`` to batches of raw counts and conditions on the model's device.
-
-        Holds one block of cells at a time, whatever the number of cells.
-        """
-        self.module.eval()
-        batch_size = _BATCH_SIZE if batch_size is None else batch_size
-        if batch_size < 1:
-            raise ValueError(f"{batch_size=}: take at least one cell at a time.")
-        adata = cells.adata
-        alignment = align_genes(self.gene_names, adata.var, cells.min_gene_overlap)
-        conditions = torch.from_numpy(self._conditions_of(adata)[cells.positions])
-        is_all = len(cells) == adata.n_obs and _is_range(cells.positions)
-        indices = None if is_all else cells.positions
-        block_size = max(READ_BLOCK_CELLS // batch_size, 1) * batch_size
-        blocks = read_counts(adata, cells.layer, indices, alignment, block_size)
-        start, empty = 0, []
-        with tqdm(
-            total=len(cells),
-            desc="Cells",
-            unit=" cells",
-            disable=len(cells) < _PROGRESS_FROM_N_CELLS or not shows_progress(),
-        ) as progress:
-            for block in blocks:
-                empty.extend(cells.names[start + empty_cells(block)])
-                for first in range(0, block.shape[0], batch_size):
-                    part = slice_rows(block, first, min(first + batch_size, block.shape[0]))
-                    known = conditions[start + first : start + first + part.shape[0]]
-                    tensors = {
-                        REGISTRY_KEYS.X_KEY: to_tensor(part, self.module.device),
-                        CONDITIONS_KEY: known.to(self.module.device),
-                    }
-                    with (
-                        torch.inference_mode(),
-                        single_precision(self.module.device.type),
-                        sleeping_threads(),
-                    ):
-                        result = function(tensors)
-                    yield result
-                    progress.update(part.shape[0])
-                start += block.shape[0]
-        if empty:
-            warnings.warn(
-                describe_empty_cells(empty, len(cells)) + " What is said of them means nothing.",
-                UserWarning,
-                stacklevel=2,
-            )
+        """Apply ``function`` to batches of cells, see :meth:`CellReader.map`."""
+        return self._read(cells).map(function, batch_size)
 
     def _stack(
         self,

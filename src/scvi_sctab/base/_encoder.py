@@ -39,6 +39,8 @@ class EncoderMixin:
         """Hyperparameters of an encoder and others; those that shape it are its own."""
         network = encoder.network
         shape = [name for name in _OF_SHAPE if name in overrides]
+        # One that does not apply to the encoder is for the model to refuse.
+        shape = [name for name in shape if name in network]
         changed = [n for n in shape if _plain(overrides[n]) != _plain(network[n])]
         if changed:
             own = ", ".join(f"{name}={network[name]!r}" for name in changed)

@@ -92,18 +92,16 @@ def all_or_nothing(model: Any) -> Iterator[None]:
     Parameters
     ----------
     model
-        A model of this package; its state is what ends in ``_``.
+        A model of this package.
     """
     weights = {name: t.detach().clone() for name, t in model.module.state_dict().items()}
-    before = {k: v for k, v in vars(model).items() if k.endswith("_") and k != "registry_"}
-    # What is patched in place from here on are copies.
-    vars(model).update(deepcopy(before))
+    before = dict(vars(model))
+    # The host patches the history in place; all other state is replaced.
+    model.history_ = deepcopy(model.history_)
     try:
         yield
     except BaseException:
-        for name in [name for name in vars(model) if name.endswith("_")]:
-            if name not in before and name != "registry_":
-                delattr(model, name)
+        vars(model).clear()
         vars(model).update(before)
         model.module.load_state_dict(weights)
         model.module.eval()

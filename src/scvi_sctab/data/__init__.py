@@ -1,5 +1,6 @@
 """From AnnData to tensors: counts, genes, labels, splits, augmentation."""
 
+from scvi_sctab._messages import list_names, list_near_names
 from scvi_sctab.data._augmentation import donor_difference_vectors, group_means, sample_cells
 from scvi_sctab.data._cell_splitter import CellSplitter, UnlabeledDataSplitter
 from scvi_sctab.data._conditions import (
@@ -24,10 +25,10 @@ from scvi_sctab.data._genes import (
     align_genes,
     check_genes,
 )
+from scvi_sctab.data._held_out import find_cells, find_held_out, true_labels
 from scvi_sctab.data._identity import CellIdentities, TrainingRecord, identify
 from scvi_sctab.data._indices import align_cells, check_indices
 from scvi_sctab.data._keywords import as_keys, check_key, check_keywords
-from scvi_sctab.data._messages import list_names, list_near_names
 from scvi_sctab.data._mudata import cells_of_mudata, is_mudata
 from scvi_sctab.data._names import canonical, name_as_known, name_values
 from scvi_sctab.data._obs import check_labels, find_column, get_column, reads_as_none
@@ -87,15 +88,17 @@ __all__ = [
     "describe_unknown",
     "donor_difference_vectors",
     "empty_cells",
+    "find_cells",
     "find_column",
+    "find_held_out",
     "gene_programmes",
     "get_column",
     "get_matrix",
     "get_proteins",
     "group_means",
-    "join_proteins",
     "identify",
     "is_mudata",
+    "join_proteins",
     "list_names",
     "list_near_names",
     "n_labelled",
@@ -104,7 +107,6 @@ __all__ = [
     "normalized_expression",
     "prepare_query",
     "query_cells",
-    "reads_as_none",
     "query_labels",
     "query_registry",
     "read_counts",
@@ -121,4 +123,5 @@ __all__ = [
     "split_cells",
     "strip_versions",
     "to_tensor",
+    "true_labels",
 ]

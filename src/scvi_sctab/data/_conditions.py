@@ -11,7 +11,7 @@ import pandas as pd
 from scvi import REGISTRY_KEYS
 
 from scvi_sctab._constants import UNKNOWN_CODE
-from scvi_sctab.data._messages import list_names
+from scvi_sctab._messages import list_names
 from scvi_sctab.data._names import canonical, codes_among, name_values, near_name
 from scvi_sctab.data._obs import find_column
 

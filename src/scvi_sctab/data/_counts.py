@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from scvi_sctab._messages import list_names
 from scvi_sctab.data._fractions import (
     NOISE,
     Appearance,
@@ -17,7 +18,6 @@ from scvi_sctab.data._fractions import (
     look_of_fractions,
 )
 from scvi_sctab.data._kernels import any_not_count
-from scvi_sctab.data._messages import list_names
 from scvi_sctab.nn._parallel import over_parts
 
 # Fewer values are not worth a thread.

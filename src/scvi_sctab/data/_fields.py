@@ -16,7 +16,7 @@ from scvi.data.fields import (
     LabelsWithUnlabeledObsField,
 )
 
-from scvi_sctab.data._messages import list_names
+from scvi_sctab._messages import list_names
 from scvi_sctab.data._names import canonical, name_as_known, name_values
 from scvi_sctab.data._obs import get_column
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from scvi_sctab.data._messages import list_names
+from scvi_sctab._messages import list_names
 
 Table = TypeVar("Table", pd.Series, pd.DataFrame)
 

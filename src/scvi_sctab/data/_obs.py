@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from scvi_sctab._constants import FEW_CELLS, MIN_CELLS_PER_LABEL, UNLABELED_CATEGORY
-from scvi_sctab.data._messages import list_names
+from scvi_sctab._messages import list_names
 from scvi_sctab.data._names import check_values, fold, name_values
 
 # Markers of a missing value that pandas reads and writes, and the words of public data.

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from scvi_sctab._constants import MIN_PROGRAMME_GENES, MIN_PROGRAMMES
+from scvi_sctab._messages import list_names
 from scvi_sctab.data._genes import GeneMismatchError
-from scvi_sctab.data._messages import list_names
 from scvi_sctab.data._spelling import strip_versions
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from scvi_sctab.data._messages import list_names
+from scvi_sctab._messages import list_names
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from scvi import REGISTRY_KEYS
 
+from scvi_sctab._messages import list_names
 from scvi_sctab.data._counts import describe_empty_cells, empty_cells
 from scvi_sctab.data._fields import LEARNT
 from scvi_sctab.data._genes import check_genes
-from scvi_sctab.data._messages import list_names
 from scvi_sctab.data._names import canonical, near_name
 from scvi_sctab.data._obs import (
     ask_about_labels,

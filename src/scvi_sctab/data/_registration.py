@@ -8,8 +8,8 @@ import numpy as np
 from scvi import REGISTRY_KEYS
 from scvi.data._constants import _MANAGER_UUID_KEY
 
+from scvi_sctab._messages import list_names
 from scvi_sctab.data._fields import LEARNT
-from scvi_sctab.data._messages import list_names
 from scvi_sctab.data._names import name_values
 
 if TYPE_CHECKING:

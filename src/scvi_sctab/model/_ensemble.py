@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -14,44 +14,33 @@ from scvi import settings
 
 from scvi_sctab._config import ENSEMBLE
 from scvi_sctab._constants import MIN_GENE_OVERLAP
+from scvi_sctab._logging import logger
+from scvi_sctab.annotation import AnnotationState, same_values
 from scvi_sctab.data import TrainingRecord
 from scvi_sctab.metrics import CellEvidence
-from scvi_sctab.model._annotation import AnnotationMixin
-from scvi_sctab.model._deletion import DeletionMixin
-from scvi_sctab.model._ensemble_explanation import EnsembleExplanationMixin
+from scvi_sctab.model._annotator import CellAnnotator
 from scvi_sctab.model._ensemble_files import EnsembleFilesMixin
-from scvi_sctab.model._explanation import ExplanationMixin
-from scvi_sctab.model._held_out import HeldOutMixin
-from scvi_sctab.model._ontology import OntologyMixin
-from scvi_sctab.model._refinement import RefinementMixin
+from scvi_sctab.model._explainer import CellExplainer
 from scvi_sctab.model._sctab import SCTAB
-from scvi_sctab.model._uncertainty import UncertaintyMixin
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
     from scvi.data import AnnDataManager
+    from torch import Tensor
 
+    from scvi_sctab.base import CellReader
     from scvi_sctab.data import CellSelection
     from scvi_sctab.model._surgery_report import SurgeryReport
+    from scvi_sctab.module import CellTypeClassifier
 
-logger = logging.getLogger("scvi.sctab")
+    T = TypeVar("T")
 
 _TINY = 1e-30
 _MEMBERS_PER_SEED = 1000
 
 
-class SCTABEnsemble(
-    AnnotationMixin,
-    UncertaintyMixin,
-    HeldOutMixin,
-    OntologyMixin,
-    ExplanationMixin,
-    DeletionMixin,
-    EnsembleExplanationMixin,
-    RefinementMixin,
-    EnsembleFilesMixin,
-):
+class SCTABEnsemble(CellAnnotator, CellExplainer, EnsembleFilesMixin):
     """Deep ensemble of :class:`~scvi_sctab.SCTAB` :cite:p:`Lakshminarayanan17`.
 
     Members differ by their random start and by the order of cells; all hold out the same cells.
@@ -103,6 +92,7 @@ class SCTABEnsemble(
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(_seed(number))
                 self.members.append(SCTAB(adata, preset, **overrides))
+        self._annotation = self.members[0].annotation
 
     @classmethod
     def from_members(cls, members: Sequence[SCTAB]) -> SCTABEnsemble:
@@ -126,14 +116,14 @@ class SCTABEnsemble(
         first = members[0]
         for number, member in enumerate(members):
             for name in ("gene_names", "labels", "coarse_labels", "conditions"):
-                if list(getattr(member, name)) != list(getattr(first, name)):
+                if not same_values(getattr(member, name), getattr(first, name)):
                     raise ValueError(
                         f"Member {number} has other {name} than the first one: an ensemble joins "
                         "models of the same reference."
                     )
         ensemble = cls.__new__(cls)
         ensemble.members = list(members)
-        ensemble.hierarchy_ = first.hierarchy_
+        ensemble._annotation = replace(first.annotation, calibration=None)
         return ensemble
 
     @classmethod
@@ -177,10 +167,11 @@ class SCTABEnsemble(
             if member._was_interrupted:
                 self._stop_at(number + 1)
                 break
-        if self.members[0].surgery_ is None:
+        record = self.members[0].query_record
+        if record is None:
             self._calibrate_after_training()
-        elif self.members[0]._patterns():  # the reference that was calibrated is not this one
-            self.calibration_ = None
+        elif record.patterns:  # the reference that was calibrated is not this one
+            self.annotation = replace(self.annotation, calibration=None)
 
     def _stop_at(self, n_members: int) -> None:
         """Go on with the members that were trained when Ctrl-C came."""
@@ -225,10 +216,7 @@ class SCTABEnsemble(
         """
         self._require_trained()
         cells = self._select(adata, indices, layer, min_gene_overlap)
-        parts = [np.zeros((0, 2))]
-        for members in self._of_members(cells, batch_size):
-            total, aleatoric = _entropy(members.mean(axis=0)), _entropy(members).mean(axis=0)
-            parts.append(np.column_stack([total, aleatoric]))
+        parts = [np.zeros((0, 2)), *self._map_cells(self._entropies, cells, batch_size)]
         values = np.concatenate(parts) / np.log(len(self.labels))
         frame = pd.DataFrame(values, cells.names, ["total", "aleatoric"])
         # Rounding may leave the difference a hair below zero.
@@ -264,8 +252,12 @@ class SCTABEnsemble(
         return self._latent(self._select(adata, indices, layer, min_gene_overlap), batch_size)
 
     def _latent(self, cells: CellSelection, batch_size: int | None = None) -> NDArray[np.float32]:
-        latents = [member._latent(cells, batch_size) for member in self.members]
-        return np.concatenate(latents, axis=1)
+        n_columns = sum(network.encoder.n_output for network in self.networks)
+        parts = self._map_cells(self._embed, cells, batch_size)
+        return np.concatenate([np.zeros((0, n_columns), np.float32), *parts])
+
+    def _embed(self, tensors: dict[str, Tensor]) -> NDArray[np.float32]:
+        return np.concatenate([member._embed(tensors) for member in self.members], axis=1)
 
     def surgery_report(self) -> list[SurgeryReport]:
         """Report on each member; see :meth:`SCTAB.surgery_report`.
@@ -277,29 +269,52 @@ class SCTABEnsemble(
         """
         return [member.surgery_report() for member in self.members]
 
-    def _of_members(
-        self, cells: CellSelection, batch_size: int | None
-    ) -> Iterator[NDArray[np.float32]]:
-        """Yield probabilities of each member, ``(n_members, n_cells, n_labels)``."""
-        for parts in self._evidence_of_members(cells, batch_size):
-            yield np.stack(
-                [m._tempered(part.logits) for m, part in zip(self.members, parts, strict=True)]
-            )
+    def _entropies(self, tensors: dict[str, Tensor]) -> NDArray[np.float64]:
+        """Total and mean entropy of the members' probabilities, ``(n_cells, 2)``."""
+        members = np.stack(
+            [m.annotation.class_balanced(m._to_logits(tensors).logits) for m in self.members]
+        )
+        return np.column_stack([_entropy(members.mean(axis=0)), _entropy(members).mean(axis=0)])
 
-    def _evidence_of_members(
-        self, cells: CellSelection, batch_size: int | None
-    ) -> Iterator[tuple[CellEvidence, ...]]:
-        return zip(*(m._evidence(cells, batch_size) for m in self.members), strict=True)
+    def _to_logits(self, tensors: dict[str, Tensor]) -> CellEvidence:
+        """Logarithm of the mean class-balanced probabilities of the members; mean features."""
+        parts = [(member.annotation, member._to_logits(tensors)) for member in self.members]
+        logits = _log_mean([state.class_balanced(part.logits) for state, part in parts])
+        before = logits
+        if self._is_adapted:
+            before = _log_mean([state.class_balanced(p.reference_logits) for state, p in parts])
+        return CellEvidence(logits, before, np.mean([part.features for _, part in parts], axis=0))
 
-    def _evidence(self, cells: CellSelection, batch_size: int | None) -> Iterator[CellEvidence]:
-        """Join the evidence of the members: mean probabilities, and mean features."""
-        for parts in self._evidence_of_members(cells, batch_size):
-            pairs = list(zip(self.members, parts, strict=True))
-            logits = _log_mean([member._tempered(part.logits) for member, part in pairs])
-            before = logits
-            if self._is_adapted:
-                before = _log_mean([m._tempered(part.reference_logits) for m, part in pairs])
-            yield CellEvidence(logits, before, np.mean([part.features for part in parts], axis=0))
+    def _map_cells(
+        self,
+        function: Callable[[dict[str, Tensor]], T],
+        cells: CellSelection,
+        batch_size: int | None = None,
+    ) -> Iterator[T]:
+        return self._read(cells).map(function, batch_size)
+
+    def _read(self, cells: CellSelection) -> CellReader:
+        """Read cells once for all members."""
+        for network in self.networks:
+            network.eval()
+        return self.members[0]._read(cells)
+
+    @property
+    def networks(self) -> tuple[CellTypeClassifier, ...]:
+        """Networks of the members."""
+        return tuple(member.module for member in self.members)
+
+    @property
+    def annotation(self) -> AnnotationState:
+        """State that the ensemble's annotations rest on; the members' temperatures are theirs."""
+        return self._annotation
+
+    @annotation.setter
+    def annotation(self, state: AnnotationState) -> None:
+        if state.coarse_labels != self._annotation.coarse_labels:
+            for member in self.members:
+                member.annotation = replace(member.annotation, coarse_labels=state.coarse_labels)
+        self._annotation = state
 
     def _select(self, *args: Any, **kwargs: Any) -> CellSelection:
         return self.members[0]._select(*args, **kwargs)
@@ -316,19 +331,6 @@ class SCTABEnsemble(
     def is_trained(self) -> bool:
         """Whether all members are trained."""
         return all(member.is_trained for member in self.members)
-
-    def _set_coarse_labels(self, coarse_labels: dict[str, list[str]]) -> None:
-        for member in self.members:
-            member._set_coarse_labels(coarse_labels)
-
-    @property
-    def coarse_labels(self) -> dict[str, list[str]]:
-        """Labels that stand for finer ones, and are not predicted."""
-        return self.members[0].coarse_labels
-
-    @property
-    def _open_labels(self) -> NDArray[np.bool_]:
-        return self.members[0]._open_labels
 
     def to_device(self, device: str | int) -> None:
         """Move all members to a device."""

@@ -6,6 +6,7 @@ import json
 import os
 import re
 from contextlib import suppress
+from dataclasses import replace
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
@@ -94,10 +95,11 @@ class EnsembleFilesMixin:
                 kwargs.pop("layer", None)
             arguments = {"policy": policy, "learn_labels": learn_labels, **kwargs}
             members.append(SCTAB.load_query_data(query, member, **arguments))
-            members[-1].surgery_["missing_genes"] = members[0].surgery_["missing_genes"]
+            record = members[-1].query_record
+            missing = members[0].query_record.missing_genes
+            members[-1].query_record = replace(record, missing_genes=missing)
         ensemble = cls.from_members(members)
-        ensemble.calibration_ = reference_model.calibration_
-        ensemble._adopt_ontology(reference_model)
+        ensemble.annotation = reference_model.annotation.for_labels(ensemble.labels)
         return ensemble
 
     def save(

@@ -1,51 +1,79 @@
-"""SCTAB: set up and build. Training, prediction, attribution and files are in its mixins."""
+"""SCTAB in the order of its life: set up, build, train, map a query, embed.
+
+``predict``, ``annotate``, ``evaluate``, ``calibrate`` and the other verbs that a model shares with
+an ensemble are in ``_annotator.py``; ``get_markers`` and the other explanations in
+``_explainer.py``; surgery in ``_surgery.py``; ``save`` and ``load`` in ``base``.
+"""
 
 from __future__ import annotations
 
-import logging
+import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.data.fields import BaseAnnDataField, LayerField
-from scvi.model.base import BaseModelClass
 
-from scvi_sctab._config import PRESETS, NetworkConfig, choose_preset, override
-from scvi_sctab._constants import DONOR_KEY, UNLABELED_CATEGORY
-from scvi_sctab.base import CellsMixin, CheckpointMixin, QueryPreparationMixin, RegisteredMixin
+from scvi_sctab._config import (
+    PRESETS,
+    EncoderName,
+    MaskName,
+    NetworkConfig,
+    choose_preset,
+    override,
+)
+from scvi_sctab._constants import (
+    CONDITIONS_KEY,
+    DONOR_KEY,
+    MIN_GENE_OVERLAP,
+    UNKNOWN_CODE,
+    UNLABELED_CATEGORY,
+)
+from scvi_sctab._logging import logger, quiet_trainer, shows_progress
+from scvi_sctab.annotation import AnnotationState
+from scvi_sctab.base import (
+    BaseModel,
+    all_or_nothing,
+    check_epochs,
+    check_trainer_arguments,
+    run,
+)
 from scvi_sctab.data import (
     LabeledDataSplitter,
     NamedJointObsField,
     NamedLabelsField,
     NamedObsField,
+    TrainingRecord,
     as_keys,
     check_anndata,
+    check_cells,
     check_key,
     check_keywords,
+    check_labels_unchanged,
     check_reference,
     check_transfer,
+    describe_unknown,
+    find_cells,
     is_mudata,
 )
-from scvi_sctab.model._adaptation import AdaptationMixin
-from scvi_sctab.model._annotation import AnnotationMixin
-from scvi_sctab.model._attribution import AttributionMixin
-from scvi_sctab.model._captum import CaptumMixin
-from scvi_sctab.model._coarse import CoarseLabelsMixin
-from scvi_sctab.model._deletion import DeletionMixin
-from scvi_sctab.model._explanation import ExplanationMixin
-from scvi_sctab.model._held_out import HeldOutMixin
+from scvi_sctab.metrics import CellEvidence
+from scvi_sctab.model._annotator import CellAnnotator
+from scvi_sctab.model._explainer import CellExplainer
 from scvi_sctab.model._mudata import MuDataMixin
-from scvi_sctab.model._ontology import OntologyMixin
-from scvi_sctab.model._prediction import PredictionMixin
 from scvi_sctab.model._pretrained import PretrainedMixin
-from scvi_sctab.model._pretraining import PretrainingMixin
 from scvi_sctab.model._published import PublishedCheckpointMixin
-from scvi_sctab.model._refinement import RefinementMixin
+from scvi_sctab.model._query_training import QueryTrainer, describe_reference
+from scvi_sctab.model._records import (
+    QueryRecord,
+    ReferenceStatistics,
+    saved_record,
+)
 from scvi_sctab.model._surgery import SurgeryMixin
-from scvi_sctab.model._training import TrainingMixin
-from scvi_sctab.model._uncertainty import UncertaintyMixin
+from scvi_sctab.model._training import ReferenceTrainer, pretrain_encoder
 from scvi_sctab.module import CellTypeClassifier, build_classifier
 from scvi_sctab.nn import single_precision
 from scvi_sctab.train import ClassifierTrainingPlan, SinglePrecisionRunner
@@ -53,35 +81,23 @@ from scvi_sctab.train import ClassifierTrainingPlan, SinglePrecisionRunner
 if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
+    from torch import Tensor
 
-# A child of the host's logger, so that `scvi.settings.verbosity` governs it.
-logger = logging.getLogger("scvi.sctab")
+    from scvi_sctab.data import CellSelection
+
+# Arguments of a model that was built before: its latent space, and for each query that it was
+# grown by the code of the first batch.
+_OF_BUILT = ("pretrained", "first_query_batches")
 
 
 class SCTAB(
-    PretrainedMixin,
-    PretrainingMixin,
-    TrainingMixin,
-    AdaptationMixin,
-    PredictionMixin,
-    AnnotationMixin,
-    UncertaintyMixin,
-    HeldOutMixin,
-    OntologyMixin,
-    CoarseLabelsMixin,
-    ExplanationMixin,
-    AttributionMixin,
-    CaptumMixin,
-    DeletionMixin,
-    RefinementMixin,
+    CellAnnotator,
+    CellExplainer,
     SurgeryMixin,
-    MuDataMixin,
-    QueryPreparationMixin,
-    CheckpointMixin,
+    PretrainedMixin,
     PublishedCheckpointMixin,
-    RegisteredMixin,
-    CellsMixin,
-    BaseModelClass,
+    MuDataMixin,
+    BaseModel,
 ):
     """Cell types from raw counts with scTab :cite:p:`Fischer24`.
 
@@ -98,38 +114,51 @@ class SCTAB(
         from 200,000 labelled cells on, and says which it took.
     registry
         Registry of a saved model, in place of ``adata``.
-    pretrained
-        What :meth:`from_pretrained` found out about an encoder.
-    first_query_batches
-        For each query that :meth:`load_query_data` mapped, the code of its first batch.
     coarse_labels
         Labels that stand for any of several finer ones, ``{"T cell": ["CD4 T", "CD8 T"]}``. Their
         cells are learnt from as one of these; they are not predicted. :meth:`set_ontology` finds
         what they stand for.
-    **overrides
-        Hyperparameters to change; the preset gives the others:
-
-        - ``encoder`` (``"tabnet"``, ``"mlp"``, ``"linear"`` or ``"selu"``): what embeds genes.
-        - ``freeze_encoder`` (bool): whether it stays as it is; for one that is pretrained.
-        - ``widths`` (tuple of int): of the layers of ``"selu"``.
-        - ``n_d``, ``n_a`` (int): width of the embedding, and of what steers attention.
-        - ``n_steps`` (int): attention steps.
-        - ``gamma`` (float): how freely later steps attend to the same gene; 1 is never.
-        - ``n_independent``, ``n_shared`` (int): gated layers of each step, and of all steps.
-        - ``epsilon`` (float): added to the mask within the logarithm of its entropy.
-        - ``virtual_batch_size`` (int), ``momentum`` (float): of ghost batch norm.
-        - ``mask_type`` (``"entmax"`` or ``"sparsemax"``): what makes attention sparse.
-        - ``lambda_sparse`` (float): weight of the entropy of attention in the loss.
-        - ``batch_dropout`` (float): share of training cells whose batch is withheld from the
-          encoder, so that it also knows cells of unseen batches.
-        - ``linear_skip`` (bool): whether a linear path runs beside the encoder.
-        - ``encoder_weight`` (float): weight of the encoder's logits beside a linear path.
-        - ``reconstruction_weight`` (float): weight of the loss that needs no labels.
+    encoder
+        Network that embeds genes. Of this and all further arguments the preset gives what is not
+        given; one that does not apply to the encoder is an error.
+    freeze_encoder
+        Whether it stays as it is; for one that is pretrained.
+    linear_skip
+        Whether a linear path runs beside the encoder.
+    encoder_weight
+        Weight of the encoder's logits beside a linear path.
+    batch_dropout
+        Share of training cells whose batch is withheld from the encoder, so that it also embeds
+        cells of unseen batches.
+    reconstruction_weight
+        Weight of the loss that needs no labels.
+    n_d
+        Width of the embedding, of every encoder but ``"selu"``.
+    n_a
+        Width of the features that attention is computed from, of TabNet.
+    n_steps
+        Attention steps of TabNet.
+    gamma
+        Relaxation of TabNet's prior on genes attended to before; at 1 a gene is used once.
+    n_independent, n_shared
+        Gated layers of each step of TabNet, and of all steps.
+    epsilon
+        Added to the mask within the logarithm of its entropy.
+    virtual_batch_size, momentum
+        Of ghost batch norm.
+    mask_type
+        Function that makes attention sparse.
+    lambda_sparse
+        Weight of the entropy of attention in the loss.
+    widths
+        Widths of the layers of ``"selu"``, the last of them that of the embedding.
+    **others
+        Arguments of a model that was built before, when it is loaded or grows.
 
     Raises
     ------
     TypeError
-        If a hyperparameter does not exist.
+        If a hyperparameter does not exist, or does not apply to the encoder.
     ValueError
         If the preset does not exist, or neither ``adata`` nor ``registry`` is given.
 
@@ -151,6 +180,17 @@ class SCTAB(
     _training_plan_cls = ClassifierTrainingPlan
     _data_splitter_cls = LabeledDataSplitter
     _train_runner_cls = SinglePrecisionRunner
+
+    # Whether Ctrl-C ended the last training; an ensemble asks.
+    _was_interrupted = False
+    # State; each part is frozen and replaced as a whole.
+    training_record: TrainingRecord | None = None
+    reference_statistics: ReferenceStatistics | None = None
+    query_record: QueryRecord | None = None
+    # Names under which files hold it.
+    training_record_ = saved_record("training_record", TrainingRecord)
+    reference_ = saved_record("reference_statistics", ReferenceStatistics)
+    surgery_ = saved_record("query_record", QueryRecord)
 
     @classmethod
     def setup_anndata(
@@ -258,37 +298,60 @@ class SCTAB(
         adata: AnnData | None = None,
         preset: str = "auto",
         *,
-        registry: dict | None = None,
-        pretrained: dict[str, Any] | None = None,
-        first_query_batches: Sequence[int] = (),
+        registry: dict[str, Any] | None = None,
         coarse_labels: Mapping[str, Sequence[str]] | None = None,
-        **overrides: Any,
+        encoder: EncoderName | None = None,
+        freeze_encoder: bool | None = None,
+        linear_skip: bool | None = None,
+        encoder_weight: float | None = None,
+        batch_dropout: float | None = None,
+        reconstruction_weight: float | None = None,
+        n_d: int | None = None,
+        n_a: int | None = None,
+        n_steps: int | None = None,
+        gamma: float | None = None,
+        n_independent: int | None = None,
+        n_shared: int | None = None,
+        epsilon: float | None = None,
+        virtual_batch_size: int | None = None,
+        momentum: float | None = None,
+        mask_type: MaskName | None = None,
+        lambda_sparse: float | None = None,
+        widths: Sequence[int] | None = None,
+        **others: Any,
     ):
+        arguments = locals()
+        given = {f.name: arguments[f.name] for f in fields(NetworkConfig)}
+        overrides = {name: value for name, value in given.items() if value is not None}
+        was_built = any(name in others for name in _OF_BUILT)
+        pretrained, first_query_batches = (others.pop(name, None) for name in _OF_BUILT)
         if is_mudata(adata):
             adata, self.modalities_ = self._set_up_cells(adata)
         super().__init__(adata, registry)
         asked = preset
         preset = choose_preset(preset, self._n_labeled_cells())
-        config = override(PRESETS[preset].network, overrides)
+        config = override(PRESETS[preset].network, overrides | others, resolved=was_built)
         if asked == "auto":
             logger.info(
                 f"preset='auto' took {preset!r} for {self._n_labeled_cells():,} labelled cells."
             )
         # Record what was resolved, so that a saved model does not follow later defaults.
-        overrides = config.to_kwargs()
-        self.init_params_ = self._get_init_params(locals())
-        self.preset_, self._network = preset, config
+        built = (pretrained, list(first_query_batches or ()))
+        self.init_params_ = {
+            "kwargs": {"others": dict(zip(_OF_BUILT, built, strict=True))},
+            "non_kwargs": {"preset": preset, "coarse_labels": None, **config.to_kwargs()},
+        }
+        self.preset_, self.network = preset, config
         self.module = build_classifier(
             config,
             len(self.gene_names),
             len(self.labels),
             [len(condition.categories) for condition in self.conditions],
-            pretrained,
-            first_query_batches,
+            *built,
         )
         self._model_summary_string = self._summarize(config)
-        if coarse_labels:
-            self._set_coarse_labels({k: list(v) for k, v in coarse_labels.items()})
+        coarse = {label: list(finer) for label, finer in (coarse_labels or {}).items()}
+        self.annotation = AnnotationState(self.labels, coarse_labels=coarse)
 
     def _summarize(self, config: NetworkConfig) -> str:
         shape = f"{len(self.gene_names):,} genes, {len(self.labels)} labels"
@@ -305,9 +368,326 @@ class SCTAB(
         codes = self.adata_manager.get_from_registry(REGISTRY_KEYS.LABELS_KEY)
         return int((np.asarray(codes) < len(self.labels)).sum())
 
+    def train(
+        self,
+        max_epochs: int | None = None,
+        *,
+        train_size: float | None = None,
+        validation_size: float | None = None,
+        shuffle_set_split: bool = True,
+        batch_size: int | None = None,
+        early_stopping: bool | None = None,
+        augment: bool | None = None,
+        accelerator: str = "auto",
+        devices: int | list[int] | str = "auto",
+        datasplitter_kwargs: dict[str, Any] | None = None,
+        plan_kwargs: dict[str, Any] | None = None,
+        **trainer_kwargs: Any,
+    ) -> None:
+        """Train on the labelled cells of the reference; the preset gives what is not given here.
+
+        The weights of the epoch with the best macro F1 on held-out cells are kept. Cells are held
+        out by donor if a ``donor_key`` was set up.
+
+        A model of :meth:`load_query_data` is adapted to all cells of the query instead, by
+        self-training: the cells that it is surest of, of each predicted label, are trained on
+        with that label, in rounds. Labels that the query holds are trained on, too.
+
+        Parameters
+        ----------
+        max_epochs
+            Epochs.
+        train_size
+            Share of labelled cells to train on; 1 trains on all and keeps the last weights.
+        validation_size
+            Share to validate on; all the rest if not given.
+        shuffle_set_split
+            Whether cells or donors are held out at random; otherwise the last cells of each label.
+        batch_size
+            Cells per step.
+        early_stopping
+            Whether to stop when the macro F1 no longer gets better; by default the paper preset
+            does, the small one, whose learning rate follows a cycle, does not.
+        augment
+            Whether to add differences between donors to training cells, as scTab does; by default
+            the paper preset does. It takes a ``donor_key``.
+        accelerator, devices
+            Where to train; a GPU if there is one.
+        datasplitter_kwargs
+            Further arguments of :class:`~scvi_sctab.data.LabeledDataSplitter`.
+        plan_kwargs
+            Further arguments of :class:`~scvi_sctab.train.ClassifierTrainingPlan`.
+        **trainer_kwargs
+            Further arguments of :class:`~scvi.train.Trainer`.
+
+        Raises
+        ------
+        ValueError
+            If the model has no AnnData, its cells are no raw counts, its labels have changed since
+            they were set up, no labelled cell is left to train on, the sizes of the sets do not
+            fit, or there is no epoch to train for.
+        TypeError
+            If there is no such argument.
+        KeyboardInterrupt
+            If Ctrl-C came before the first epoch was scored; the model is as it was before.
+
+        Warns
+        -----
+        UserWarning
+            If a model that was trained before is to hold out cells that it was trained on.
+
+        Notes
+        -----
+        A model that is trained again holds out the cells that it held out before, unless another
+        split is asked for; a training that fails leaves the model as it was. Ctrl-C stops early:
+        the best epoch so far is kept, and calibrated.
+        """
+        self._require_trainable()
+        check_epochs(max_epochs)
+        check_trainer_arguments(trainer_kwargs, "train")
+        check_labels_unchanged(self.adata_manager)
+        self._check_own_cells()
+        trainer_kwargs = _trainer_arguments(accelerator, devices, trainer_kwargs)
+        datasplitter_kwargs, plan_kwargs = datasplitter_kwargs or {}, plan_kwargs or {}
+        splitting = {
+            "train_size": train_size,
+            "validation_size": validation_size,
+            "batch_size": batch_size,
+            "shuffle_set_split": shuffle_set_split,
+            **datasplitter_kwargs,
+        }
+        if self.query_record is not None:
+            asked = (train_size, validation_size, early_stopping, augment)
+            if any(value is not None for value in asked):
+                raise ValueError(
+                    "A query model trains on all cells of the query; none are held out for "
+                    "`train_size`, `validation_size` or `early_stopping`, nor is any augmented."
+                )
+        with all_or_nothing(self):
+            if self.query_record is not None:
+                self.query_record = QueryTrainer(self, self.query_record).train(
+                    max_epochs, batch_size, datasplitter_kwargs, plan_kwargs, trainer_kwargs
+                )
+                if self.query_record.patterns:  # the reference that was calibrated is not this one
+                    self.annotation = replace(self.annotation, calibration=None)
+                return
+            self.training_record = ReferenceTrainer(self).train(
+                max_epochs, early_stopping, augment, splitting, plan_kwargs, trainer_kwargs
+            )
+            self.reference_statistics = describe_reference(self)
+            self._calibrate_after_training()
+
+    def pretrain(
+        self,
+        max_epochs: int | None = None,
+        *,
+        batch_size: int | None = None,
+        accelerator: str = "auto",
+        devices: int | list[int] | str = "auto",
+        plan_kwargs: dict[str, Any] | None = None,
+        **trainer_kwargs: Any,
+    ) -> None:
+        """Train the encoder on all cells of the AnnData, without labels, before :meth:`train`.
+
+        Masked reconstruction :cite:p:`Arik21`: hide genes, embed the rest, reconstruct them.
+
+        Helps the encoder where few cells are labelled, and not the linear path beside it; the
+        user guide has numbers. The decoder is kept only if the model was built with
+        ``reconstruction_weight``, and then takes part in :meth:`train`.
+
+        Parameters
+        ----------
+        max_epochs
+            Epochs; 400 steps if not given.
+        batch_size
+            Cells per step.
+        accelerator, devices
+            Where to train; a GPU if there is one.
+        plan_kwargs
+            Further arguments of :class:`~scvi_sctab.train.ClassifierTrainingPlan`.
+        **trainer_kwargs
+            Further arguments of :class:`~scvi.train.Trainer`.
+
+        Raises
+        ------
+        ValueError
+            If the model has no AnnData, reads a latent space, which is pretrained already, has a
+            frozen encoder, was made for a query or trained before, or its cells are no raw counts.
+        """
+        check_epochs(max_epochs)
+        check_trainer_arguments(trainer_kwargs, "pretrain")
+        self._require_trainable()
+        if self.is_trained_:
+            raise ValueError("This model is trained already; pretrain a new one before `train()`.")
+        if not self.module.reads_genes:
+            raise ValueError("This model reads a latent space, which is pretrained already.")
+        if self.network.freeze_encoder:
+            raise ValueError(
+                "The encoder of this model is frozen: pretrain one with `freeze_encoder=False`."
+            )
+        if self.query_record is not None:
+            raise ValueError("A query model is not pretrained; pretrain the reference.")
+        self._check_own_cells()
+        trainer_kwargs = _trainer_arguments(accelerator, devices, trainer_kwargs)
+        with all_or_nothing(self):
+            pretrain_encoder(self, max_epochs, batch_size, plan_kwargs or {}, trainer_kwargs)
+
+    def get_latent_representation(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+        *,
+        layer: str | None = None,
+        min_gene_overlap: float = MIN_GENE_OVERLAP,
+    ) -> NDArray[np.float32]:
+        """Embed cells by the encoder, without their batch, so that all are comparable.
+
+        A latent space that depends on the batch, that of an SCVI, is told it.
+
+        Parameters
+        ----------
+        adata, indices, batch_size, layer, min_gene_overlap
+            As in :meth:`predict`.
+
+        Returns
+        -------
+        ``(n_cells, n_d)``.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        ValueError
+            As in :meth:`predict`.
+        """
+        return self._latent(self._select(adata, indices, layer, min_gene_overlap), batch_size)
+
     @property
     def labels(self) -> NDArray[np.str_]:
         """Cell types that the model knows, in the order of its logits."""
         state = self.registry["field_registries"][REGISTRY_KEYS.LABELS_KEY]["state_registry"]
         mapping = np.asarray(state["categorical_mapping"]).astype(str)
         return mapping[mapping != str(state["unlabeled_category"])]
+
+    @property
+    def annotation(self) -> AnnotationState:
+        """State that annotations rest on: calibration, ontology, coarse labels."""
+        return self._annotation
+
+    @annotation.setter
+    def annotation(self, state: AnnotationState) -> None:
+        self._annotation = state
+        # Training masks coarse labels, and a saved model is built with them.
+        accepted = state.accepted
+        if accepted is not None:
+            self.module.accepted = torch.from_numpy(accepted).to(self.module.device)
+            self.init_params_["non_kwargs"]["coarse_labels"] = self.coarse_labels
+
+    @property
+    def networks(self) -> tuple[CellTypeClassifier, ...]:
+        """Networks that the model consists of: its module."""
+        return (self.module,)
+
+    @property
+    def _is_adapted(self) -> bool:
+        """Whether cells have logits of their own beside those of an untouched reference."""
+        record = self.query_record
+        return self.module.query_paths is not None and (record is None or not record.patterns)
+
+    def _require_trainable(self) -> None:
+        if self.adata is None:
+            raise ValueError("This model has no AnnData to train on: `SCTAB.load(path, adata)`.")
+
+    def _check_own_cells(self) -> None:
+        """Check the model's AnnData: another model may have been set up on it since."""
+        self._validate_anndata()
+        check_cells(self.adata, self.layer)
+
+    def _fit(
+        self,
+        plan: ClassifierTrainingPlan,
+        splitter: LabeledDataSplitter,
+        max_epochs: int,
+        trainer_kwargs: dict[str, Any],
+    ) -> None:
+        """Run the trainer."""
+        with quiet_trainer():
+            runner = self._train_runner_cls(
+                self,
+                training_plan=plan,
+                data_splitter=splitter,
+                max_epochs=max_epochs,
+                **trainer_kwargs,
+            )
+        self._was_interrupted = run(self, runner)
+
+    def _to_logits(self, tensors: dict[str, Tensor]) -> CellEvidence:
+        """Logits, and reference logits, of a batch of cells."""
+        _, outputs = self.module(tensors, compute_loss=False)
+        logits, of_reference = outputs["logits"], outputs["reference_logits"]
+        values = logits.cpu().numpy()
+        before = values if of_reference is logits else of_reference.cpu().numpy()
+        return CellEvidence(values, before, before)
+
+    def _latent(self, cells: CellSelection, batch_size: int | None = None) -> NDArray[np.float32]:
+        return self._stack(self._embed, self.module.encoder.n_output, cells, batch_size)
+
+    def _embed(self, tensors: dict[str, Tensor]) -> NDArray[np.float32]:
+        """Embedding of a batch of cells, without their batch where the encoder can do without."""
+        if not self.module.needs_batch:
+            unknown = torch.full_like(tensors[CONDITIONS_KEY], UNKNOWN_CODE)
+            tensors = {**tensors, CONDITIONS_KEY: unknown}
+        outputs, _ = self.module(tensors, compute_loss=False)
+        return outputs["z"].cpu().numpy()
+
+    def _label_codes(self) -> NDArray[np.int64]:
+        """Codes of the labels of the model's AnnData; unlabelled cells come after all labels."""
+        codes = self.adata_manager.get_from_registry(REGISTRY_KEYS.LABELS_KEY)
+        return np.asarray(codes).ravel().astype(np.int64)
+
+    def _check_selection(self, adata: AnnData, positions: NDArray[np.intp]) -> None:
+        """Warn where a query model cannot tell that cells are of its batches."""
+        if self.query_record is None or adata is self.adata or self.module.needs_batch:
+            return
+        unknown = describe_unknown(self.conditions, adata.obs.iloc[positions])
+        if unknown:
+            warnings.warn(
+                "This model was adapted to batches of a query, which it cannot tell of these "
+                f"cells, and answers as if it were not adapted: {' '.join(unknown)}",
+                UserWarning,
+                stacklevel=4,
+            )
+
+    def _find_indices(self) -> None:
+        """Find the cells trained on and held out among those that the model was loaded with."""
+        record = self.training_record
+        if record is None:
+            return
+        parts = {"train": record.trained, "validation": record.held_out, "test": record.set_aside}
+        for part, wanted in parts.items():
+            name = f"{part}_indices_"
+            before = getattr(self, name)
+            if before is None:
+                continue
+            found = find_cells(self._select(None), wanted, before, self.gene_names).positions
+            if not np.array_equal(found, np.sort(before)):
+                setattr(self, name, found)
+
+    def _constructor_arguments(self) -> dict[str, Any]:
+        """Arguments that a model like this one is built with."""
+        parameters = self.init_params_
+        arguments = {k: v for part in parameters["kwargs"].values() for k, v in part.items()}
+        return arguments | parameters["non_kwargs"]
+
+
+def _trainer_arguments(
+    accelerator: str, devices: int | list[int] | str, given: dict[str, Any]
+) -> dict[str, Any]:
+    return {
+        "accelerator": accelerator,
+        "devices": devices,
+        "log_every_n_steps": 1,
+        "enable_progress_bar": shows_progress(),
+        **given,
+    }

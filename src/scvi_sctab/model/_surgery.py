@@ -1,8 +1,7 @@
-"""Map a query onto a reference by architecture surgery."""
+"""Architecture surgery: a query mapped onto a reference."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -11,12 +10,13 @@ import pandas as pd
 from scvi.model._utils import parse_device_args
 
 from scvi_sctab._constants import MIN_GENE_OVERLAP, QUERY_POLICIES
+from scvi_sctab._logging import logger
+from scvi_sctab._messages import list_names
 from scvi_sctab.data import (
     Condition,
     check_anndata,
     check_query_conditions,
     choose_layer,
-    list_names,
     n_labelled,
     name_as_known,
     name_values,
@@ -26,21 +26,19 @@ from scvi_sctab.data import (
     registered_conditions,
     strip_versions,
 )
+from scvi_sctab.model._query_training import QueryTrainer
+from scvi_sctab.model._records import QueryRecord
 from scvi_sctab.model._surgery_report import SurgeryReport
-from scvi_sctab.nn import NewEntries, matches, n_trained
+from scvi_sctab.nn import matches, n_trained
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-# A child of the host's logger, so that `scvi.settings.verbosity` governs it.
-logger = logging.getLogger("scvi.sctab")
 
 
 class SurgeryMixin:
     """Architecture surgery :cite:p:`Lotfollahi21`: a query's own parameters beside frozen ones."""
 
-    # Set by `load_query_data`: what `SurgeryReport` is made of, as plain values that are saved.
-    surgery_: dict[str, Any] | None = None
+    query_record: QueryRecord | None
 
     @classmethod
     def load_query_data(
@@ -136,21 +134,19 @@ class SurgeryMixin:
         model = cls(query, registry=registry, **cls._arguments_of_query(reference, registry))
         n_categories = [len(condition.categories) for condition in reference.conditions]
         new_entries = model.module.grow_from(reference.module.state_dict(), n_categories)
-        model.reference_ = reference.reference_
-        model.calibration_ = reference.calibration_
-        model.training_record_ = reference.training_record_
+        model.annotation = reference.annotation.for_labels(model.labels)
+        model.reference_statistics = reference.reference_statistics
+        model.training_record = reference.training_record
         model.modalities_ = reference.modalities_
-        model._adopt_ontology(reference)
-        model.surgery_ = {
-            "policy": policy if isinstance(policy, str) else list(policy),
-            "new_entries": {name: new and new._asdict() for name, new in new_entries.items()},
-            "missing_genes": missing,
-            "reference_categories": {key: list(values) for key, values in reference.conditions},
-            "reference_labels": [str(label) for label in reference.labels],
-            "known_batches": _known(reference.conditions, query),
-            "training": {},
-        }
-        model._check_policy()
+        model.query_record = QueryRecord(
+            policy=policy if isinstance(policy, str) else list(policy),
+            new_entries=new_entries,
+            missing_genes=missing,
+            reference_categories={key: list(values) for key, values in reference.conditions},
+            reference_labels=[str(label) for label in reference.labels],
+            known_batches=_known(reference.conditions, query),
+        )
+        model._check_policy(model.query_record)
         model.is_trained_ = True
         *_, torch_device = parse_device_args(accelerator, device, return_device="torch")
         model.to_device(torch_device)
@@ -201,14 +197,13 @@ class SurgeryMixin:
     @classmethod
     def _arguments_of_query(cls, reference: Any, registry: dict[str, Any]) -> dict[str, Any]:
         """Arguments of the reference, with the first batch of the query beside those before."""
-        parameters = reference.init_params_
-        arguments = {k: v for part in parameters["kwargs"].values() for k, v in part.items()}
-        arguments |= parameters["non_kwargs"]
+        arguments = reference._constructor_arguments()
         known, conditions = reference.conditions, registered_conditions(registry)
         if registry["setup_args"].get("batch_key") is not None:
             n_known = len(known[0].categories)
             if len(conditions[0].categories) > n_known:
-                arguments["first_query_batches"] = [*arguments["first_query_batches"], n_known]
+                before = arguments.get("first_query_batches", ())
+                arguments["first_query_batches"] = [*before, n_known]
         return arguments
 
     def _condition_arguments(self) -> dict[str, str]:
@@ -221,46 +216,20 @@ class SurgeryMixin:
             arguments.setdefault(key, "categorical_covariate_keys")
         return arguments
 
-    def _patterns(self) -> tuple[str, ...]:
-        """Patterns that the policy stands for."""
-        if self.surgery_ is None:
-            return ()
-        policy = self.surgery_["policy"]
-        return QUERY_POLICIES[policy] if isinstance(policy, str) else tuple(policy)
-
-    @property
-    def _is_adapted(self) -> bool:
-        """Whether cells have logits of their own beside those of an untouched reference."""
-        return self.module.query_paths is not None and not self._patterns()
-
-    def _new_entries(self) -> dict[str, NewEntries | None]:
-        """Parameters that the query brought, and where in them."""
-        entries = self.surgery_["new_entries"]
-        return {name: None if new is None else NewEntries(**new) for name, new in entries.items()}
-
-    def _n_trained(self) -> int:
-        """Count the parameters that training may move."""
-        path = self._own_path()
-        n_in_path = 0 if path is None else sum(p.numel() for p in path.parameters())
-        if not self._has_objective():
-            return n_in_path
-        frozen = ["query_paths.*", *self.module.frozen]
-        return n_in_path + n_trained(self.module, self._patterns(), self._new_entries(), frozen)
-
-    def _check_policy(self) -> None:
+    def _check_policy(self, record: QueryRecord) -> None:
         """Stop if the policy does not exist, or leaves nothing to train."""
-        policy = self.surgery_["policy"]
+        policy = record.policy
         names = [name for name, _ in self.module.named_parameters()]
         if isinstance(policy, str) and policy not in QUERY_POLICIES:
             raise ValueError(
                 f"{policy=} is none of {', '.join(map(repr, QUERY_POLICIES))}, nor a list of "
                 "patterns of names of parameters."
             )
-        for pattern in self._patterns():
+        for pattern in policy if not isinstance(policy, str) else ():
             if pattern != "*" and not any(matches(name, [pattern]) for name in names):
-                if not isinstance(policy, str):
-                    raise ValueError(f"No parameter fits the pattern {pattern!r}: {names}.")
-        if self._has_objective() or self._own_path() is not None:
+                raise ValueError(f"No parameter fits the pattern {pattern!r}: {names}.")
+        trainer = QueryTrainer(self, record)
+        if trainer.has_objective or trainer.adapter is not None:
             return
         if "batch_key" not in self._condition_arguments().values():
             raise ValueError(
@@ -269,16 +238,13 @@ class SurgeryMixin:
                 "and train the reference with `batch_key=`; or train the reference's own "
                 "parameters, `policy='head'` or 'all'."
             )
+        known = record.known_batches[self.conditions[0].key] if self.conditions else []
         raise ValueError(
             "Nothing is left to train: the reference knows every batch of the query, "
-            f"{list_names(self._batches_of_query())}. Predict with the reference, rename the "
+            f"{list_names(known)}. Predict with the reference, rename the "
             "query's batches if they are others of the same name, or train the reference's own "
             "parameters, `policy='head'` or 'all'."
         )
-
-    def _batches_of_query(self) -> list[str]:
-        known = self.surgery_["known_batches"]
-        return known[self.conditions[0].key] if self.conditions else []
 
     def surgery_report(self) -> SurgeryReport:
         """Report what the query brought, what was trained for it, and what that changed.
@@ -292,24 +258,33 @@ class SurgeryMixin:
         RuntimeError
             If this is not a model of a query.
         """
-        if self.surgery_ is None:
+        record = self.query_record
+        if record is None:
             raise RuntimeError(
                 "This model was not made by `SCTAB.load_query_data`: there is nothing to report."
             )
-        record = self.surgery_
-        known = record["reference_categories"]
-        of_query = dict(self.conditions)
+        known, trainer = record.reference_categories, QueryTrainer(self, record)
         return SurgeryReport(
-            policy=record["policy"],
+            policy=record.policy,
             n_parameters=sum(p.numel() for p in self.module.parameters()),
-            n_trained=self._n_trained(),
+            n_trained=_n_trained(trainer),
             n_genes=len(self.gene_names),
-            missing_genes=list(record["missing_genes"]),
-            new_batches={key: values[len(known[key]) :] for key, values in of_query.items()},
-            known_batches=record["known_batches"],
-            new_labels=[str(label) for label in self.labels[len(record["reference_labels"]) :]],
-            **record["training"],
+            missing_genes=list(record.missing_genes),
+            new_batches={key: values[len(known[key]) :] for key, values in self.conditions},
+            known_batches=dict(record.known_batches),
+            new_labels=[str(label) for label in self.labels[len(record.reference_labels) :]],
+            **vars(record.training),
         )
+
+
+def _n_trained(trainer: QueryTrainer) -> int:
+    """Count the parameters that training may move."""
+    adapter, record = trainer.adapter, trainer.record
+    n_in_adapter = 0 if adapter is None else sum(p.numel() for p in adapter.parameters())
+    if not trainer.has_objective:
+        return n_in_adapter
+    module = trainer.model.module
+    return n_in_adapter + n_trained(module, record.patterns, record.new_entries, trainer.frozen)
 
 
 def _check_registry(registry: dict[str, Any], reference: Any) -> None:

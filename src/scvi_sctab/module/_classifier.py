@@ -167,6 +167,16 @@ class CellTypeClassifier(BaseModuleClass):
         """Whether it cannot do without the batch of a cell."""
         return False
 
+    @property
+    def reads_genes(self) -> bool:
+        """Whether it reads genes, rather than a latent space."""
+        return True
+
+    @property
+    def has_unsupervised_loss(self) -> bool:
+        """Whether it learns from cells without labels."""
+        return self.reconstruction is not None
+
     def grow_from(
         self, state: dict[str, Tensor], n_categories: Sequence[int]
     ) -> dict[str, NewEntries | None]:

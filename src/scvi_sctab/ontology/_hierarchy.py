@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -228,6 +228,25 @@ class LabelHierarchy:
             rows[cells] = self._most_specific(left_out == 0, np.zeros_like(left_out))
         rows[~chosen.any(axis=1)] = -1
         return rows
+
+    def with_labels(self, labels: ArrayLike) -> LabelHierarchy:
+        """Add labels behind the known ones; they are kinds of *cell*, and of nothing else.
+
+        Parameters
+        ----------
+        labels
+            Known labels in their order, then new ones, ``(n_labels,)``.
+        """
+        names = np.asarray(labels)
+        n_new = len(names) - len(self.labels)
+        of_root = np.zeros((len(self.terms), n_new), dtype=bool)
+        of_root[0] = True
+        return replace(
+            self,
+            labels=names,
+            members=np.concatenate([self.members, of_root], axis=1),
+            own=np.append(self.own, np.full(n_new, -1)),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as lists of strings and arrays of numbers, to be saved as data."""

@@ -7,38 +7,15 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class CoarseLabelsMixin:
-    """Cells that are known less precisely than others."""
-
-    @property
-    def coarse_labels(self) -> dict[str, list[str]]:
-        """Labels that stand for finer ones, and are not predicted."""
-        return self.init_params_["non_kwargs"].get("coarse_labels") or {}
-
-    def _set_coarse_labels(self, coarse_labels: Mapping[str, Sequence[str]]) -> None:
-        """Let labels stand for finer ones, in this model and when it is loaded."""
-        accepted = torch.from_numpy(accepted_labels(self.labels, coarse_labels))
-        self.module.accepted = accepted.to(self.module.device)
-        self.init_params_["non_kwargs"]["coarse_labels"] = {
-            label: list(finer) for label, finer in coarse_labels.items()
-        }
-
-    @property
-    def _open_labels(self) -> NDArray[np.bool_]:
-        """Labels that can be predicted."""
-        return ~np.isin(self.labels, list(self.coarse_labels))
-
-
 def accepted_labels(
     labels: NDArray[np.str_], coarse_labels: Mapping[str, Sequence[str]]
 ) -> NDArray[np.bool_]:
-    """Say which labels a cell of each label may be of.
+    """Mark the labels that a cell of each label may be of.
 
     Parameters
     ----------

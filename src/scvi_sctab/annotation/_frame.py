@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
-    from anndata import AnnData
     from numpy.typing import NDArray
 
 STATISTIC = "statistic: "
@@ -48,10 +47,3 @@ def unassign(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     frame = frame.assign(label=label)
     frame.insert(1, "closest_label", closest)
     return frame
-
-
-def write_columns(frame: pd.DataFrame, adata: AnnData) -> None:
-    """Put columns into ``obs``; cells that are not in the frame have none."""
-    frame = frame if frame.index.equals(adata.obs_names) else frame.reindex(adata.obs_names)
-    for name in frame:
-        adata.obs[name] = frame[name]

@@ -1,30 +1,40 @@
-"""Which genes a classifier looks at, and which decide."""
+"""Verbs that explain labels, for one network or for several."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, get_args
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from scvi_sctab._constants import MIN_GENE_OVERLAP
-from scvi_sctab._optional import import_optional
-from scvi_sctab.data import get_column
-from scvi_sctab.metrics import score_markers
-from scvi_sctab.model._coarse import check_label
+from scvi_sctab.annotation import check_label
+from scvi_sctab.base import seed
+from scvi_sctab.explanation import (
+    AttributionMethod,
+    as_scores,
+    attend_to_genes,
+    attribute,
+    check_attribution,
+    delete_genes,
+    group_means,
+    marker_table,
+    refuse_latent,
+)
+from scvi_sctab.model._groups import column_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
-    from numpy.typing import NDArray
     from scipy import sparse
 
-AttributionMethod = Literal["integrated_gradients", "input_x_gradient"]
 
+class CellExplainer:
+    """Attention, marker genes and attributions.
 
-class ExplanationMixin:
-    """Attention per cell, marker genes per group, attributions, for one network or for several."""
+    Beside what :class:`~scvi_sctab.model._annotator.CellAnnotator` needs, a model that explains
+    has ``networks``, over which explanations are averaged.
+    """
 
     def get_attention(
         self,
@@ -56,7 +66,8 @@ class ExplanationMixin:
             If the encoder has no attention, or as in :meth:`~scvi_sctab.SCTAB.predict`.
         """
         self._require_trained()
-        return self._attend(self._select(adata, indices, layer, min_gene_overlap), batch_size)
+        cells = self._select(adata, indices, layer, min_gene_overlap)
+        return attend_to_genes(self.networks, self._read(cells), batch_size)
 
     def get_markers(
         self,
@@ -116,20 +127,22 @@ class ExplanationMixin:
             If there is one group only.
         """
         self._require_trained()
-        self._refuse_latent()
+        refuse_latent(self.networks)
         if n_genes < 1:
             raise ValueError(f"{n_genes=}: ask for at least one gene per group.")
         cells = self._select(adata, indices, layer, min_gene_overlap)
         labels = self._predict(cells, batch_size)
-        if groupby is None:
-            groups = pd.Categorical(labels)
-        else:
-            groups = pd.Categorical(
-                get_column(cells.adata.obs, groupby, "groupby").to_numpy()[cells.positions]
-            )
-        codes = self._codes_of_labels(labels)
-        means = self._group_means(cells, codes, groups, batch_size)
-        return _marker_table(groups, self.gene_names, means, n_genes)
+        groups = labels if groupby is None else column_of(cells, groupby, "groupby")
+        groups = pd.Categorical(groups)
+        means = group_means(
+            self.networks,
+            self.annotation.predictable,
+            self._read(cells),
+            pd.Index(self.labels).get_indexer(labels),
+            groups,
+            batch_size,
+        )
+        return marker_table(groups, self.gene_names, means, n_genes)
 
     def get_attributions(
         self,
@@ -184,63 +197,85 @@ class ExplanationMixin:
         >>> model.gene_names[order[:5]]  # doctest: +SKIP
         """
         self._require_trained()
-        self._refuse_latent()
-        import_optional("captum.attr", "interpret", "get_attributions()")
-        if method not in get_args(AttributionMethod):
-            raise ValueError(f"{method=} is none of {', '.join(get_args(AttributionMethod))}.")
+        refuse_latent(self.networks)
+        check_attribution(method)
         cells = self._select(adata, indices, layer, min_gene_overlap)
         if label is None:
-            codes = self._codes_of_labels(self._predict(cells))
+            codes = pd.Index(self.labels).get_indexer(self._predict(cells))
         else:
-            codes = np.full(len(cells), self._label_code(label))
-        return self._attribute(cells, codes, method, n_steps, batch_size)
+            codes = np.full(len(cells), self._code_of(label))
+        return attribute(
+            self.networks,
+            self.annotation.predictable,
+            self._read(cells),
+            codes,
+            method,
+            n_steps,
+            batch_size,
+        )
 
-    def _codes_of_labels(self, labels: NDArray[np.str_]) -> NDArray[np.intp]:
-        return pd.Index(self.labels).get_indexer(labels)
+    def deletion_test(
+        self,
+        rankings: Mapping[str, sparse.csr_matrix | pd.DataFrame],
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        n_genes: Sequence[int] = (5, 10, 20, 50, 100),
+        batch_size: int | None = None,
+        *,
+        layer: str | None = None,
+        min_gene_overlap: float = MIN_GENE_OVERLAP,
+    ) -> pd.DataFrame:
+        """Delete the genes that rankings put first, beside random ones.
 
-    def _label_code(self, label: str) -> int:
+        A ranking that finds the genes on which a label hangs makes its probability fall faster
+        than genes drawn at random do :cite:p:`Samek17`. Only genes that a cell expresses are
+        ranked and drawn. Deleted is their log-normalised expression inside the model, not their
+        counts: fewer counts would make all other genes of the cell look higher.
+
+        Parameters
+        ----------
+        rankings
+            By name: scores ``(n_cells, n_genes)`` of the same cells, in the order of
+            ``model.gene_names``, as :meth:`~scvi_sctab.SCTAB.get_attributions` and
+            :meth:`~scvi_sctab.SCTAB.get_attention` give; a frame of such scores, aligned by the
+            names of cells and genes; or a frame of
+            :meth:`~scvi_sctab.SCTAB.get_markers` by predicted label, best with
+            ``n_genes=len(model.gene_names)``.
+        adata, indices, layer, min_gene_overlap
+            As in :meth:`~scvi_sctab.SCTAB.predict`.
+        n_genes
+            How many genes to delete from each cell.
+        batch_size
+            Cells at a time.
+
+        Returns
+        -------
+        A row per ranking, ``"random"`` last, and number of genes: ``ranking``, ``n_genes``,
+        ``drop`` (by how much the probability of the predicted label, before calibration, falls,
+        mean over cells),
+        ``drop_sd`` (over cells) and ``changed`` (share of cells whose label becomes another).
+
+        Raises
+        ------
+        ValueError
+            If the model reads a latent space, scores do not fit the cells, or as in
+            :meth:`~scvi_sctab.SCTAB.predict`.
+        """
+        self._require_trained()
+        refuse_latent(self.networks)
+        cells = self._select(adata, indices, layer, min_gene_overlap)
+        predicted = self._predict(cells)
+        scores = {
+            name: as_scores(name, ranking, cells.names, self.gene_names, predicted)
+            for name, ranking in rankings.items()
+        }
+        return delete_genes(self.networks, self._read(cells), scores, n_genes, seed(), batch_size)
+
+    def _code_of(self, label: str) -> int:
+        """Code of a label that can be predicted."""
         check_label(label, self.labels)
         if label in self.coarse_labels:
             raise ValueError(
                 f"{label!r} only stands for {self.coarse_labels[label]}; ask for one of these."
             )
         return int(np.flatnonzero(self.labels == label)[0])
-
-
-def _marker_table(
-    groups: pd.Categorical,
-    gene_names: NDArray[np.str_],
-    means: NDArray[np.float64],
-    n_genes: int,
-) -> pd.DataFrame:
-    """Best genes per group, from mean contribution, attention, expression and its square."""
-    names = np.asarray(groups.categories)
-    contribution, attention, expression, squares = means
-    n_cells = np.bincount(groups.codes, minlength=len(names))
-    found = score_markers(n_cells, contribution, expression, squares)
-    if len(names) == 1:
-        warnings.warn(
-            f"All cells are in one group, {names[0]!r}, so that there is no other to tell it from: "
-            "its genes are ranked by contribution alone, house-keeping genes included. Ask about "
-            "more cells, or group them by another column: `groupby=`.",
-            UserWarning,
-            stacklevel=3,
-        )
-    order = np.lexsort((-contribution, -found.score), axis=1)[:, :n_genes]
-    rows = np.repeat(np.arange(len(order)), order.shape[1])
-    columns = order.ravel()
-    nearest = pd.Series([", ".join(names[near]) or None for near in found.nearest], dtype=object)
-    return pd.DataFrame(
-        {
-            "group": names[rows],
-            "gene": gene_names[columns],
-            "score": found.score[rows, columns],
-            "contribution": contribution[rows, columns],
-            "specificity": found.specificity[rows, columns],
-            "attention": attention[rows, columns],
-            "expression": expression[rows, columns],
-            "expression_nearby": found.nearby[rows, columns],
-            "expression_elsewhere": found.elsewhere[rows, columns],
-            "nearest": nearest.to_numpy()[rows],
-        }
-    )

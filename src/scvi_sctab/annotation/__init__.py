@@ -1,0 +1,59 @@
+"""Statements about cells from logits: calibration, sets, novelty, shift, terms, votes."""
+
+from scvi_sctab.annotation._annotate import (
+    Rates,
+    annotate_cells,
+    describe_cells,
+    join_probabilities,
+    predict_labels,
+)
+from scvi_sctab.annotation._calibrate import (
+    MIN_CELLS_TO_CALIBRATE,
+    count_labels,
+    fit_calibration,
+    scaling_method,
+)
+from scvi_sctab.annotation._coarse import accepted_labels, check_label
+from scvi_sctab.annotation._frame import EMPTY_SET, unassign
+from scvi_sctab.annotation._scores import score_labels
+from scvi_sctab.annotation._shift import find_shift, shift_message
+from scvi_sctab.annotation._state import AnnotationState, same_values
+from scvi_sctab.annotation._terms import place_labels
+from scvi_sctab.annotation._votes import (
+    VOTE_WEIGHT,
+    Neighborhood,
+    nearest_neighbors,
+    neighborhoods_of_groups,
+    neighborhoods_of_neighbors,
+    refine_labels,
+    vote,
+)
+
+__all__ = [
+    "EMPTY_SET",
+    "MIN_CELLS_TO_CALIBRATE",
+    "VOTE_WEIGHT",
+    "AnnotationState",
+    "Neighborhood",
+    "Rates",
+    "accepted_labels",
+    "annotate_cells",
+    "check_label",
+    "count_labels",
+    "describe_cells",
+    "find_shift",
+    "fit_calibration",
+    "join_probabilities",
+    "nearest_neighbors",
+    "neighborhoods_of_groups",
+    "neighborhoods_of_neighbors",
+    "place_labels",
+    "predict_labels",
+    "refine_labels",
+    "same_values",
+    "score_labels",
+    "scaling_method",
+    "shift_message",
+    "unassign",
+    "vote",
+]

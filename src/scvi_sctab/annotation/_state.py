@@ -1,0 +1,156 @@
+"""State that annotations rest on: labels, calibration, ontology, coarse labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from scvi_sctab.annotation._coarse import accepted_labels
+from scvi_sctab.metrics import Calibration, CellEvidence
+from scvi_sctab.ontology import LabelHierarchy
+
+# Far below any probability that matters, far above where logarithms end.
+_MIN_PROBABILITY = 1e-30
+
+
+@dataclass(frozen=True, eq=False)
+class AnnotationState:
+    """Everything beside logits that an annotation depends on; replaced as a whole.
+
+    A probability has three stages: **logits** of the network; **class-balanced** probabilities,
+    which weigh every label alike, as training with class weights does; and probabilities **with
+    the label prior**, which know how frequent labels are and are calibrated.
+
+    Parameters
+    ----------
+    labels
+        Names of the labels in the order of the logits, ``(n_labels,)``.
+    calibration
+        Fit to held-out cells; ``None`` if there is none, or if it no longer holds.
+    hierarchy
+        Place of the labels in the Cell Ontology, if they have one.
+    coarse_labels
+        Labels that stand for finer ones and are not predicted.
+    """
+
+    labels: NDArray[np.str_]
+    calibration: Calibration | None = None
+    hierarchy: LabelHierarchy | None = None
+    coarse_labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def predictable(self) -> NDArray[np.bool_]:
+        """Labels that can be predicted, ``(n_labels,)``."""
+        return ~np.isin(self.labels, list(self.coarse_labels))
+
+    @property
+    def accepted(self) -> NDArray[np.bool_] | None:
+        """Labels that a cell of each label may be of, ``(n_labels, n_labels)``; see training."""
+        return accepted_labels(self.labels, self.coarse_labels) if self.coarse_labels else None
+
+    def class_balanced(self, logits: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Probabilities without the label prior, at the calibrated temperature."""
+        temperature = 1.0 if self.calibration is None else self.calibration.scaling.temperature
+        return softmax(logits / temperature, axis=1)
+
+    def with_label_prior(self, probabilities: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Apply the label prior to class-balanced probabilities."""
+        if self.calibration is None:
+            return probabilities
+        logits = np.log(np.maximum(probabilities, _MIN_PROBABILITY))
+        return self.calibration.scaling._replace(temperature=1.0).probabilities(logits)
+
+    def probabilities(self, logits: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Probabilities with the label prior, calibrated if the model is; ``(n_cells, n_labels)``."""
+        if self.calibration is None:
+            return softmax(logits, axis=1)
+        return self.calibration.scaling.probabilities(logits)
+
+    def prediction_sets(
+        self, probabilities: NDArray[np.float32], error_rate: float, by_label: bool = False
+    ) -> NDArray[np.bool_]:
+        """Predictable labels that cannot be ruled out at an error rate, ``(n_cells, n_labels)``."""
+        return self.calibrated().sets(probabilities, error_rate, by_label) & self.predictable
+
+    def calibrated(self) -> Calibration:
+        """Return the calibration.
+
+        Raises
+        ------
+        RuntimeError
+            If there is none.
+        """
+        if self.calibration is None:
+            raise RuntimeError(
+                "This model is not calibrated: too few cells were held out in training, it was "
+                "joined from models or imported, or a query has changed the reference's parameters "
+                "since. `model.calibrate(adata)` with labelled cells that it was not trained on."
+            )
+        return self.calibration
+
+    def for_labels(self, labels: NDArray[np.str_]) -> AnnotationState:
+        """State for a model that has grown by labels, of which nothing is known but that."""
+        hierarchy = None if self.hierarchy is None else self.hierarchy.with_labels(labels)
+        return replace(self, labels=labels, hierarchy=hierarchy)
+
+    def no_logits(self) -> CellEvidence:
+        """Logits of no cells."""
+        none = np.zeros((0, len(self.labels)), np.float32)
+        return CellEvidence(none, none, none)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values and arrays, to save."""
+        return {
+            "labels": [str(label) for label in self.labels],
+            "calibration": self.calibration and self.calibration.to_dict(),
+            "hierarchy": self.hierarchy and self.hierarchy.to_dict(),
+            "coarse_labels": {label: list(finer) for label, finer in self.coarse_labels.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> AnnotationState:
+        """Undo :meth:`to_dict`."""
+        calibration, hierarchy = saved["calibration"], saved["hierarchy"]
+        return cls(
+            np.asarray(saved["labels"]),
+            None if calibration is None else Calibration.from_dict(calibration),
+            None if hierarchy is None else LabelHierarchy.from_dict(hierarchy),
+            dict(saved["coarse_labels"]),
+        )
+
+    def __eq__(self, other: object) -> bool:
+        """Compare by value."""
+        return isinstance(other, AnnotationState) and same_values(self.to_dict(), other.to_dict())
+
+    def __hash__(self) -> int:
+        """Hash by what is cheap to hash."""
+        return hash((tuple(self.labels), tuple(self.coarse_labels)))
+
+
+def same_values(one: Any, other: Any) -> bool:
+    """Compare plain values, arrays and frames, nested in dictionaries and lists.
+
+    Parameters
+    ----------
+    one, other
+        Anything that a state is saved as.
+
+    Examples
+    --------
+    >>> same_values({"a": np.arange(2)}, {"a": np.arange(2)})
+    True
+    """
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same_values(one[k], other[k]) for k in one)
+    if hasattr(one, "equals"):
+        return type(one) is type(other) and bool(one.equals(other))
+    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+        a, b = np.asarray(one), np.asarray(other)
+        kind = np.issubdtype(a.dtype, np.floating)
+        return a.dtype == b.dtype and np.array_equal(a, b, equal_nan=bool(kind))
+    return bool(one == other)

@@ -1,0 +1,238 @@
+"""Attention, logits and contributions of single networks, for a batch of cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from scipy import sparse
+from scvi import REGISTRY_KEYS
+
+from scvi_sctab._constants import CONDITIONS_KEY
+from scvi_sctab.base import to_scipy
+from scvi_sctab.nn import CSR, TabNetEncoder, normalize_counts
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from scvi_sctab._types import Network
+
+    Tensors = dict[str, Tensor]
+
+
+def refuse_latent(networks: Sequence[Network]) -> None:
+    """Stop at networks that read a latent space in place of genes.
+
+    Parameters
+    ----------
+    networks
+        Networks of a model.
+
+    Raises
+    ------
+    ValueError
+        If there is one.
+    """
+    if not all(network.reads_genes for network in networks):
+        raise ValueError(
+            "This model reads a latent space, so it attends to no genes; ask one that was "
+            "trained on genes."
+        )
+
+
+def attentive_encoder(network: Network) -> TabNetEncoder:
+    """Return the encoder of a network that attends to genes.
+
+    Parameters
+    ----------
+    network
+        The network.
+
+    Raises
+    ------
+    ValueError
+        If it has no attention.
+    """
+    refuse_latent([network])
+    if not isinstance(network.encoder, TabNetEncoder):
+        raise ValueError(
+            f"{type(network.encoder).__name__} has no attention; build the model with "
+            "encoder='tabnet'."
+        )
+    return network.encoder
+
+
+def expression(tensors: Tensors) -> Tensor | CSR:
+    """Log-normalised expression of a batch, ``(n_cells, n_genes)``.
+
+    Parameters
+    ----------
+    tensors
+        Raw counts and codes of conditions.
+    """
+    return normalize_counts(tensors[REGISTRY_KEYS.X_KEY])
+
+
+def dense_expression(tensors: Tensors) -> Tensor:
+    """Log-normalised expression of a batch with its zeros, ``(n_cells, n_genes)``.
+
+    Parameters
+    ----------
+    tensors
+        Raw counts and codes of conditions.
+    """
+    x = expression(tensors)
+    return x.to_dense() if isinstance(x, CSR) else x
+
+
+def attention_of(
+    encoder: TabNetEncoder, x: Tensor | CSR, condition: Tensor | None
+) -> sparse.csr_matrix:
+    """Attention with rows that sum to one, ``(n_cells, n_genes)``.
+
+    Parameters
+    ----------
+    encoder
+        The encoder.
+    x
+        Log-normalised expression.
+    condition
+        Embedding of the cells' batches.
+    """
+    attention = to_scipy(encoder.attention(x, condition))
+    total = np.asarray(attention.sum(axis=1)).ravel()
+    attention.data /= np.repeat(np.where(total == 0, 1, total), np.diff(attention.indptr))
+    return attention
+
+
+def logits_of(network: Network, x: Tensor, conditions: Tensor) -> Tensor:
+    """Logits of log-normalised expression, ``(n_cells, n_labels)``.
+
+    Parameters
+    ----------
+    network
+        The network.
+    x
+        Log-normalised expression, dense.
+    conditions
+        Codes of batch and covariates.
+    """
+    # Not `inference`, which hides genes at random where the model reconstructs them.
+    z, _ = network.encoder(x, network.condition(conditions))
+    return network.generative(x, z, conditions)["logits"]
+
+
+def centred_logits(
+    network: Network, predictable: NDArray[np.bool_], x: Tensor, conditions: Tensor
+) -> Tensor:
+    """Logits less the mean over predictable labels, ``(n_cells, n_labels)``.
+
+    Parameters
+    ----------
+    network, x, conditions
+        As of :func:`logits_of`.
+    predictable
+        Labels that can be predicted.
+    """
+    logits = logits_of(network, x, conditions)
+    return logits - logits[:, predictable].mean(dim=1, keepdim=True)
+
+
+def mean_probabilities(networks: Sequence[Network], x: Tensor, conditions: Tensor) -> Tensor:
+    """Mean over networks of the probabilities before calibration, ``(n_cells, n_labels)``.
+
+    Parameters
+    ----------
+    networks
+        The networks.
+    x, conditions
+        As of :func:`logits_of`.
+    """
+    parts = [logits_of(network, x, conditions).softmax(dim=1) for network in networks]
+    return parts[0] if len(parts) == 1 else torch.stack(parts).mean(dim=0)
+
+
+def contributions(
+    network: Network, predictable: NDArray[np.bool_], tensors: Tensors, codes: NDArray[np.intp]
+) -> list[sparse.csr_matrix | None]:
+    """Contribution of genes to a label, attention and expression, each ``(n_cells, n_genes)``.
+
+    Parameters
+    ----------
+    network
+        The network.
+    predictable
+        Labels that can be predicted.
+    tensors
+        Raw counts and codes of conditions.
+    codes
+        Code of the label of each cell, ``(n_cells,)``.
+
+    Returns
+    -------
+    Contributions to the centred logit, by the linear path if there is one, else by input times
+    gradient; attention, if there is any; expression.
+    """
+    x, condition = expression(tensors), network.condition(tensors[CONDITIONS_KEY])
+    expressed = to_scipy(x)
+    attention = None
+    if isinstance(network.encoder, TabNetEncoder):
+        attention = attention_of(network.encoder, x, condition)
+    if network.linear_skip is None:
+        score = _input_x_gradient(network, predictable, tensors, codes)
+        return [score, attention, expressed]
+    weight = network.linear_skip.weight.cpu().numpy()
+    weight = weight - weight[predictable].mean(axis=0)
+    score = expressed.copy()
+    rows = np.repeat(np.arange(score.shape[0]), np.diff(score.indptr))
+    score.data *= weight[codes[rows], score.indices]
+    return [score, attention, expressed]
+
+
+def _input_x_gradient(
+    network: Network, predictable: NDArray[np.bool_], tensors: Tensors, codes: NDArray[np.intp]
+) -> sparse.csr_matrix:
+    """Expression times the gradient of the centred logit of each cell's label."""
+    x, conditions = dense_expression(tensors), tensors[CONDITIONS_KEY]
+    with with_gradients():
+        x = x.clone().requires_grad_()
+        logits = centred_logits(network, predictable, x, conditions.clone())
+        of_label = torch.from_numpy(codes).to(x.device)[:, None]
+        (gradient,) = torch.autograd.grad(logits.gather(1, of_label).sum(), x)
+    return sparse.csr_matrix((x * gradient).detach().cpu().numpy())
+
+
+@contextmanager
+def with_gradients() -> Iterator[None]:
+    """Compute gradients; inference tensors cannot require gradients: clone them first."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+def stack_rows(parts: Iterable[sparse.csr_matrix], n_genes: int) -> sparse.csr_matrix:
+    """Join the rows of batches, of which there may be none, ``(n_cells, n_genes)``.
+
+    Parameters
+    ----------
+    parts
+        Rows of each batch.
+    n_genes
+        Number of genes.
+    """
+    empty = sparse.csr_matrix((0, n_genes), dtype=np.float32)
+    return sparse.vstack([empty, *parts], format="csr")
+
+
+def mean_of(values: Sequence[Any]) -> Any:
+    """Mean over networks of sparse matrices.
+
+    Parameters
+    ----------
+    values
+        A matrix per network.
+    """
+    return values[0] if len(values) == 1 else sum(values) / np.float32(len(values))

@@ -1,0 +1,342 @@
+"""Training of a query model."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import sparse
+from scipy.special import logsumexp
+
+from scvi_sctab._config import PRESETS, QUERY, SELF_TRAINING
+from scvi_sctab._logging import logger
+from scvi_sctab.annotation import predict_labels
+from scvi_sctab.base import draw_cells, to_scipy
+from scvi_sctab.data import class_weights
+from scvi_sctab.model._records import QueryRecord, QueryTraining, ReferenceStatistics
+from scvi_sctab.model._surgery_report import movement
+from scvi_sctab.nn import frozen_but
+from scvi_sctab.train import (
+    QueryCells,
+    QueryFit,
+    SelfTraining,
+    diversity,
+    fit_query_path,
+    select_confident,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from scvi_sctab.data import LabeledDataSplitter
+    from scvi_sctab.model._sctab import SCTAB
+    from scvi_sctab.nn import GeneLinear
+    from scvi_sctab.train import ClassifierTrainingPlan
+
+# Enough cells for a quantile and for the shares of the labels.
+_N_DESCRIBED = 5000
+
+
+def describe_reference(model: SCTAB) -> ReferenceStatistics:
+    """Energy and diversity of the cells that a model was trained on.
+
+    Parameters
+    ----------
+    model
+        Trained, with its AnnData.
+    """
+    codes = model._label_codes()
+    cells = draw_cells(np.flatnonzero(codes < len(model.labels)), _N_DESCRIBED)
+    energy = logsumexp(read_query_cells(model, cells).linear, axis=1)
+    return ReferenceStatistics(
+        energy_floor=float(np.quantile(energy, SELF_TRAINING.energy_quantile)),
+        diversity=diversity(predictable_codes(model), len(model.labels)),
+    )
+
+
+def predictable_codes(model: SCTAB) -> NDArray[np.int64]:
+    """Codes of labels of the model's AnnData; a coarse label counts as none, ``(n_cells,)``.
+
+    Parameters
+    ----------
+    model
+        With its AnnData.
+    """
+    codes = model._label_codes()
+    masked = np.append(~model.annotation.predictable, True)[np.minimum(codes, len(model.labels))]
+    return np.where(masked, len(model.labels), codes)
+
+
+def read_query_cells(model: SCTAB, cells: NDArray[np.intp]) -> QueryCells:
+    """Read cells of the model's AnnData as its linear path and its reference see them.
+
+    Parameters
+    ----------
+    model
+        With its AnnData.
+    cells
+        Positions, ``(n_cells,)``.
+    """
+
+    def inspect(tensors: dict[str, Tensor]) -> tuple[Any, NDArray[Any], NDArray[Any]]:
+        inputs, outputs = model.module(tensors, compute_loss=False)
+        x = inputs["x"]
+        return (
+            to_scipy(x) if model.module.reads_genes else x.cpu().numpy(),
+            outputs["paths"][0].cpu().numpy(),
+            outputs["reference_logits"].cpu().numpy(),
+        )
+
+    parts = list(model._map_cells(inspect, model._select(None, cells)))
+    x, linear, logits = zip(*parts, strict=True)
+    stack = sparse.vstack if sparse.issparse(x[0]) else np.concatenate
+    return QueryCells(
+        stack(list(x)),
+        np.concatenate(linear),
+        np.concatenate(logits),
+        predictable_codes(model)[cells],
+    )
+
+
+def has_low_diversity(model: SCTAB, cells: QueryCells) -> bool:
+    """Whether a query seems to hold much fewer types than the reference, as a sorted sample does.
+
+    Class balancing would give weight to types that such a query lacks.
+
+    Parameters
+    ----------
+    model
+        Of the query.
+    cells
+        Cells of the query.
+    """
+    predicted = diversity(cells.logits.argmax(axis=1), len(model.labels))
+    statistics = model.reference_statistics
+    expected = predicted if statistics is None else statistics.diversity
+    return predicted < SELF_TRAINING.min_diversity * expected
+
+
+@dataclass(frozen=True)
+class QueryTrainer:
+    """Training of what a query added to a model, and of what its policy allows.
+
+    Parameters
+    ----------
+    model
+        Of the query; its weights and history are changed, nothing else.
+    record
+        Record of the query.
+    """
+
+    model: SCTAB
+    record: QueryRecord
+
+    def train(
+        self,
+        max_epochs: int | None,
+        batch_size: int | None,
+        datasplitter_kwargs: dict[str, Any],
+        plan_kwargs: dict[str, Any],
+        trainer_kwargs: dict[str, Any],
+    ) -> QueryRecord:
+        """Adapt what the policy allows, then the query adapter.
+
+        Parameters
+        ----------
+        max_epochs, batch_size, datasplitter_kwargs, plan_kwargs, trainer_kwargs
+            As of :meth:`scvi_sctab.SCTAB.train`.
+
+        Returns
+        -------
+        A new record.
+        """
+        module = self.model.module
+        before = {name: t.detach().clone() for name, t in module.state_dict().items()}
+        unadapted = self._reference_labels()
+        arguments = {
+            "max_epochs": max_epochs,
+            "batch_size": batch_size,
+            "datasplitter_kwargs": datasplitter_kwargs,
+            "plan_kwargs": plan_kwargs,
+        }
+        if self.has_objective:
+            self._fit_policy(**arguments, trainer_kwargs=trainer_kwargs)
+        else:
+            _warn_of_unused(arguments)
+        fitted, seems_sorted = self._fit_adapter()
+        changed = float((self._labels() != unadapted).mean())
+        if fitted or self.has_objective:
+            logger.info(
+                f"Adapted to {len(unadapted):,} cells; {changed:.1%} of the labels changed."
+            )
+        moved = movement(before, module.state_dict(), self.record.new_entries)
+        return self.record.after(QueryTraining(True, changed, seems_sorted, moved))
+
+    @property
+    def has_objective(self) -> bool:
+        """Whether there is anything to learn beside the query adapter."""
+        learns = bool(self.record.patterns) or self.n_new_labels > 0
+        return learns or self.model.module.has_unsupervised_loss
+
+    @property
+    def n_new_labels(self) -> int:
+        """Number of labels that the query added."""
+        return len(self.model.labels) - len(self.record.reference_labels)
+
+    @property
+    def adapter(self) -> GeneLinear | None:
+        """Linear path of the query that the model was made for, if it has batches of its own."""
+        paths = self.model.module.query_paths
+        last = "" if paths is None else f"query_paths.paths.{len(paths.paths) - 1}.weight"
+        return paths.paths[-1] if last in self.record.new_entries else None
+
+    @property
+    def frozen(self) -> list[str]:
+        """Patterns of parameters that gradient descent leaves alone."""
+        return ["query_paths.*", *self.model.module.frozen]
+
+    def _labels(self) -> NDArray[np.str_]:
+        """Labels of all cells; the calibration of a reference that has changed is left out."""
+        model, state = self.model, self.model.annotation
+        state = replace(state, calibration=None) if self.record.patterns else state
+        return predict_labels(state, model._logits_of(model._select(None)))
+
+    def _reference_labels(self) -> NDArray[np.str_]:
+        """Labels of all cells without adaptation."""
+        model = self.model
+        parts = [
+            model.annotation.probabilities(logits.reference_logits).argmax(axis=1)
+            for logits in model._logits_of(model._select(None))
+        ]
+        return model.labels[np.concatenate(parts)]
+
+    def _fit_policy(
+        self,
+        max_epochs: int | None,
+        batch_size: int | None,
+        datasplitter_kwargs: dict[str, Any],
+        plan_kwargs: dict[str, Any],
+        trainer_kwargs: dict[str, Any],
+    ) -> None:
+        """Train what the policy allows by the losses that the module has."""
+        model = self.model
+        self._check_plan(plan_kwargs)
+        splitter = model._data_splitter_cls(
+            model.adata_manager,
+            len(model.labels),
+            **{
+                "train_size": 1.0,
+                "external_indexing": [np.arange(model.adata.n_obs), [], []],
+                "require_labels": False,
+                "batch_size": batch_size or QUERY.batch_size,
+                **datasplitter_kwargs,
+            },
+        )
+        if max_epochs is None:
+            max_epochs = ceil(QUERY.max_steps / len(splitter.train_dataloader()))
+        defaults = {**PRESETS[model.preset_].plan.to_kwargs(), **QUERY.plan.to_kwargs()}
+        plan = model._training_plan_cls(model.module, **{**defaults, **plan_kwargs})
+        rounds = SelfTraining(
+            lambda: self._relabel(splitter, plan), max(1, ceil(max_epochs / QUERY.rounds))
+        )
+        callbacks = [rounds, *trainer_kwargs.get("callbacks", ())]
+        # The host would add to the history of a model that was trained; this one has none yet.
+        model.is_trained_ = model.history_ is not None
+        try:
+            patterns, new = self.record.patterns, self.record.new_entries
+            with frozen_but(model.module, patterns, new, self.frozen):
+                model._fit(plan, splitter, max_epochs, {**trainer_kwargs, "callbacks": callbacks})
+        finally:
+            model.is_trained_ = True
+            model.module.eval()
+
+    def _check_plan(self, plan_kwargs: dict[str, Any]) -> None:
+        """Refuse what would move parts of the reference that the policy does not name."""
+        decays = [k for k in ("weight_decay", "skip_weight_decay") if plan_kwargs.get(k)]
+        if decays and not self.record.patterns:
+            raise ValueError(
+                f"{decays[0]} would shrink the reference's rows, too; leave it at 0, or train them "
+                "by a policy."
+            )
+        if not plan_kwargs.get("frozen_statistics", True):
+            raise ValueError(
+                "Running statistics are the reference's; frozen_statistics stays set."
+            )
+
+    def _relabel(self, splitter: LabeledDataSplitter, plan: ClassifierTrainingPlan) -> None:
+        """Give cells without a label the model's own, where it is sure.
+
+        As long as it has not learnt new labels it would be sure of the wrong ones.
+        """
+        model, labels = self.model, splitter.cells.labels
+        n_labels = len(model.labels)
+        if plan.current_epoch or not self.n_new_labels:
+            cells = np.flatnonzero(splitter.labels >= n_labels)
+            logits = model._logits_of(model._select(None, cells))
+            batches = (torch.from_numpy(part.logits).softmax(dim=1).numpy() for part in logits)
+            empty = np.zeros((0, n_labels), np.float32)
+            labels[cells] = select_confident(np.concatenate([empty, *batches]), QUERY.share)
+        weights = class_weights(labels, n_labels, QUERY.class_weight_power)
+        plan.class_weights = torch.from_numpy(weights).to(plan.device)
+
+    def _fit_adapter(self) -> tuple[bool, bool]:
+        """Fit the query adapter by self-training, from the reference anew.
+
+        Returns
+        -------
+        Whether it was fitted, and whether the query seems to hold few types.
+        """
+        model, adapter = self.model, self.adapter
+        if adapter is None:
+            return False, False
+        with torch.no_grad():
+            adapter.weight.zero_()
+            adapter.bias.zero_()
+        batch = model._conditions_of(model.adata)[:, 0]
+        own = np.flatnonzero(batch >= model.module.query_paths.first_batches[-1])
+        cells = read_query_cells(model, draw_cells(own, SELF_TRAINING.max_cells))
+        seems_sorted = has_low_diversity(model, cells)
+        fit = self._self_train(cells, seems_sorted)
+        with torch.no_grad():
+            adapter.weight.copy_(torch.from_numpy(fit.weight))
+            adapter.bias.copy_(torch.from_numpy(fit.bias))
+        if not fit.losses:
+            warnings.warn(
+                "The model is sure of too few of the query's cells, or of one label only, to "
+                "adapt to: predictions are those of the reference for an unknown batch.",
+                UserWarning,
+                stacklevel=5,
+            )
+            return False, seems_sorted
+        losses = pd.DataFrame({"self_training_loss": fit.losses})
+        losses.index.name = "step"
+        model.history_ = {**(model.history_ or {}), "self_training_loss": losses}
+        return True, seems_sorted
+
+    def _self_train(self, cells: QueryCells, seems_sorted: bool) -> QueryFit:
+        skip, statistics = self.model.module.linear_skip, self.model.reference_statistics
+        # Of a query of few types every cell counts alike, and cells unlike the reference do not.
+        return fit_query_path(
+            cells,
+            None if skip is None else skip.weight.detach().cpu().numpy(),
+            SELF_TRAINING,
+            energy_floor=statistics.energy_floor if seems_sorted else -np.inf,
+            class_weight_power=0.0 if seems_sorted else SELF_TRAINING.class_weight_power,
+        )
+
+
+def _warn_of_unused(arguments: dict[str, Any]) -> None:
+    given = [name for name, value in arguments.items() if value]
+    if given:
+        warnings.warn(
+            f"{', '.join(given)} had no effect: without labels or a loss that needs none, only "
+            "the query's own path is fitted, which takes no epochs.",
+            UserWarning,
+            stacklevel=5,
+        )

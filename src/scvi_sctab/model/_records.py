@@ -1,0 +1,198 @@
+"""Records of a model's past: its reference, the query that it was made for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from scvi_sctab._constants import QUERY_POLICIES
+from scvi_sctab.annotation import same_values
+from scvi_sctab.metrics import Calibration
+from scvi_sctab.nn import NewEntries
+from scvi_sctab.ontology import LabelHierarchy
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from scvi_sctab.data import TrainingRecord
+
+
+@dataclass(frozen=True)
+class ReferenceStatistics:
+    """Numbers of the cells trained on that a query is compared with.
+
+    Parameters
+    ----------
+    energy_floor
+        Energy (log-sum-exp of the logits) below which a cell is unlike the reference.
+    diversity
+        Effective number of labels.
+    """
+
+    energy_floor: float
+    diversity: float
+
+    def to_dict(self) -> dict[str, float]:
+        """Plain numbers, to save."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, float]) -> Self:
+        """Undo :meth:`to_dict`."""
+        return cls(**saved)
+
+
+@dataclass(frozen=True, eq=False)
+class QueryTraining:
+    """Result of the training of a query model.
+
+    Parameters
+    ----------
+    trained
+        Whether the model was trained on the query.
+    changed_labels
+        Share of the query's cells whose predicted label training changed.
+    seems_sorted
+        Whether the query was taken for a low-diversity one.
+    parameters
+        A row per tensor that grew or moved.
+    """
+
+    trained: bool = False
+    changed_labels: float = 0.0
+    seems_sorted: bool = False
+    parameters: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+
+@dataclass(frozen=True, eq=False)
+class QueryRecord:
+    """What :meth:`scvi_sctab.SCTAB.load_query_data` did, and the training after it.
+
+    Parameters
+    ----------
+    policy
+        Name of the policy, or its patterns.
+    new_entries
+        Parameters with new entries; ``None`` where all of them are new.
+    missing_genes
+        Genes of the reference that the query lacks.
+    reference_categories
+        Batches and other categories of the reference, per column.
+    reference_labels
+        Labels of the reference.
+    known_batches
+        Categories of the query that the reference knows, per column.
+    training
+        Result of the training.
+    """
+
+    policy: str | list[str]
+    new_entries: Mapping[str, NewEntries | None]
+    missing_genes: list[str]
+    reference_categories: Mapping[str, list[str]]
+    reference_labels: list[str]
+    known_batches: Mapping[str, list[str]]
+    training: QueryTraining = field(default_factory=QueryTraining)
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """Patterns of names of the reference's parameters that the policy trains."""
+        return QUERY_POLICIES[self.policy] if isinstance(self.policy, str) else tuple(self.policy)
+
+    def after(self, training: QueryTraining) -> QueryRecord:
+        """Record with the result of a training."""
+        return replace(self, training=training)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values and a frame, to save."""
+        entries = {name: new and new._asdict() for name, new in self.new_entries.items()}
+        training = vars(self.training) if self.training.trained else {}
+        return {**vars(self), "new_entries": entries, "training": dict(training)}
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> QueryRecord:
+        """Undo :meth:`to_dict`."""
+        entries = {
+            k: None if v is None else NewEntries(**v) for k, v in saved["new_entries"].items()
+        }
+        training = QueryTraining(**saved["training"])
+        return cls(**{**saved, "new_entries": entries, "training": training})
+
+    def __eq__(self, other: object) -> bool:
+        """Compare by value."""
+        return isinstance(other, QueryRecord) and same_values(self.to_dict(), other.to_dict())
+
+    def __hash__(self) -> int:
+        """Hash by what is cheap to hash."""
+        return hash((str(self.policy), tuple(self.reference_labels)))
+
+
+class Saved:
+    """Plain form of a part of a model's state, under the name that it has in files.
+
+    Reading gives plain values to save; assigning plain values puts the state back.
+
+    Parameters
+    ----------
+    get
+        Reads the part of a model's state.
+    put
+        Replaces it.
+    decode
+        Makes the state from plain values.
+    """
+
+    def __init__(
+        self,
+        get: Callable[[Any], Any],
+        put: Callable[[Any, Any], None],
+        decode: Callable[[Any], Any],
+    ):
+        self._get, self._put, self._decode = get, put, decode
+
+    def __get__(self, model: Any, owner: type | None = None) -> Any:
+        if model is None:
+            return self
+        state = self._get(model)
+        return None if state is None else state.to_dict()
+
+    def __set__(self, model: Any, saved: Any) -> None:
+        self._put(model, None if saved is None else self._decode(saved))
+
+
+def saved_annotation(part: str) -> Saved:
+    """Part of the annotation state.
+
+    Parameters
+    ----------
+    part
+        ``"calibration"`` or ``"hierarchy"``.
+    """
+    decode = {"calibration": Calibration, "hierarchy": LabelHierarchy}[part].from_dict
+
+    def put(model: Any, value: Any) -> None:
+        model.annotation = replace(model.annotation, **{part: value})
+
+    return Saved(lambda model: getattr(model.annotation, part), put, decode)
+
+
+def saved_record(
+    name: str, kind: type[TrainingRecord | QueryRecord | ReferenceStatistics]
+) -> Saved:
+    """Record that is an attribute of its own.
+
+    Parameters
+    ----------
+    name
+        Name of the attribute.
+    kind
+        Class of the record.
+    """
+    return Saved(
+        lambda model: getattr(model, name),
+        lambda model, value: setattr(model, name, value),
+        kind.from_dict,
+    )
