@@ -31,24 +31,25 @@ class Layer:
 
 
 LAYERS = {
-    "nn": Layer(free_of=("scvi", "anndata", "lightning", "pandas")),
+    "sparse": Layer(free_of=("scvi", "anndata", "lightning", "pandas")),
+    "nn": Layer(("sparse",), free_of=("scvi", "anndata", "lightning", "pandas")),
     "ontology": Layer(free_of=("torch", "scvi")),
     "datasets": Layer(free_of=("torch", "scvi", "lightning", "matplotlib")),
-    "data": Layer(("nn._transforms", "nn._parallel", "nn._csr_kernels"), free_of=("matplotlib",)),
+    "data": Layer(("sparse", "nn._transforms"), free_of=("matplotlib",)),
     "metrics": Layer(("ontology",), free_of=("scvi", "matplotlib")),
-    "module": Layer(("nn",), free_of=("anndata",)),
-    "train": Layer(("nn", "module", "metrics")),
-    "base": Layer(("nn", "data", "module", "train"), free_of=("matplotlib",)),
+    "module": Layer(("sparse", "nn"), free_of=("anndata",)),
+    "train": Layer(("sparse", "nn", "module", "metrics")),
+    "base": Layer(("sparse", "nn", "data", "module", "train"), free_of=("matplotlib",)),
     "annotation": Layer(("metrics", "ontology"), free_of=("scvi", "anndata", "matplotlib")),
-    "explanation": Layer(("nn", "data", "metrics"), free_of=("matplotlib",)),
+    "explanation": Layer(("sparse", "nn", "data", "metrics"), free_of=("matplotlib",)),
     "model": Layer(
         (
-            *("nn", "data", "ontology", "metrics", "module", "train"),
+            *("sparse", "nn", "data", "ontology", "metrics", "module", "train"),
             *("base", "annotation", "explanation"),
         )
     ),
-    "pretrain": Layer(("nn", "data", "module", "train", "base")),
-    "external": Layer(("nn", "data", "module", "train", "base")),
+    "pretrain": Layer(("sparse", "nn", "data", "module", "train", "base")),
+    "external": Layer(("sparse", "nn", "data", "module", "train", "base")),
     "baselines": Layer(("data", "model")),
     "plotting": Layer(("ontology",), free_of=("torch", "scvi")),
 }
@@ -66,7 +67,7 @@ SHARED = {
     "_constants": Layer(free_of=BANNED_ANYWHERE),
     "_logging": Layer(free_of=BANNED_ANYWHERE),
     "_optional": Layer(free_of=BANNED_ANYWHERE),
-    "_types": Layer(free_of=BANNED_ANYWHERE, may_annotate_with=("nn",)),
+    "_types": Layer(free_of=BANNED_ANYWHERE, may_annotate_with=("sparse", "nn")),
 }
 
 # The same library under its other name.

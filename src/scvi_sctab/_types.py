@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from torch import Tensor
 
-    from scvi_sctab.nn import CSR, EncoderOutput
+    from scvi_sctab.nn import EncoderOutput
+    from scvi_sctab.sparse import CSR
 
 
 class Encoder(Protocol):
