@@ -99,6 +99,7 @@ test-latest: ## the suite on Python 3.12 and the newest versions of everything
 lint: setup $(VENV)/.done-lint ## style, imports and types; changes nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/mypy
 
 docs: setup $(VENV)/.done-doc $(VENV)/.done-tutorials ## the pages, into docs/_build; a warning is an error

@@ -101,7 +101,7 @@ def managed_by(context: Context) -> Iterator[None]:
         module
         for name, module in sys.modules.items()
         if name.startswith("scvi_sctab.")
-        and name != "scvi_sctab.nn._parallel"
+        and name != "scvi_sctab.sparse._parallel"
         and getattr(module, "sleeping_threads", None) is sleeping_threads
     ]
     for module in users:

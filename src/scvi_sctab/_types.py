@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from torch import Tensor
 
-    from scvi_sctab.nn import CSR, EncoderOutput, GeneLinear
+    from scvi_sctab.nn import EncoderOutput, GeneLinear
+    from scvi_sctab.sparse import CSR
 
 T = TypeVar("T")
 

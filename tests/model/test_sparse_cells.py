@@ -8,8 +8,7 @@ from scipy import sparse
 
 from scvi_sctab import SCTAB
 from scvi_sctab.data import to_tensor
-from scvi_sctab.data._csr import storable
-from scvi_sctab.nn import CSR
+from scvi_sctab.sparse import CSR, storable
 from scvi_sctab.train import ClassifierTrainingPlan
 
 KEYS = {"labels_key": "cell_type", "donor_key": "donor_id"}

@@ -19,14 +19,14 @@ from scvi_sctab.nn import (
     normalize_counts,
     sparsemax,
 )
-from scvi_sctab.nn._csr import (
+from scvi_sctab.nn._sparse_attention import attend, score_variance
+from scvi_sctab.sparse import (
     csr_lookup,
     csr_matmul,
     csr_moments,
     csr_shifted_matmul,
     csr_transposed_matmul,
 )
-from scvi_sctab.nn._sparse_attention import attend, score_variance
 
 N_GENES = 700
 
@@ -80,7 +80,7 @@ def test_products_are_those_of_dense_matrices(width):
 def test_products_pass_gradcheck_in_values_and_weights():
     x = to_csr(make_cells(6, 11, density=0.4))
     values, weight = x.values.clone().requires_grad_(), randn(11, 5).requires_grad_()
-    assert gradcheck(lambda v, w: csr_matmul(x._replace(values=v), w), (values, weight))
+    assert gradcheck(lambda v, w: csr_matmul(x.with_values(v), w), (values, weight))
 
 
 def test_a_shifted_product_is_the_dense_one_and_passes_gradcheck():
@@ -264,7 +264,7 @@ def test_precisions_that_do_not_fit_and_gradients_that_would_be_lost_are_refused
     with pytest.raises(TypeError, match=r"torch.bfloat16 and torch.float64.*precision=32"):
         csr_matmul(x, randn(N_GENES, 3).bfloat16())
     with pytest.raises(RuntimeError, match="cannot have a gradient"):
-        csr_moments(x._replace(values=x.values.requires_grad_()))
+        csr_moments(x.with_values(x.values.requires_grad_()))
 
 
 def test_mixed_precision_changes_the_sparse_network_not_at_all():

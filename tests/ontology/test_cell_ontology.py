@@ -1,7 +1,6 @@
 """The graph against naive walks, and files that are not what they should be."""
 
 import gzip
-import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -77,17 +76,6 @@ def naive_ancestors(ontology, term_id):
     return found
 
 
-def naive_distance(ontology, a, b):
-    """Floyd-Warshall would do; here: shortest of all ways up from both that meet."""
-
-    def ways_up(term_id, steps=0):
-        yield term_id, steps
-        for parent in ontology.terms[term_id].parents:
-            yield from ways_up(parent, steps + 1)
-
-    return min(m + n for (x, m), (y, n) in itertools.product(ways_up(a), ways_up(b)) if x == y)
-
-
 def test_the_bundled_closure_is_that_of_a_naive_walk(bundled):
     assert len(bundled.terms) == 3324
     assert len(bundled.obsolete) == 272
@@ -120,21 +108,6 @@ def test_known_facts_of_immunology_hold(bundled):
     assert b not in bundled.descendants(t)
     assert bundled.name(bundled.lowest_common_ancestor([cd4, nk])) == "lymphocyte"
     assert bundled.lowest_common_ancestor([t, cd4]) == t
-
-
-def test_distances_are_those_of_a_naive_search(bundled):
-    rng = np.random.default_rng(0)
-    cells = sorted(bundled.descendants("CL:0000988"))
-    for a, b in rng.choice(cells, (40, 2)):
-        assert bundled.distance(a, b) == naive_distance(bundled, a, b) == bundled.distance(b, a)
-
-
-def test_the_distance_goes_through_any_common_ancestor(small):
-    assert small.distance("CL:0000006", "CL:0000006") == 0
-    assert small.distance("CL:0000006", "CL:0000002") == 2
-    assert small.distance("CL:0000006", "CL:0000005") == 4
-    with pytest.raises(ValueError, match=r"B cell \(CL:0000005\) and round nucleus .* share no"):
-        small.distance("CL:0000005", "CL:0000008")
 
 
 def test_the_lowest_common_ancestor_is_below_all_other_common_ones(bundled):

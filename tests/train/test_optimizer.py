@@ -13,7 +13,7 @@ ARGUMENTS = {"lr": 0.01, "weight_decay": 0.1}
 
 @pytest.fixture(autouse=True, params=[1, 3])
 def threads(request, monkeypatch):
-    monkeypatch.setattr("scvi_sctab.nn._parallel._n_cpus", lambda: 8)
+    monkeypatch.setattr("scvi_sctab.sparse._parallel._n_cpus", lambda: 8)
     monkeypatch.setattr(_optimizer, "_CHUNK", 64)
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)

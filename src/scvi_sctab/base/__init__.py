@@ -1,7 +1,7 @@
 """What all models of this package have: cells, genes, queries and files."""
 
 from scvi_sctab.base._arguments import check_arguments
-from scvi_sctab.base._arrays import draw_cells, seed, to_scipy
+from scvi_sctab.base._arrays import draw_cells, seed
 from scvi_sctab.base._cells import CellReader, CellsMixin
 from scvi_sctab.base._checkpoint import CheckpointMixin, read_digest
 from scvi_sctab.base._digest import hash_json, hash_tensors, read_checked, write_checked
@@ -49,6 +49,5 @@ __all__ = [
     "run",
     "seed",
     "temporary_folder",
-    "to_scipy",
     "write_checked",
 ]

@@ -1,31 +1,13 @@
-"""Cells and numbers as arrays."""
+"""Random choice of cells."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 from scvi import settings
-from torch import Tensor
-
-from scvi_sctab.nn import CSR
 
 # Enough cells for the mean and the spread of each gene, or of each dimension.
 _N_AVERAGED = 4096
-
-
-def to_scipy(x: Tensor | CSR) -> sparse.csr_matrix:
-    """Turn rows, stored densely or sparsely, into CSR in memory.
-
-    Parameters
-    ----------
-    x
-        ``(n_rows, n_columns)``, on any device.
-    """
-    if isinstance(x, CSR):
-        indptr, columns, values = x.numpy()
-        return sparse.csr_matrix((values, columns, indptr), shape=(x.n_rows, x.n_columns))
-    return sparse.csr_matrix(x.detach().cpu().numpy())
 
 
 def seed() -> int:

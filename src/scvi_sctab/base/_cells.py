@@ -27,7 +27,8 @@ from scvi_sctab.data import (
     slice_rows,
     to_tensor,
 )
-from scvi_sctab.nn import single_precision, sleeping_threads
+from scvi_sctab.nn import single_precision
+from scvi_sctab.sparse import sleeping_threads
 
 if TYPE_CHECKING:
     from anndata import AnnData

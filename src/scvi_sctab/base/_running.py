@@ -16,7 +16,7 @@ from scvi.train import Trainer
 
 from scvi_sctab._logging import logger, quiet_trainer
 from scvi_sctab.base._arguments import check_arguments
-from scvi_sctab.nn import sleeping_threads
+from scvi_sctab.sparse import sleeping_threads
 
 if TYPE_CHECKING:
     from scvi.train import TrainRunner

@@ -15,7 +15,6 @@ from scvi_sctab.data._counts import (
     describe_empty_cells,
     empty_cells,
 )
-from scvi_sctab.data._csr import slice_rows, to_tensor
 from scvi_sctab.data._data_splitter import LabeledDataSplitter
 from scvi_sctab.data._expression import normalized_expression
 from scvi_sctab.data._fields import NamedJointObsField, NamedLabelsField, NamedObsField
@@ -48,6 +47,7 @@ from scvi_sctab.data._registration import check_labels_unchanged
 from scvi_sctab.data._selection import CellSelection, check_anndata, choose_layer
 from scvi_sctab.data._spelling import respell_genes, strip_versions
 from scvi_sctab.data._splits import class_weights, split_by_donor, split_by_label, split_cells
+from scvi_sctab.sparse import slice_rows, to_tensor
 
 __all__ = [
     "CellIdentities",

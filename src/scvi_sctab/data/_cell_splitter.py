@@ -12,7 +12,7 @@ from scvi import REGISTRY_KEYS
 from scvi.dataloaders import AnnDataLoader
 
 from scvi_sctab.data._cells import CellDataset
-from scvi_sctab.data._csr import storable
+from scvi_sctab.sparse import storable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

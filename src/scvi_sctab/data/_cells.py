@@ -13,8 +13,8 @@ from torch.utils.data import Dataset
 
 from scvi_sctab._constants import CONDITIONS_KEY
 from scvi_sctab.data._conditions import condition_codes, registered_conditions
-from scvi_sctab.data._csr import as_float32, in_order, silence_torch, to_tensor
 from scvi_sctab.data._reader import counts_source, get_matrix, row_readable, take_rows
+from scvi_sctab.sparse import as_float32, in_order, silence_torch, to_tensor
 
 if TYPE_CHECKING:
     from scvi.data import AnnDataManager

@@ -18,7 +18,7 @@ from scvi_sctab.data._fractions import (
     look_of_fractions,
 )
 from scvi_sctab.data._kernels import any_not_count
-from scvi_sctab.nn._parallel import over_parts
+from scvi_sctab.sparse import over_parts
 
 # Fewer values are not worth a thread.
 _MIN_VALUES = 1 << 16

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from scipy import sparse
 
-from scvi_sctab.data._csr import assemble, to_tensor
 from scvi_sctab.data._reader import read_counts
 from scvi_sctab.nn._transforms import normalize_counts
+from scvi_sctab.sparse import to_scipy, to_tensor
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,7 +52,5 @@ def normalized_expression(
     n_genes = adata.n_vars if alignment is None else alignment.n_genes
     blocks = [sparse.csr_matrix((0, n_genes), dtype="float32")]
     for counts in read_counts(adata, layer, indices, alignment):
-        rows = normalize_counts(to_tensor(counts))
-        indptr, columns, values = rows.numpy()
-        blocks.append(assemble(values, columns, indptr, n_genes))
+        blocks.append(to_scipy(normalize_counts(to_tensor(counts))))
     return sparse.vstack(blocks, format="csr")

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from scvi_sctab._constants import MIN_GENE_OVERLAP, MIN_GENES, WARN_GENE_OVERLAP
 from scvi_sctab._messages import list_names
-from scvi_sctab.data._csr import in_order, move_columns
 from scvi_sctab.data._species import origin_of, well_known_first
 from scvi_sctab.data._spelling import describe_spellings, find_spellings, strip_versions
+from scvi_sctab.sparse import in_order, move_columns
 
 if TYPE_CHECKING:
     from scipy import sparse

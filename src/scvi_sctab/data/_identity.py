@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scvi_sctab.data._genes import align_genes
 from scvi_sctab.data._kernels import hash_rows
 from scvi_sctab.data._reader import read_counts
-from scvi_sctab.nn._parallel import over_parts
+from scvi_sctab.sparse import over_parts
 
 if TYPE_CHECKING:
     from scvi_sctab.data._selection import CellSelection

@@ -1,4 +1,4 @@
-"""Compiled passes over the rows of a block; ``_csr.py`` gives them their arrays.
+"""Compiled passes over counts; the modules of their callers give them their arrays.
 
 Loops that only look run over a slice from 0, compare numbers of one type and take no shortcut:
 then several values are compared at once, which is worth a factor of four.
@@ -11,20 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scvi_sctab.nn._parallel import kernel
+from scvi_sctab.sparse import kernel
 
 Values = NDArray[Any]
 Integers = NDArray[np.integer[Any]]
-
-_WORD_BITS = 64
-
-# The place of a word's only bit: each of the 64 products has other upper six bits (de Bruijn).
-_DE_BRUIJN = np.uint64(0x03F79D71B4CB0A89)
-_UPPER_SIX = np.uint64(58)
-_BIT_AT = np.zeros(_WORD_BITS, dtype=np.int64)
-_BIT_AT[[((0x03F79D71B4CB0A89 << bit) % 2**64) >> 58 for bit in range(_WORD_BITS)]] = range(
-    _WORD_BITS
-)
 
 
 @kernel
@@ -38,113 +28,6 @@ def any_not_count(start: int, stop: int, values: Values) -> bool:
         # A comparison with NaN is false, so NaN is found, too.
         found |= not ((v >= zero) & (v < infinity) & (v == np.floor(v)))
     return found
-
-
-@kernel
-def count_moved(
-    start: int,
-    stop: int,
-    indptr: Integers,
-    columns: Integers,
-    target: Integers,
-    n_genes: int,
-    counts: Integers,
-) -> int:
-    """Write how many genes each row has once moved; return how many columns do not exist."""
-    words = np.zeros(n_genes // _WORD_BITS + 1, np.uint64)
-    one, n_strange = np.uint64(1), 0
-    for i in range(start, stop):
-        for j in range(indptr[i], indptr[i + 1]):
-            column = columns[j]
-            if column < 0 or column >= len(target):
-                n_strange += 1
-                continue
-            gene = target[column]
-            if gene >= 0:
-                words[gene >> 6] |= one << np.uint64(gene & 63)
-        n = 0
-        for w in range(len(words)):
-            word = words[w]
-            words[w] = 0
-            while word:
-                word &= word - one
-                n += 1
-        counts[i] = n
-    return n_strange
-
-
-@kernel
-def move_columns(
-    start: int,
-    stop: int,
-    indptr: Integers,
-    columns: Integers,
-    values: Values,
-    target: Integers,
-    n_genes: int,
-    moved_indptr: Integers,
-    moved_columns: Integers,
-    moved_values: Values,
-) -> None:
-    """Write each row with its columns moved and in order, sums where several move to one.
-
-    A row's values go to their places in a dense row, a bit marking each; the bits are then read
-    in order. So nothing is sorted.
-    """
-    words = np.zeros(n_genes // _WORD_BITS + 1, np.uint64)
-    row = np.empty(n_genes, values.dtype)
-    one = np.uint64(1)
-    for i in range(start, stop):
-        for j in range(indptr[i], indptr[i + 1]):
-            gene = target[columns[j]]
-            if gene < 0:
-                continue
-            word, bit = words[gene >> 6], one << np.uint64(gene & 63)
-            if word & bit:
-                row[gene] += values[j]
-            else:
-                words[gene >> 6] = word | bit
-                row[gene] = values[j]
-        position = moved_indptr[i]
-        for w in range(len(words)):
-            word = words[w]
-            words[w] = 0
-            while word:
-                lowest = word & (~word + one)
-                gene = w * _WORD_BITS + _BIT_AT[(lowest * _DE_BRUIJN) >> _UPPER_SIX]
-                moved_columns[position] = gene
-                moved_values[position] = row[gene]
-                position += 1
-                word ^= lowest
-
-
-@kernel
-def count_nonzero(start: int, stop: int, dense: Values, counts: Integers) -> None:
-    """Write how many values of each dense row are not 0."""
-    zero = dense.dtype.type(0)
-    for i in range(start, stop):
-        row, n = dense[i], np.int32(0)
-        for j in range(len(row)):
-            n += np.int32(row[j] != zero)
-        counts[i] = n
-
-
-@kernel
-def take_nonzero(
-    start: int, stop: int, dense: Values, indptr: Integers, columns: Integers, values: Values
-) -> None:
-    """Write the values of dense rows that are not 0, and their columns."""
-    zero = dense.dtype.type(0)
-    found = np.empty(dense.shape[1] + 1, np.int32)
-    for i in range(start, stop):
-        row, n = dense[i], 0
-        for j in range(len(row)):
-            # Always written, so that no branch is guessed wrong; the next one overwrites it.
-            found[n] = j
-            n += row[j] != zero
-        for k in range(n):
-            columns[indptr[i] + k] = found[k]
-            values[indptr[i] + k] = row[found[k]]
 
 
 @kernel

@@ -16,7 +16,6 @@ from scvi import REGISTRY_KEYS
 from scvi_sctab._constants import DONOR_KEY, MIN_CELLS_PER_LABEL, MIN_GENE_OVERLAP
 from scvi_sctab._messages import list_names
 from scvi_sctab.data._counts import describe_empty_cells, empty_cells
-from scvi_sctab.data._csr import move_columns
 from scvi_sctab.data._fields import LEARNT
 from scvi_sctab.data._genes import GeneAlignment, align_genes
 from scvi_sctab.data._names import canonical, check_values, fold, name_values, near_name
@@ -29,6 +28,7 @@ from scvi_sctab.data._reader import (
     take_rows,
 )
 from scvi_sctab.data._selection import check_anndata
+from scvi_sctab.sparse import move_columns
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -12,8 +12,8 @@ from scipy import sparse
 from scvi import REGISTRY_KEYS
 
 from scvi_sctab._constants import CONDITIONS_KEY
-from scvi_sctab.base import to_scipy
-from scvi_sctab.nn import CSR, TabNetEncoder, normalize_counts
+from scvi_sctab.nn import TabNetEncoder, normalize_counts
+from scvi_sctab.sparse import CSR, to_scipy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -16,11 +16,12 @@ from scipy.special import logsumexp
 from scvi_sctab._config import PRESETS, QUERY, SELF_TRAINING
 from scvi_sctab._logging import logger
 from scvi_sctab.annotation import predict_labels
-from scvi_sctab.base import draw_cells, to_scipy
+from scvi_sctab.base import draw_cells
 from scvi_sctab.data import class_weights
 from scvi_sctab.model._records import QueryRecord, QueryTraining, ReferenceStatistics
 from scvi_sctab.model._surgery_report import movement
 from scvi_sctab.nn import frozen_but
+from scvi_sctab.sparse import to_scipy
 from scvi_sctab.train import (
     QueryCells,
     QueryFit,

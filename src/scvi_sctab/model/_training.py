@@ -26,7 +26,8 @@ from scvi_sctab.data import (
     sample_cells,
 )
 from scvi_sctab.module import build_reconstruction
-from scvi_sctab.nn import CSR, frozen_but, single_precision
+from scvi_sctab.nn import frozen_but, single_precision
+from scvi_sctab.sparse import CSR
 from scvi_sctab.train import RestoreBestWeights
 
 if TYPE_CHECKING:

@@ -27,7 +27,8 @@ from scvi_sctab.nn import (
 if TYPE_CHECKING:
     from scvi_sctab._types import Encoder
     from scvi_sctab.module._reconstruction import MaskedReconstruction
-    from scvi_sctab.nn import CSR, Reduction
+    from scvi_sctab.nn import Reduction
+    from scvi_sctab.sparse import CSR
 
     Cells = Tensor | CSR
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from scvi_sctab._types import Encoder
     from scvi_sctab.module._likelihoods import GaussianLikelihood, NegativeBinomialLikelihood
-    from scvi_sctab.nn import CSR, HiddenGenes
+    from scvi_sctab.nn import HiddenGenes
+    from scvi_sctab.sparse import CSR
 
     Cells = Tensor | CSR
 

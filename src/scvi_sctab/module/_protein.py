@@ -15,7 +15,7 @@ from scvi_sctab.nn import BatchEmbedding, GeneLinear, normalize_counts
 
 if TYPE_CHECKING:
     from scvi_sctab._types import Encoder
-    from scvi_sctab.nn import CSR
+    from scvi_sctab.sparse import CSR
 
     Cells = Tensor | CSR
 

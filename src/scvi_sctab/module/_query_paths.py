@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from scvi_sctab.nn import GeneLinear
 
 if TYPE_CHECKING:
-    from scvi_sctab.nn import CSR
+    from scvi_sctab.sparse import CSR
 
 
 class QueryPaths(nn.Module):

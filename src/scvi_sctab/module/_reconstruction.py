@@ -16,7 +16,7 @@ from scvi_sctab.nn import (
 
 if TYPE_CHECKING:
     from scvi_sctab._types import Encoder
-    from scvi_sctab.nn import CSR
+    from scvi_sctab.sparse import CSR
 
 # Measured on held-out donors: a rate of 0.15 reconstructs less, one of 0.7 no more.
 _RATE = 0.3

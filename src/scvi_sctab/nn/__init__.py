@@ -2,7 +2,6 @@
 
 from scvi_sctab.nn._conditions import BatchEmbedding
 from scvi_sctab.nn._contrastive import Projector, barlow_twins_loss, byol_loss, embedding_spread
-from scvi_sctab.nn._csr import CSR
 from scvi_sctab.nn._decoder import TabNetDecoder
 from scvi_sctab.nn._ema import frozen_copy, update_moving_average
 from scvi_sctab.nn._encoders import EncoderOutput, LinearEncoder, MLPEncoder
@@ -22,7 +21,6 @@ from scvi_sctab.nn._masks import (
     ProgrammeToProgrammeMask,
     RandomMask,
 )
-from scvi_sctab.nn._parallel import over_parts, sleeping_threads
 from scvi_sctab.nn._precision import single_precision
 from scvi_sctab.nn._selu import SELUDecoder, SELUEncoder
 from scvi_sctab.nn._sparse_layers import GeneLinear
@@ -30,6 +28,7 @@ from scvi_sctab.nn._tabnet import TabNet, TabNetEncoder, label_head
 from scvi_sctab.nn._tabnet_blocks import AttentiveTransformer, FeatureTransformer, GhostBatchNorm
 from scvi_sctab.nn._transforms import TARGET_SUM, augment, normalize_counts
 from scvi_sctab.nn._views import CellViews, negative_binomial_noise
+from scvi_sctab.sparse import CSR, over_parts, sleeping_threads
 
 __all__ = [
     "CSR",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import Function
 
-from scvi_sctab.nn._parallel import n_threads, over_parts
+from scvi_sctab.sparse import n_threads, over_parts
 
 # Multiplications of a part, some 0.1 ms; waking a thread takes half as long.
 _MIN_PER_PART = 2**21

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from scvi_sctab.nn._sparse_layers import GeneLinear
 
 if TYPE_CHECKING:
-    from scvi_sctab.nn._csr import CSR
+    from scvi_sctab.sparse import CSR
 
 
 class EncoderOutput(NamedTuple):

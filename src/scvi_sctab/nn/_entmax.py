@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.library import custom_op
 
 from scvi_sctab.nn._entmax_kernels import backward_rows, project_rows
-from scvi_sctab.nn._parallel import over_parts
+from scvi_sctab.sparse import over_parts
 
 _N_LARGEST = 64
 _MAX_NEWTON_STEPS = 100

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scvi_sctab.nn._parallel import kernel
+from scvi_sctab.sparse import kernel
 
 Floats = NDArray[np.floating[Any]]
 Columns = NDArray[np.int32]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from scvi_sctab.nn._csr import CSR
+from scvi_sctab.sparse import CSR
 
 
 class HiddenGenes(NamedTuple):
@@ -76,12 +76,10 @@ def hide_genes(
     if not 0 <= rate < 1:
         raise ValueError(f"{rate=} is not in [0, 1).")
     check_targets(n_targets)
-    n_genes = x.n_columns if isinstance(x, CSR) else x.shape[1]
-    device = x.values.device if isinstance(x, CSR) else x.device
-    genes = draw_targets(n_genes, n_targets, device, generator)
+    genes = draw_targets(x.shape[1], n_targets, x.device, generator)
     if isinstance(x, CSR):
         return _hide_sparse(x, rate, genes, generator)
-    hidden = torch.rand(x.shape, generator=generator, device=device) < rate
+    hidden = torch.rand(x.shape, generator=generator, device=x.device) < rate
     visible = (x / (1 - rate)).masked_fill(hidden, 0)
     return visible, HiddenGenes(genes, x[:, genes], hidden[:, genes])
 
@@ -108,35 +106,23 @@ def _hide_sparse(
     x: CSR, rate: float, genes: Tensor, generator: Generator | None
 ) -> tuple[CSR, HiddenGenes]:
     """Draw for the nonzeros and for the targets only, not for the zeros of other genes."""
-    shape = x.n_rows, len(genes)
+    shape = len(x), len(genes)
     gone = torch.rand(len(x.values), generator=generator) < rate
     entries = torch.rand(shape, generator=generator) < rate
     values = x.values.new_zeros(shape)
     nonzero, target = _targets_among_values(x, genes)
     entries.view(-1)[target] = gone[nonzero]
     values.view(-1)[target] = x.values[nonzero]
-    visible = drop_values(x, gone)
-    visible = visible._replace(values=visible.values / (1 - rate))
+    visible = x.keep(~gone)
+    visible = visible.with_values(visible.values / (1 - rate))
     return visible, HiddenGenes(genes, values, entries)
-
-
-def rows_of(x: CSR) -> Tensor:
-    """Row of each value, ``(n_values,)``."""
-    return torch.arange(x.n_rows).repeat_interleave(x.indptr.diff())
-
-
-def drop_values(x: CSR, gone: Tensor) -> CSR:
-    """Leave values out, ``(n_values,)``, boolean."""
-    kept = (~gone).nonzero()[:, 0]
-    indptr = torch.searchsorted(kept, x.indptr)
-    return CSR(indptr, x.columns[kept], x.values[kept], x.n_columns)
 
 
 def values_of(x: Tensor | CSR, genes: Tensor) -> Tensor:
     """Expression of some genes, ``(n_cells, n_targets)``, in their order."""
     if not isinstance(x, CSR):
         return x[:, genes]
-    values = x.values.new_zeros(x.n_rows, len(genes))
+    values = x.values.new_zeros(len(x), len(genes))
     nonzero, target = _targets_among_values(x, genes)
     values.view(-1)[target] = x.values[nonzero]
     return values
@@ -148,7 +134,7 @@ def _targets_among_values(x: CSR, genes: Tensor) -> tuple[Tensor, Tensor]:
     place[genes] = torch.arange(len(genes))
     column = place[x.columns]
     nonzero = (column >= 0).nonzero()[:, 0]
-    return nonzero, rows_of(x)[nonzero] * len(genes) + column[nonzero]
+    return nonzero, x.rows()[nonzero] * len(genes) + column[nonzero]
 
 
 def masked_reconstruction_loss(prediction: Tensor, hidden: HiddenGenes) -> Tensor:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor, nn
 
-from scvi_sctab.nn._csr import CSR
 from scvi_sctab.nn._masking import (
     HiddenGenes,
     check_targets,
     draw_targets,
-    drop_values,
     hide_genes,
-    rows_of,
     values_of,
 )
+from scvi_sctab.sparse import CSR
 
 _LARGEST_FACTOR = 10.0
 
@@ -101,7 +99,7 @@ class _ProgrammeMask(nn.Module):
         ValueError
             If the cells have another number of genes than the programmes.
         """
-        n_cells, n_genes = (x.n_rows, x.n_columns) if isinstance(x, CSR) else x.shape
+        n_cells, n_genes = x.shape
         if n_genes != self.programmes.shape[1]:
             raise ValueError(
                 f"Cells of {n_genes:,} genes, but programmes of {self.programmes.shape[1]:,}. "
@@ -273,14 +271,12 @@ class ProgrammeToGeneMask(_ProgrammeMask):
 def _show(x: Tensor | CSR, hidden: Tensor) -> Tensor | CSR:
     """Hide genes of cells, ``(n_cells, n_genes)``, boolean, and enlarge what is left."""
     n_genes = hidden.shape[1]
-    dtype = x.values.dtype if isinstance(x, CSR) else x.dtype
-    n_visible = (~hidden).sum(dim=1).to(dtype)
+    n_visible = (~hidden).sum(dim=1).to(x.dtype)
     factors = n_genes / n_visible.clamp(min=n_genes / _LARGEST_FACTOR)
     if not isinstance(x, CSR):
         return (x * factors[:, None]).masked_fill(hidden, 0)
-    rows = rows_of(x)
-    enlarged = x._replace(values=x.values * factors[rows])
-    return drop_values(enlarged, hidden[rows, x.columns.long()])
+    rows = x.rows()
+    return x.with_values(x.values * factors[rows]).keep(~hidden[rows, x.columns.long()])
 
 
 def _check_programmes(programmes: Tensor) -> None:
@@ -346,11 +342,6 @@ class NoMask(nn.Module):
         self, x: Tensor | CSR, generator: Generator | None = None
     ) -> tuple[Tensor | CSR, HiddenGenes]:
         """Draw targets of log-normalised expression, ``(n_cells, n_genes)``."""
-        (n_cells, n_genes), device = (
-            ((x.n_rows, x.n_columns), x.values.device)
-            if isinstance(x, CSR)
-            else (x.shape, x.device)
-        )
-        genes = draw_targets(n_genes, self.n_targets, device, generator)
-        asked = torch.ones(n_cells, len(genes), dtype=torch.bool, device=device)
+        genes = draw_targets(x.shape[1], self.n_targets, x.device, generator)
+        asked = torch.ones(len(x), len(genes), dtype=torch.bool, device=x.device)
         return x, HiddenGenes(genes, values_of(x, genes), asked)

@@ -13,7 +13,7 @@ from scvi_sctab.nn._encoders import EncoderOutput
 from scvi_sctab.nn._sparse_layers import GeneLinear
 
 if TYPE_CHECKING:
-    from scvi_sctab.nn._csr import CSR
+    from scvi_sctab.sparse import CSR
 
 # Small: before it has learnt anything, the decoder says of every cell what its bias says.
 _OUTPUT_STD = 0.01

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
-from scvi_sctab.nn._csr import CSR, csr_matmul, csr_transposed_matmul
 from scvi_sctab.nn._dense import linear
 from scvi_sctab.nn._entmax_kernels import support_backward_rows, support_rows
-from scvi_sctab.nn._parallel import over_parts
+from scvi_sctab.sparse import CSR, csr_matmul, csr_transposed_matmul, over_parts
 
 # Cells whose scores are held at a time; for 19,331 genes they take 5 MB, which a cache holds.
 _CELLS_PER_TILE = 64
@@ -49,11 +48,11 @@ class _Attend(Function):
         tiles = hidden.split(_CELLS_PER_TILE)
         found = over_parts(_attend_tiles, len(tiles), tiles, weight, scale, shift, power)
         parts = [part for some in found for part in some]
-        indptr, columns, values, _ = CSR.from_parts(parts, len(weight))
+        mask = CSR.from_parts(parts, len(weight))
         ctx.power = power
-        ctx.save_for_backward(hidden, weight, scale, values, indptr, columns)
-        ctx.mark_non_differentiable(indptr, columns)
-        return values, indptr, columns
+        ctx.save_for_backward(hidden, weight, scale, mask.values, mask.indptr, mask.columns)
+        ctx.mark_non_differentiable(mask.indptr, mask.columns)
+        return mask.values, mask.indptr, mask.columns
 
     @staticmethod
     @once_differentiable
@@ -131,13 +130,3 @@ def score_variance(weight: Tensor, covariance: Tensor) -> Tensor:
     """
     variance: Tensor = _ScoreVariance.apply(weight, covariance)  # type: ignore[no-untyped-call]
     return variance
-
-
-def concatenate_rows(parts: Sequence[CSR]) -> CSR:
-    """Put sparse rows below each other."""
-    if len(parts) == 1:
-        return parts[0]
-    counts = torch.cat([part.indptr.diff() for part in parts])
-    indptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    columns = torch.cat([part.columns for part in parts])
-    return CSR(indptr, columns, torch.cat([part.values for part in parts]), parts[0].n_columns)

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from scvi_sctab.nn._csr import (
+from scvi_sctab.nn._dense import ThreadedLinear
+from scvi_sctab.sparse import (
     CSR,
     check_operands,
     csr_lookup,
@@ -20,7 +21,6 @@ from scvi_sctab.nn._csr import (
     csr_moments,
     csr_shifted_matmul,
 )
-from scvi_sctab.nn._dense import ThreadedLinear
 
 
 class ShiftedCSR(NamedTuple):
@@ -90,7 +90,7 @@ def normalize_rows(norm: nn.BatchNorm1d, x: CSR) -> ShiftedCSR:
     """
     check_operands(x, norm.weight)
     moments = csr_moments(x) if norm.training else None
-    return ShiftedCSR(x, *scale_and_shift(norm, moments, x.n_rows))
+    return ShiftedCSR(x, *scale_and_shift(norm, moments, len(x)))
 
 
 class GeneLinear(ThreadedLinear):
@@ -139,4 +139,4 @@ def mask_rows(mask: CSR, x: ShiftedCSR) -> CSR:
         ``(n_cells, n_genes)``.
     """
     values = csr_lookup(x.rows, mask) * x.scale[mask.columns] + x.shift[mask.columns]
-    return mask._replace(values=mask.values * values)
+    return mask.with_values(mask.values * values)

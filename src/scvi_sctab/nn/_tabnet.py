@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from scvi_sctab.nn._csr import CSR
 from scvi_sctab.nn._encoders import EncoderOutput
 from scvi_sctab.nn._sparse_layers import mask_rows, normalize_rows
 from scvi_sctab.nn._tabnet_blocks import (
@@ -17,6 +16,7 @@ from scvi_sctab.nn._tabnet_blocks import (
     MaskType,
     glu_linears,
 )
+from scvi_sctab.sparse import CSR
 
 _INPUT_BN_MOMENTUM = 0.01
 
@@ -162,11 +162,10 @@ class TabNetEncoder(nn.Module):
 
     def _negative_entropy(self, mask: Tensor | CSR) -> Tensor:
         """Mean over cells."""
-        n_cells = mask.n_rows if isinstance(mask, CSR) else len(mask)
         values = mask.values if isinstance(mask, CSR) else mask
         # Half precision rounds epsilon to 0 and makes 0 * log(0).
         values = values.float() if values.element_size() < 4 else values
-        return (values * (values + self.epsilon).log()).sum() / n_cells
+        return (values * (values + self.epsilon).log()).sum() / len(mask)
 
     def attention(self, x: Tensor | CSR, condition: Tensor | None = None) -> Tensor | CSR:
         """Attention of each cell to each gene: masks weighted by how much a step contributes.
@@ -185,8 +184,8 @@ class TabNetEncoder(nn.Module):
         if isinstance(x, CSR) and len(self.att_transformers) == 1:
             sparse_mask, step = self._sparse_step(x, condition)
             weights = step.sum(dim=1).repeat_interleave(sparse_mask.indptr.diff())
-            return sparse_mask._replace(values=sparse_mask.values * weights)
-        steps = self._dense_steps(x.to_dense() if isinstance(x, CSR) else x, condition)
+            return sparse_mask.with_values(sparse_mask.values * weights)
+        steps = self._dense_steps(x.to_dense(), condition)
         weighted = [mask * step.sum(dim=1, keepdim=True) for mask, step in steps]
         return torch.stack(weighted).sum(dim=0)
 

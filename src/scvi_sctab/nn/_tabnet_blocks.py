@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from scvi_sctab.nn._dense import ThreadedLinear
 from scvi_sctab.nn._entmax import entmax15, sparsemax
-from scvi_sctab.nn._sparse_attention import attend, concatenate_rows, score_variance
+from scvi_sctab.nn._sparse_attention import attend, score_variance
 from scvi_sctab.nn._sparse_layers import Cells, GeneLinear, scale_and_shift
+from scvi_sctab.sparse import concatenate_rows
 
 if TYPE_CHECKING:
-    from scvi_sctab.nn._csr import CSR
+    from scvi_sctab.sparse import CSR
 
 MaskType = Literal["entmax", "sparsemax"]
 MASK_FUNCTIONS = {"entmax": entmax15, "sparsemax": sparsemax}

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-from scvi_sctab.nn._csr import CSR, csr_add_and_clip, csr_row_sums
-from scvi_sctab.nn._parallel import over_parts
+from scvi_sctab.sparse import CSR, csr_add_and_clip, csr_row_sums, over_parts
 
 TARGET_SUM = 1e4
 MAX_EXPRESSION = 9.0
@@ -77,12 +76,10 @@ def augment(
     -------
     Augmented expression, ``(n_cells, n_genes)``, stored as ``x`` is.
     """
-    n_cells, device = (x.n_rows, "cpu") if isinstance(x, CSR) else (len(x), x.device)
-    n_vectors = vectors.n_rows if isinstance(vectors, CSR) else len(vectors)
-    which = torch.randint(n_vectors, (n_cells,), generator=generator, device=device)
-    sign = torch.randint(2, (n_cells,), generator=generator, device=device) * 2 - 1
+    size = (len(x),)
+    which = torch.randint(len(vectors), size, generator=generator, device=x.device)
+    sign = torch.randint(2, size, generator=generator, device=x.device) * 2 - 1
     if isinstance(x, CSR):
         vectors = vectors if isinstance(vectors, CSR) else CSR.from_dense(vectors)
         return csr_add_and_clip(x, vectors, which, sign, MAX_EXPRESSION)
-    vectors = vectors.to_dense() if isinstance(vectors, CSR) else vectors
-    return (x + sign[:, None] * vectors[which]).clamp_(0, MAX_EXPRESSION)
+    return (x + sign[:, None] * vectors.to_dense()[which]).clamp_(0, MAX_EXPRESSION)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Generator, Tensor, nn
 
-from scvi_sctab.nn._csr import CSR
 from scvi_sctab.nn._masking import hide_genes
 from scvi_sctab.nn._transforms import TARGET_SUM
+
+if TYPE_CHECKING:
+    from scvi_sctab.sparse import CSR
 
 # Of the negative binomial that noise is drawn from.
 _TOTAL_COUNT = 10.0
@@ -73,8 +77,7 @@ class CellViews(nn.Module):
     def _view(self, x: Tensor | CSR, generator: Generator | None) -> Tensor | CSR:
         x = _hide(x, self.mask_rate, generator)
         if self.noise:
-            dense = x.to_dense() if isinstance(x, CSR) else x
-            x = negative_binomial_noise(dense, self.noise, generator)
+            x = negative_binomial_noise(x.to_dense(), self.noise, generator)
         return _hide(x, self.dropout, generator)
 
     def extra_repr(self) -> str:

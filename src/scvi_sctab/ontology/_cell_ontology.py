@@ -136,26 +136,6 @@ class CellOntology:
         self._term(term_id)
         return self._descendants[term_id]
 
-    def distance(self, a: str, b: str) -> int:
-        """Fewest is_a edges from one term up to a common ancestor and down to the other.
-
-        Parameters
-        ----------
-        a, b
-            Ids of terms; those that are unknown raise as in :meth:`name`. Either may be the
-            common ancestor itself.
-
-        Raises
-        ------
-        ValueError
-            If they have no ancestor in common.
-        """
-        up_a, up_b = self._steps_up(a), self._steps_up(b)
-        lengths = [up_a[term_id] + up_b[term_id] for term_id in up_a.keys() & up_b.keys()]
-        if not lengths:
-            raise ValueError(f"{self.describe(a)} and {self.describe(b)} share no ancestor.")
-        return min(lengths)
-
     def lowest_common_ancestor(self, term_ids: Iterable[str]) -> str:
         """Id of the most specific term that covers all the terms given.
 
@@ -291,17 +271,6 @@ class CellOntology:
             was = self.obsolete[term_id].name
             raise KeyError(f"{term_id!r} ({was}) is obsolete. Replaced by: {near}.")
         raise KeyError(f"{term_id!r} is no term of {self!r}. Near misses: {near}.")
-
-    def _steps_up(self, term_id: str) -> dict[str, int]:
-        """Fewest edges from a term to each of its ancestors and itself."""
-        self._term(term_id)
-        steps, frontier, n = {term_id: 0}, [term_id], 0
-        while frontier:
-            n += 1
-            above = {parent for below in frontier for parent in self.terms[below].parents}
-            frontier = sorted(above - steps.keys())
-            steps.update(dict.fromkeys(frontier, n))
-        return steps
 
     @cached_property
     def _ancestors(self) -> dict[str, frozenset[str]]:

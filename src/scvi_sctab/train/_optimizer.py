@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.adamw import adamw
 
-from scvi_sctab.nn import over_parts
+from scvi_sctab.sparse import over_parts
 
 # Weights that are updated at a time, in half a millisecond.
 _CHUNK = 2**17

@@ -14,7 +14,8 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, StepLR
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from scvi_sctab.nn import CSR, UNLABELED_CODE, augment
+from scvi_sctab.nn import UNLABELED_CODE, augment
+from scvi_sctab.sparse import CSR
 from scvi_sctab.train._optimizer import fused_adamw
 
 if TYPE_CHECKING:
@@ -88,10 +89,10 @@ class ClassifierTrainingPlan(pl.LightningModule):
         self.automatic_optimization = False
         self.register_buffer("class_weights", class_weights, persistent=False)
         # Apart, since torch can neither copy nor broadcast a sparse buffer.
-        vectors = augmentation_vectors or CSR(None, None, None, 0)
         for name in ("indptr", "columns", "values"):
-            self.register_buffer(f"vector_{name}", getattr(vectors, name), persistent=False)
-        self.n_genes = vectors.n_columns
+            part = getattr(augmentation_vectors, name, None)
+            self.register_buffer(f"vector_{name}", part, persistent=False)
+        self.n_genes = getattr(augmentation_vectors, "n_columns", 0)
         self.lr, self.weight_decay = lr, weight_decay
         self.skip_lr, self.skip_momentum = skip_lr, skip_momentum
         self.skip_weight_decay = skip_weight_decay

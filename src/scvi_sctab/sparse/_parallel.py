@@ -21,7 +21,7 @@ from typing import Any, TypeVar, cast
 import numba
 import torch
 
-from scvi_sctab.nn._cpus import available_cpus
+from scvi_sctab.sparse._cpus import available_cpus
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -1,11 +1,11 @@
-"""Sparse rows whose values may carry a gradient, and the products a network needs of them.
+"""Products of sparse rows that a network needs; some of them carry a gradient.
 
 All of it is for the CPU. A graphics processor multiplies zeros faster than it skips them.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,103 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
-from scvi_sctab.nn import _csr_kernels as kernels
-from scvi_sctab.nn._parallel import over_parts
-
-_MIN_ROWS = 16
-
-
-class CSR(NamedTuple):
-    """Sparse rows.
-
-    Attributes
-    ----------
-    indptr
-        ``(n_rows + 1,)``, int64; where each row begins among the values.
-    columns
-        ``(n_values,)``, int32; increasing within a row.
-    values
-        ``(n_values,)``, floating.
-    n_columns
-        Number of columns.
-    """
-
-    indptr: Tensor
-    columns: Tensor
-    values: Tensor
-    n_columns: int
-
-    @classmethod
-    def from_torch(cls, matrix: Tensor) -> CSR:
-        """Share the memory of a CSR tensor of torch; half precision and integers become float32.
-
-        Raises
-        ------
-        ValueError
-            If the columns of a row do not increase, or do not exist.
-        """
-        values = matrix.values()
-        values = values if values.dtype in (torch.float32, torch.float64) else values.float()
-        parts = matrix.crow_indices(), matrix.col_indices(), values
-        # By way of numpy they are no views of the sparse tensor, on which torch.compile stumbles.
-        indptr, columns, values = (torch.from_numpy(part.numpy()) for part in parts)
-        n_rows, n_columns = matrix.shape
-        arrays = indptr.numpy(), columns.numpy(), n_columns
-        if any(over_parts(kernels.any_disorder, n_rows, *arrays, min_rows=_MIN_ROWS)):
-            raise ValueError(
-                "The columns of a sparse row must increase and exist. Of a scipy matrix: "
-                "`matrix.sum_duplicates()` sorts them and joins those that stand twice."
-            )
-        return cls(indptr.long(), columns.int(), values, n_columns)
-
-    @classmethod
-    def from_dense(cls, matrix: Tensor) -> CSR:
-        """Keep what is not 0."""
-        rows, columns = matrix.nonzero(as_tuple=True)
-        counts = torch.bincount(rows, minlength=len(matrix))
-        indptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        return cls(indptr, columns.int(), matrix[rows, columns], matrix.shape[1])
-
-    @classmethod
-    def from_parts(cls, parts: list[tuple[NDArray[Any], ...]], n_columns: int) -> CSR:
-        """Join rows, each part given by the sizes of its rows, their columns and their values."""
-        counts, columns, values = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        indptr = np.concatenate([[0], np.cumsum(counts)])
-        return cls(
-            torch.from_numpy(indptr),
-            torch.from_numpy(columns),
-            torch.from_numpy(values),
-            n_columns,
-        )
-
-    @property
-    def n_rows(self) -> int:
-        """Number of rows."""
-        return len(self.indptr) - 1
-
-    def to_dense(self) -> Tensor:
-        """Return the rows with their zeros, ``(n_rows, n_columns)``."""
-        positions = torch.arange(self.n_rows, device=self.indptr.device)
-        rows = positions.repeat_interleave(self.indptr.diff())
-        dense = self.values.new_zeros(self.n_rows, self.n_columns)
-        return dense.index_put((rows, self.columns), self.values)
-
-    def scale_rows(self, factors: Tensor) -> CSR:
-        """Multiply each row by a factor, ``(n_rows,)``; no gradient."""
-        values = torch.empty_like(self.values, requires_grad=False)
-        indptr, _, old = self.numpy()
-        arrays = indptr, old, factors.detach().numpy(), values.numpy()
-        over_parts(kernels.scale_rows, self.n_rows, *arrays, min_rows=_MIN_ROWS)
-        return self._replace(values=values)
-
-    def numpy(self) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[Any]]:
-        """Return the arrays, without a copy and without a gradient."""
-        return self.indptr.numpy(), self.columns.numpy(), self.values.detach().numpy()
+from scvi_sctab.sparse import _kernels as kernels
+from scvi_sctab.sparse._csr import CSR
+from scvi_sctab.sparse._parallel import over_parts
+from scvi_sctab.sparse._scipy import MIN_ROWS
 
 
 def check_operands(x: CSR, *others: Tensor, constant: bool = False) -> None:
     """Refuse what the kernels cannot do, which would go wrong in silence or far from its cause."""
-    dtypes = {x.values.dtype, *(other.dtype for other in others)}
+    dtypes = {x.dtype, *(other.dtype for other in others)}
     if len(dtypes) > 1 or not dtypes <= {torch.float32, torch.float64}:
         raise TypeError(
             "On the CPU sparse cells and weights are both float32 or both float64, not "
@@ -120,9 +32,9 @@ def check_operands(x: CSR, *others: Tensor, constant: bool = False) -> None:
 
 
 def _matmul(x: CSR, scale: Tensor, weight: Tensor, offset: NDArray[np.float64]) -> Tensor:
-    output = weight.new_empty(x.n_rows, weight.shape[1])
+    output = weight.new_empty(len(x), weight.shape[1])
     arrays = *x.numpy(), scale.numpy(), weight.numpy(), offset, output.numpy()
-    over_parts(kernels.matmul_rows, x.n_rows, *arrays, min_rows=_MIN_ROWS)
+    over_parts(kernels.matmul_rows, len(x), *arrays, min_rows=MIN_ROWS)
     return output
 
 
@@ -145,7 +57,7 @@ class _MatMul(Function):
             grad_values = torch.empty_like(values)
             arrays = [t.numpy() for t in (indptr, columns, grads[0].contiguous(), weight)]
             arrays.append(grad_values.numpy())
-            over_parts(kernels.sampled_matmul_rows, x.n_rows, *arrays, min_rows=_MIN_ROWS)
+            over_parts(kernels.sampled_matmul_rows, len(x), *arrays, min_rows=MIN_ROWS)
         if ctx.needs_input_grad[1]:
             grad_weight = csr_transposed_matmul(x, grads[0])
         return grad_values, grad_weight, None, None
@@ -187,7 +99,7 @@ def csr_transposed_matmul(x: CSR, dense: Tensor) -> Tensor:
     """
     output = dense.new_empty(x.n_columns, dense.shape[1])
     arrays = [*x.numpy(), dense.detach().contiguous().numpy(), output.numpy()]
-    over_parts(kernels.transposed_matmul_rows, x.n_columns, *arrays, min_rows=_MIN_ROWS)
+    over_parts(kernels.transposed_matmul_rows, x.n_columns, *arrays, min_rows=MIN_ROWS)
     return output
 
 
@@ -217,7 +129,7 @@ class _ShiftedMatMul(Function):
         grad = grads[0].contiguous()
         inputs = *x, grad, grad.sum(dim=0), scale, shift, weight
         arrays = [tensor.numpy() for tensor in (*inputs, *results)]
-        over_parts(kernels.shifted_backward_rows, len(weight), *arrays, min_rows=_MIN_ROWS)
+        over_parts(kernels.shifted_backward_rows, len(weight), *arrays, min_rows=MIN_ROWS)
         return None, *results, None, None
 
 
@@ -261,11 +173,11 @@ def csr_lookup(x: CSR, wanted: CSR) -> Tensor:
     output = x.values.new_empty(len(wanted.columns))
     over_parts(
         kernels.lookup_rows,
-        x.n_rows,
+        len(x),
         *x.numpy(),
         *wanted.numpy()[:2],
         output.numpy(),
-        min_rows=_MIN_ROWS,
+        min_rows=MIN_ROWS,
     )
     return output
 
@@ -278,17 +190,17 @@ def csr_moments(x: CSR) -> tuple[Tensor, Tensor]:
     Two of ``(n_columns,)``, in the dtype of ``x``.
     """
     check_operands(x, constant=True)
-    parts = over_parts(kernels.moments, x.n_rows, *x.numpy(), x.n_columns, min_rows=_MIN_ROWS * 16)
-    mean, square = torch.from_numpy(sum(parts)) / x.n_rows
+    parts = over_parts(kernels.moments, len(x), *x.numpy(), x.n_columns, min_rows=MIN_ROWS * 16)
+    mean, square = torch.from_numpy(sum(parts)) / len(x)
     variance = (square - mean.square()).clamp_(min=0)
-    return mean.to(x.values.dtype), variance.to(x.values.dtype)
+    return mean.to(x.dtype), variance.to(x.dtype)
 
 
 def csr_row_sums(x: CSR) -> Tensor:
     """Sum of each row, ``(n_rows,)``; no gradient."""
-    sums = x.values.new_empty(x.n_rows)
+    sums = x.values.new_empty(len(x))
     indptr, _, values = x.numpy()
-    over_parts(kernels.row_sums, x.n_rows, indptr, values, sums.numpy(), min_rows=_MIN_ROWS)
+    over_parts(kernels.row_sums, len(x), indptr, values, sums.numpy(), min_rows=MIN_ROWS)
     return sums
 
 
@@ -308,9 +220,9 @@ def csr_add_and_clip(x: CSR, other: CSR, which: Tensor, sign: Tensor, largest: f
     largest
         Upper bound.
     """
-    arrays = which.numpy(), sign.to(x.values.dtype).numpy()
+    arrays = which.numpy(), sign.to(x.dtype).numpy()
     parts = over_parts(
-        kernels.sum_rows_and_clip, x.n_rows, *x.numpy(), *other.numpy(), *arrays, largest,
-        min_rows=_MIN_ROWS,
+        kernels.sum_rows_and_clip, len(x), *x.numpy(), *other.numpy(), *arrays, largest,
+        min_rows=MIN_ROWS,
     )  # fmt: skip
     return CSR.from_parts(parts, x.n_columns)

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from scvi_sctab.nn._cpus import available_cpus
+from scvi_sctab.sparse._cpus import available_cpus
 
 BOUND = "sched_getaffinity"
 

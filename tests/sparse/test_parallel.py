@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from scvi_sctab.nn import sleeping_threads
-from scvi_sctab.nn._parallel import kernel, n_threads, over_parts
+from scvi_sctab.sparse._parallel import kernel, n_threads, over_parts
 
 FORK = """
 import os, sys, threading, torch
-from scvi_sctab.nn._parallel import over_parts
+from scvi_sctab.sparse._parallel import over_parts
 torch.set_num_threads(2)
 
 def names():
@@ -41,7 +41,7 @@ def add_one(start, stop, values, output):
 
 @pytest.fixture(autouse=True)
 def many_cpus(monkeypatch):
-    monkeypatch.setattr("scvi_sctab.nn._parallel._n_cpus", lambda: 8)
+    monkeypatch.setattr("scvi_sctab.sparse._parallel._n_cpus", lambda: 8)
 
 
 @pytest.fixture(params=[1, 2, 3])
@@ -184,6 +184,6 @@ def test_a_thread_that_starts_after_our_own_has_the_number_of_the_user(two_threa
 
 
 def test_no_more_threads_than_cpus(two_threads, monkeypatch):
-    monkeypatch.setattr("scvi_sctab.nn._parallel._n_cpus", lambda: 1)
+    monkeypatch.setattr("scvi_sctab.sparse._parallel._n_cpus", lambda: 1)
     assert n_threads() == 1
     assert over_parts(add_one, 100, np.zeros(100), np.zeros(100)) == [(0, 100)]

@@ -9,8 +9,8 @@ import pytest
 import torch
 from scipy import sparse
 
-from scvi_sctab.data import align_genes, slice_rows, to_tensor
-from scvi_sctab.data._csr import from_dense, in_order
+from scvi_sctab.data import align_genes
+from scvi_sctab.sparse import dense_to_scipy, in_order, slice_rows, to_tensor
 
 N_GENES = 150  # more than two words of 64 bits
 DTYPES = [np.float32, np.float64, np.int8, np.int32, np.int64, np.uint16, bool]
@@ -134,7 +134,7 @@ def test_blocks_without_cells_or_without_counts_are_aligned(permuted):
     for n_cells in (0, 1, 40):
         dense = np.zeros((n_cells, N_GENES), np.float32)
         assert_is_csr_of(alignment.apply(sparse.csr_matrix(dense)), dense)
-        assert_is_csr_of(from_dense(dense), dense)
+        assert_is_csr_of(dense_to_scipy(dense), dense)
 
 
 @pytest.mark.parametrize(("place", "column"), [(0, -1), (7, 2**20), (-1, N_GENES)])
@@ -149,14 +149,14 @@ def test_columns_that_do_not_exist_are_refused_rather_than_read(place, column):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_dense_rows_keep_what_is_not_zero(dtype):
     dense = dense_counts(dtype=dtype)
-    assert_is_csr_of(from_dense(dense), dense)
-    assert_is_csr_of(from_dense(np.asfortranarray(dense)[::2]), dense[::2])
+    assert_is_csr_of(dense_to_scipy(dense), dense)
+    assert_is_csr_of(dense_to_scipy(np.asfortranarray(dense)[::2]), dense[::2])
 
 
 def test_dense_rows_keep_nan_so_that_it_can_be_refused():
     dense = dense_counts()
     dense[2, 2] = np.nan
-    assert np.isnan(from_dense(dense).data).sum() == 1
+    assert np.isnan(dense_to_scipy(dense).data).sum() == 1
 
 
 @pytest.mark.parametrize("form", [sparse.csr_matrix, sparse.csr_array])

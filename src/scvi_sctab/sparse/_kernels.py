@@ -1,4 +1,4 @@
-"""Compiled products with sparse rows; tensors and gradients are in ``_csr.py``.
+"""Compiled products with sparse rows; tensors and gradients are in ``_products.py``.
 
 Columns of a row are in increasing order. Genes are taken in blocks whose weights stay in the
 processor's cache while all cells pass by, and four nonzeros at a time, which halves the traffic
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scvi_sctab.nn._parallel import kernel
+from scvi_sctab.sparse._parallel import kernel
 
 Floats = NDArray[np.floating[Any]]
 Pointers = NDArray[np.int64]

@@ -1,4 +1,4 @@
-"""Sparse rows without needless copies: cut, ordered, moved to other columns, made tensors."""
+"""Sparse matrices of scipy without needless copies: cut, ordered, moved, made tensors."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
-from scvi_sctab.data import _kernels as kernels
-from scvi_sctab.nn._csr_kernels import any_disorder
-from scvi_sctab.nn._parallel import over_parts
+from scvi_sctab.sparse import _scipy_kernels as kernels
+from scvi_sctab.sparse._kernels import any_disorder
+from scvi_sctab.sparse._parallel import over_parts
 
-_MIN_ROWS = 16
+# Fewer rows are not worth a thread.
+MIN_ROWS = 16
 _SPARSE_DEVICES = {"cpu", "cuda"}
 _LARGEST_INT32 = np.iinfo(np.int32).max
 
@@ -78,7 +79,7 @@ def as_float32(block: sparse.csr_matrix) -> sparse.csr_matrix:
     return assemble(block.data.astype(np.float32), block.indices, block.indptr, block.shape[1])
 
 
-def from_dense(dense: NDArray[Any]) -> sparse.csr_matrix:
+def dense_to_scipy(dense: NDArray[Any]) -> sparse.csr_matrix:
     """Keep what is not 0.
 
     Parameters
@@ -88,15 +89,15 @@ def from_dense(dense: NDArray[Any]) -> sparse.csr_matrix:
 
     Examples
     --------
-    >>> from_dense(np.array([[0, 3], [5, 0]])).indices
+    >>> dense_to_scipy(np.array([[0, 3], [5, 0]])).indices
     array([1, 0], dtype=int32)
     """
     dense = np.ascontiguousarray(dense)
     counts = np.empty(len(dense), dtype=np.int64)
-    over_parts(kernels.count_nonzero, len(dense), dense, counts, min_rows=_MIN_ROWS)
+    over_parts(kernels.count_nonzero, len(dense), dense, counts, min_rows=MIN_ROWS)
     block = _allocate(counts, dense.dtype, dense.shape[1])
     arrays = block.indptr, block.indices, block.data
-    over_parts(kernels.take_nonzero, len(dense), dense, *arrays, min_rows=_MIN_ROWS)
+    over_parts(kernels.take_nonzero, len(dense), dense, *arrays, min_rows=MIN_ROWS)
     return block
 
 
@@ -136,7 +137,7 @@ def move_columns(
     source = block.indptr, block.indices
     target = target.astype(np.int32)
     strange = over_parts(
-        kernels.count_moved, n_rows, *source, target, n_columns, counts, min_rows=_MIN_ROWS
+        kernels.count_moved, n_rows, *source, target, n_columns, counts, min_rows=MIN_ROWS
     )
     if sum(strange):
         raise ValueError(
@@ -152,7 +153,7 @@ def move_columns(
         target,
         n_columns,
         *(moved.indptr, moved.indices, moved.data),
-        min_rows=_MIN_ROWS,
+        min_rows=MIN_ROWS,
     )
     return moved
 
@@ -167,7 +168,7 @@ def in_order(block: sparse.csr_matrix) -> sparse.csr_matrix:
     """
     n_rows, n_columns = block.shape
     columns = block.indptr, block.indices, n_columns
-    if any(over_parts(any_disorder, n_rows, *columns, min_rows=_MIN_ROWS)):
+    if any(over_parts(any_disorder, n_rows, *columns, min_rows=MIN_ROWS)):
         return move_columns(block, np.arange(n_columns), n_columns)
     return block
 

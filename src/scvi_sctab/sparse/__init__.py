@@ -1,0 +1,54 @@
+"""Sparse rows: as tensors and in scipy, their compiled kernels, and the threads these run on."""
+
+from scvi_sctab.sparse._cpus import available_cpus
+from scvi_sctab.sparse._csr import CSR, concatenate_rows, to_scipy
+from scvi_sctab.sparse._parallel import kernel, n_threads, over_parts, sleeping_threads
+from scvi_sctab.sparse._products import (
+    check_operands,
+    csr_add_and_clip,
+    csr_lookup,
+    csr_matmul,
+    csr_moments,
+    csr_row_sums,
+    csr_shifted_matmul,
+    csr_transposed_matmul,
+)
+from scvi_sctab.sparse._scipy import (
+    as_float32,
+    assemble,
+    dense_to_scipy,
+    in_order,
+    move_columns,
+    silence_torch,
+    slice_rows,
+    storable,
+    to_tensor,
+)
+
+__all__ = [
+    "CSR",
+    "as_float32",
+    "assemble",
+    "available_cpus",
+    "check_operands",
+    "concatenate_rows",
+    "csr_add_and_clip",
+    "csr_lookup",
+    "csr_matmul",
+    "csr_moments",
+    "csr_row_sums",
+    "csr_shifted_matmul",
+    "csr_transposed_matmul",
+    "dense_to_scipy",
+    "in_order",
+    "kernel",
+    "move_columns",
+    "n_threads",
+    "over_parts",
+    "silence_torch",
+    "sleeping_threads",
+    "slice_rows",
+    "storable",
+    "to_scipy",
+    "to_tensor",
+]
