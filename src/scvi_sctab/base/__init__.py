@@ -6,6 +6,7 @@ from scvi_sctab.base._cells import CellsMixin
 from scvi_sctab.base._checkpoint import CheckpointMixin, read_digest
 from scvi_sctab.base._digest import hash_json, hash_tensors, read_checked, write_checked
 from scvi_sctab.base._encoder import EncoderMixin
+from scvi_sctab.base._encoder_model import EncoderModel
 from scvi_sctab.base._files import (
     find_leftovers,
     flush,
@@ -23,6 +24,7 @@ __all__ = [
     "CellsMixin",
     "CheckpointMixin",
     "EncoderMixin",
+    "EncoderModel",
     "NotPortableError",
     "QueryPreparationMixin",
     "RegisteredMixin",

@@ -47,7 +47,7 @@ _ABSENT = {
     "target_sum": _NORMALISED,
     "use_raw": "give it the raw counts: `adata = adata.raw.to_adata()`, or `layer='...'`",
     "gene_symbols": "genes are matched by `adata.var_names`; set those",
-    "protein_expression_obsm_key": "`scvi_sctab.pretrain.ProteinPredictor` learns proteins",
+    "protein_expression_obsm_key": "`scvi_sctab.external.ProteinPredictor` learns proteins",
     "labels_key": "it learns without labels",
     "batch_key": "it learns without batches",
     "donor_key": "it learns without donors",

@@ -8,10 +8,11 @@ from anndata import AnnData
 from mudata import MuData
 
 from scvi_sctab.data import get_proteins, join_proteins
-from scvi_sctab.module import ProteinModule
+from scvi_sctab.external import ProteinPredictor
+from scvi_sctab.external.protein import ProteinModule
+from scvi_sctab.external.protein._scores import score_columns
 from scvi_sctab.nn import SELUEncoder
-from scvi_sctab.pretrain import BYOL, ProteinPredictor
-from scvi_sctab.pretrain._scores import score_columns
+from scvi_sctab.pretrain import BYOL
 
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
 SMALL = {"widths": (32, 24, 8)}

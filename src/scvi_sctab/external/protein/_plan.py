@@ -1,4 +1,4 @@
-"""How a network and the linear path beside it are trained together."""
+"""Training of a protein network and the linear path beside it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch.nn import Parameter
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.lr_scheduler import LRScheduler
 
-from scvi_sctab.train._self_supervised_plan import SelfSupervisedTrainingPlan
+from scvi_sctab.train import SelfSupervisedTrainingPlan
 
 if TYPE_CHECKING:
-    from scvi_sctab.module import ProteinModule
+    from scvi_sctab.external.protein._module import ProteinModule
 
 
 class ProteinTrainingPlan(SelfSupervisedTrainingPlan):
-    """Train a :class:`~scvi_sctab.module.ProteinModule`.
+    """Train a :class:`ProteinModule`.
 
     The network by AdamW; the linear path by gradient descent with momentum, which learns first
     what many genes say together and, stopped early, resembles a ridge regression. AdamW takes as
