@@ -14,10 +14,18 @@ from scvi_sctab.base._files import (
     resolve_target,
     temporary_folder,
 )
+from scvi_sctab.base._fit import (
+    all_or_nothing,
+    check_epochs,
+    check_trainer_arguments,
+    fit,
+    run,
+    watch_validation,
+)
+from scvi_sctab.base._host import seed
 from scvi_sctab.base._published import read_checkpoint, registry_without_cells
 from scvi_sctab.base._query_preparation import QueryPreparationMixin
 from scvi_sctab.base._registered import RegisteredMixin
-from scvi_sctab.base._running import all_or_nothing, check_epochs, check_trainer_arguments, run
 from scvi_sctab.base._serialization import NotPortableError, decode, encode
 
 __all__ = [
@@ -36,6 +44,7 @@ __all__ = [
     "draw_cells",
     "encode",
     "find_leftovers",
+    "fit",
     "flush",
     "hash_json",
     "hash_tensors",
@@ -46,7 +55,9 @@ __all__ = [
     "registry_without_cells",
     "resolve_target",
     "run",
+    "seed",
     "temporary_folder",
     "to_scipy",
+    "watch_validation",
     "write_checked",
 ]

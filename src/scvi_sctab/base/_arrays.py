@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scvi import settings
 from torch import Tensor
 
+from scvi_sctab.base._host import seed
 from scvi_sctab.nn import CSR
 
 # Enough cells for the mean and the spread of each gene, or of each dimension.
@@ -40,5 +40,5 @@ def draw_cells(cells: NDArray[np.intp], size: int = _N_AVERAGED) -> NDArray[np.i
     """
     if len(cells) <= size:
         return cells
-    rng = np.random.default_rng(0 if settings.seed is None else settings.seed)
+    rng = np.random.default_rng(seed())
     return np.sort(rng.choice(cells, size, replace=False))

@@ -5,20 +5,19 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
-from scvi import settings
 from scvi.model.base import BaseModelClass
 
 from scvi_sctab._config import SELF_SUPERVISED_PLAN, SELF_SUPERVISED_TRAIN
 from scvi_sctab._constants import MIN_GENE_OVERLAP
-from scvi_sctab._logging import quiet_trainer, shows_progress
 from scvi_sctab._types import PretrainedEncoder
 from scvi_sctab.base._cells import CellsMixin
 from scvi_sctab.base._checkpoint import CheckpointMixin
+from scvi_sctab.base._fit import check_epochs, check_trainer_arguments, fit, watch_validation
+from scvi_sctab.base._host import seed
 from scvi_sctab.base._query_preparation import QueryPreparationMixin
 from scvi_sctab.base._registered import RegisteredMixin
-from scvi_sctab.base._running import all_or_nothing, check_epochs, check_trainer_arguments, run
 from scvi_sctab.data import UnlabeledDataSplitter, check_cells
-from scvi_sctab.train import RestoreBestWeights, SelfSupervisedTrainingPlan, SinglePrecisionRunner
+from scvi_sctab.train import SelfSupervisedTrainingPlan, SinglePrecisionRunner
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
     from numpy.typing import NDArray
     from torch import Tensor
-
-_MONITOR = "validation_loss"
 
 
 class EncoderModel(
@@ -97,7 +94,7 @@ class EncoderModel(
         splitter = self._splitter(
             train_size=defaults.train_size if train_size is None else train_size,
             batch_size=defaults.batch_size if batch_size is None else batch_size,
-            **{"seed": _seed(), **(datasplitter_kwargs or {})},
+            **{"seed": seed(), **(datasplitter_kwargs or {})},
         )
         if max_epochs is None:
             max_epochs = defaults.n_epochs(len(splitter.train_dataloader()))
@@ -107,48 +104,25 @@ class EncoderModel(
             **(plan_kwargs or {}),
         }
         plan = self._training_plan_cls(self.module, **plan_kwargs)
-        trainer_kwargs = {"accelerator": accelerator, "devices": devices, **trainer_kwargs}
-        with quiet_trainer():
-            runner = self._train_runner_cls(
-                self,
-                training_plan=plan,
-                data_splitter=splitter,
-                max_epochs=max_epochs,
-                **self._trainer_arguments(splitter, max_epochs, early_stopping, trainer_kwargs),
+        trainer_kwargs["callbacks"] = [*trainer_kwargs.get("callbacks", ()), *self._callbacks()]
+        if splitter.n_val:
+            trainer_kwargs = watch_validation(
+                trainer_kwargs,
+                "validation_loss",
+                "min",
+                early_stopping=early_stopping and self._losses_compare,
+                patience=defaults.patience(max_epochs),
+                keep_best=self._losses_compare,
             )
-        with all_or_nothing(self):
-            self._start(splitter.train_idx)
-            # The host would add to the history of a trained model; an imported one has none yet.
-            self.is_trained_ = self.history_ is not None
-            # Loading and embedding leave the module in eval mode, in which Lightning would train.
-            self.module.train()
-            run(self, runner)
-
-    def _trainer_arguments(
-        self,
-        splitter: UnlabeledDataSplitter,
-        max_epochs: int,
-        early_stopping: bool,
-        given: dict[str, Any],
-    ) -> dict[str, Any]:
-        """Add to the trainer's arguments when to stop and what to keep."""
-        callbacks = [*given.get("callbacks", ()), *self._callbacks()]
-        if splitter.n_val and self._losses_compare:
-            callbacks.append(RestoreBestWeights(_MONITOR, "min"))
-        stopping = {
-            "check_val_every_n_epoch": 1,
-            "early_stopping": early_stopping and self._losses_compare,
-            "early_stopping_monitor": _MONITOR,
-            "early_stopping_mode": "min",
-            "early_stopping_patience": self._train_config.patience(max_epochs),
-        }
-        return {
-            "log_every_n_steps": 1,
-            "enable_progress_bar": shows_progress(),
-            **(stopping if splitter.n_val else {}),
-            **given,
-            "callbacks": callbacks,
-        }
+        fit(
+            self,
+            plan,
+            splitter,
+            max_epochs,
+            accelerator=accelerator,
+            devices=devices,
+            **trainer_kwargs,
+        )
 
     def _splitter(self, **kwargs: Any) -> UnlabeledDataSplitter:
         """Choose what is learnt from which cells."""
@@ -222,7 +196,3 @@ class EncoderModel(
             self._network.encoder_kwargs(),
             {name: tensor.detach().clone() for name, tensor in weights.items()},
         )
-
-
-def _seed() -> int:
-    return 0 if settings.seed is None else settings.seed

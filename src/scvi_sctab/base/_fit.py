@@ -1,4 +1,4 @@
-"""One way to run a trainer, whatever ends it."""
+"""Training of a model by the trainer of scvi-tools, whatever ends it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from contextlib import contextmanager
 from copy import deepcopy
 from inspect import signature
 from numbers import Integral
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as pl
 from scvi.train import Trainer
 
-from scvi_sctab._logging import logger, quiet_trainer
+from scvi_sctab._logging import logger, quiet_trainer, shows_progress
 from scvi_sctab.base._arguments import check_arguments
 from scvi_sctab.nn import sleeping_threads
+from scvi_sctab.train import RestoreBestWeights
 
 if TYPE_CHECKING:
     from scvi.train import TrainRunner
@@ -83,6 +84,107 @@ def check_trainer_arguments(given: dict[str, Any], verb: str) -> None:
     for name in ("max_steps", "limit_train_batches"):
         if given.get(name) == 0:
             raise ValueError(f"{name}=0 trains nothing.")
+
+
+def fit(
+    model: Any,
+    plan: pl.LightningModule,
+    splitter: pl.LightningDataModule,
+    max_epochs: int,
+    *,
+    accelerator: str = "auto",
+    devices: int | list[int] | str = "auto",
+    **trainer_kwargs: Any,
+) -> bool:
+    """Train a model to the end, up to Ctrl-C, or not at all.
+
+    Parameters
+    ----------
+    model
+        Model whose module is trained. Its ``_start`` prepares what depends on the cells to train
+        on, before the first step. If training fails, weights and statements are as before.
+    plan
+        Training plan of the module.
+    splitter
+        Cells to train on and to hold out.
+    max_epochs
+        Epochs.
+    accelerator, devices
+        Where to train; a GPU if there is one.
+    **trainer_kwargs
+        Further arguments of :class:`~scvi.train.Trainer`.
+
+    Returns
+    -------
+    Whether Ctrl-C ended the training after at least one epoch. The best weights so far are then in
+    place, if held-out cells tell which those are, and the model counts as trained.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If Ctrl-C came before an epoch had ended.
+    """
+    with quiet_trainer():
+        runner = model._train_runner_cls(
+            model,
+            training_plan=plan,
+            data_splitter=splitter,
+            max_epochs=max_epochs,
+            accelerator=accelerator,
+            devices=devices,
+            **{"log_every_n_steps": 1, "enable_progress_bar": shows_progress(), **trainer_kwargs},
+        )
+    with all_or_nothing(model):
+        model._start(splitter.train_idx)
+        # The host would add to the history of a trained model; an imported one has none yet.
+        model.is_trained_ = model.history_ is not None
+        # Loading and predicting leave the module in eval mode, in which Lightning would train.
+        model.module.train()
+        return run(model, runner)
+
+
+def watch_validation(
+    trainer_kwargs: dict[str, Any],
+    monitor: str,
+    mode: Literal["max", "min"],
+    *,
+    early_stopping: bool,
+    patience: int,
+    every_n_epochs: int = 1,
+    keep_best: bool = True,
+    keep_best_from: int = 0,
+) -> dict[str, Any]:
+    """Add to the arguments of a trainer how often to validate, when to stop and what to keep.
+
+    Parameters
+    ----------
+    trainer_kwargs
+        Arguments; what they say of validation and stopping is left as it is.
+    monitor, mode
+        Logged quantity that tells the best epoch, and whether it is best at its highest or lowest.
+    early_stopping
+        Whether to stop when ``monitor`` no longer gets better.
+    patience
+        Validations without progress before that.
+    every_n_epochs
+        Epochs from one validation to the next.
+    keep_best
+        Whether to keep the weights of the best epoch, not of the last one.
+    keep_best_from
+        First epoch whose weights may be kept.
+    """
+    callbacks = [*trainer_kwargs.get("callbacks", ())]
+    if keep_best:
+        callbacks.append(RestoreBestWeights(monitor, mode, keep_best_from))
+    return {
+        "check_val_every_n_epoch": every_n_epochs,
+        "early_stopping": early_stopping,
+        "early_stopping_monitor": monitor,
+        "early_stopping_mode": mode,
+        "early_stopping_patience": patience,
+        **trainer_kwargs,
+        "callbacks": callbacks,
+    }
 
 
 @contextmanager
