@@ -383,3 +383,29 @@ def test_another_model_is_refused_as_a_reference_of_files(predictor, tmp_path):
     predictor.save(tmp_path / "model")
     with pytest.raises(ValueError, match="holds a ProteinPredictor, not a BYOL"):
         BYOL.load(tmp_path / "model")
+
+
+class MyPredictor(ProteinPredictor):
+    """A user's subclass."""
+
+
+def test_a_subclass_trains_saves_and_loads_its_files_and_those_of_its_parent(
+    cells, predictor, tmp_path
+):
+    MyPredictor.setup_anndata(cells, "protein")
+    model = MyPredictor(cells, **SMALL)
+    model.train(max_epochs=1, **QUIET)
+    model.save(tmp_path / "mine")
+    loaded = MyPredictor.load(tmp_path / "mine", cells)
+    pd.testing.assert_frame_equal(loaded.predict_protein(cells), model.predict_protein(cells))
+    predictor.save(tmp_path / "theirs")
+    theirs = MyPredictor.load(tmp_path / "theirs")
+    pd.testing.assert_frame_equal(theirs.predict_protein(cells), predictor.predict_protein(cells))
+    with pytest.raises(ValueError, match="holds a MyPredictor, not a ProteinPredictor"):
+        ProteinPredictor.load(tmp_path / "mine")
+
+
+def test_scvi_sctab_has_it_among_its_external_models():
+    import scvi_sctab
+
+    assert scvi_sctab.external.ProteinPredictor is ProteinPredictor

@@ -22,7 +22,7 @@ from scvi_sctab.base._fit import (
     run,
     watch_validation,
 )
-from scvi_sctab.base._host import seed
+from scvi_sctab.base._host import HostModel, arguments_of, choose_device, seed, setup_arguments
 from scvi_sctab.base._published import read_checkpoint, registry_without_cells
 from scvi_sctab.base._query_preparation import QueryPreparationMixin
 from scvi_sctab.base._registered import RegisteredMixin
@@ -33,13 +33,16 @@ __all__ = [
     "CheckpointMixin",
     "EncoderMixin",
     "EncoderModel",
+    "HostModel",
     "NotPortableError",
     "QueryPreparationMixin",
     "RegisteredMixin",
     "all_or_nothing",
+    "arguments_of",
     "check_arguments",
     "check_epochs",
     "check_trainer_arguments",
+    "choose_device",
     "decode",
     "draw_cells",
     "encode",
@@ -56,6 +59,7 @@ __all__ = [
     "resolve_target",
     "run",
     "seed",
+    "setup_arguments",
     "temporary_folder",
     "to_scipy",
     "watch_validation",

@@ -5,8 +5,6 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
-from scvi.model.base import BaseModelClass
-
 from scvi_sctab._config import SELF_SUPERVISED_PLAN, SELF_SUPERVISED_TRAIN
 from scvi_sctab._constants import MIN_GENE_OVERLAP
 from scvi_sctab._types import PretrainedEncoder
@@ -29,9 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class EncoderModel(
-    QueryPreparationMixin, CheckpointMixin, RegisteredMixin, CellsMixin, BaseModelClass
-):
+class EncoderModel(QueryPreparationMixin, CheckpointMixin, RegisteredMixin, CellsMixin):
     """An encoder of genes and what trains it."""
 
     _training_plan_cls = SelfSupervisedTrainingPlan
@@ -88,7 +84,7 @@ class EncoderModel(
             raise ValueError(f"This model has no AnnData to train on: `{name}.load(path, adata)`.")
         check_epochs(max_epochs)
         check_trainer_arguments(trainer_kwargs, "train")
-        self._validate_anndata()
+        self._renew_registration()
         check_cells(self.adata, self.layer)
         defaults = self._train_config
         splitter = self._splitter(
@@ -127,9 +123,6 @@ class EncoderModel(
     def _splitter(self, **kwargs: Any) -> UnlabeledDataSplitter:
         """Choose what is learnt from which cells."""
         return self._data_splitter_cls(self.adata_manager, **kwargs)
-
-    def _start(self, cells: NDArray[np.intp]) -> None:
-        """Prepare what depends on the cells to train on, before the first step."""
 
     def _callbacks(self) -> list[Callback]:
         """List what the pretext does between steps."""

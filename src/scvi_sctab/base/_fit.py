@@ -22,6 +22,8 @@ from scvi_sctab.train import RestoreBestWeights
 if TYPE_CHECKING:
     from scvi.train import TrainRunner
 
+    from scvi_sctab.base._host import HostModel
+
 # What users of other packages look for, and where it is here.
 _TRAINER_CURES = {
     **dict.fromkeys(
@@ -87,7 +89,7 @@ def check_trainer_arguments(given: dict[str, Any], verb: str) -> None:
 
 
 def fit(
-    model: Any,
+    model: HostModel,
     plan: pl.LightningModule,
     splitter: pl.LightningDataModule,
     max_epochs: int,
@@ -188,7 +190,7 @@ def watch_validation(
 
 
 @contextmanager
-def all_or_nothing(model: Any) -> Iterator[None]:
+def all_or_nothing(model: HostModel) -> Iterator[None]:
     """Put a model back as it was, weights and statements, if the block fails or is broken off.
 
     Parameters
@@ -212,7 +214,7 @@ def all_or_nothing(model: Any) -> Iterator[None]:
         raise
 
 
-def run(model: Any, runner: TrainRunner) -> bool:
+def run(model: HostModel, runner: TrainRunner) -> bool:
     """Run a trainer.
 
     Parameters
@@ -243,7 +245,7 @@ def run(model: Any, runner: TrainRunner) -> bool:
             raise
         if not _keep_best(runner):
             raise KeyboardInterrupt from None
-        _finish(model, runner)
+        model._finish(runner)
     else:
         return False
     finally:
@@ -271,15 +273,3 @@ def _keep_best(runner: TrainRunner) -> bool:
         if hasattr(callback, "restore"):
             return bool(callback.restore(runner.training_plan))
     return runner.trainer.current_epoch > 0
-
-
-def _finish(model: Any, runner: TrainRunner) -> None:
-    """Do what the host does at the end of training."""
-    splitter = runner.data_splitter
-    model.train_indices = splitter.train_idx
-    model.validation_indices = splitter.val_idx
-    model.test_indices = splitter.test_idx
-    model.module.eval()
-    model.is_trained_ = True
-    model.to_device(runner.device)
-    model.trainer = runner.trainer

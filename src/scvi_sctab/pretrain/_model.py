@@ -6,11 +6,10 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 from scvi import REGISTRY_KEYS
-from scvi.data import AnnDataManager
 from scvi.data.fields import LayerField
 
 from scvi_sctab._constants import MIN_GENE_OVERLAP
-from scvi_sctab.base import EncoderModel
+from scvi_sctab.base import EncoderModel, setup_arguments
 from scvi_sctab.data import (
     check_anndata,
     check_cells,
@@ -52,15 +51,13 @@ class SelfSupervisedModel(NeighborsMixin, PublishedEncoderMixin, EncoderModel):
         ValueError
             If it does not hold raw counts, cells are empty, or genes stand twice or are too few.
         """
-        setup_method_args = cls._get_setup_method_args(**locals())
-        check_keywords(cls.__name__, kwargs, setup_method_args["setup_args"])
+        arguments = setup_arguments(locals())
+        check_keywords(cls.__name__, kwargs, arguments)
         refuse_view(check_anndata(adata))
         if "source_registry" not in kwargs:
             check_genes(adata.var_names)
             check_cells(adata, layer)
-        manager = AnnDataManager(fields=cls._fields(layer), setup_method_args=setup_method_args)
-        manager.register_fields(adata, **kwargs)
-        cls.register_manager(manager)
+        cls._register(adata, cls._fields(layer), arguments, **kwargs)
 
     @staticmethod
     def _fields(layer: str | None) -> list[LayerField]:
@@ -112,9 +109,7 @@ class SelfSupervisedModel(NeighborsMixin, PublishedEncoderMixin, EncoderModel):
         cls.setup_anndata(
             query, source_registry=deepcopy(reference.registry), layer=reference.layer
         )
-        parameters = reference.init_params_
-        arguments = {k: v for part in parameters["kwargs"].values() for k, v in part.items()}
-        model = cls(query, **parameters["non_kwargs"], **arguments)
+        model = cls(query, **reference._arguments())
         model.module.load_state_dict(reference.module.state_dict())
         model.to_device(reference.device)
         model.module.eval()

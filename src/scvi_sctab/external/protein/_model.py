@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import torch
 from scvi import REGISTRY_KEYS
-from scvi.data import AnnDataManager
 from scvi.data.fields import LayerField
 
 from scvi_sctab._config import (
@@ -19,7 +18,7 @@ from scvi_sctab._config import (
     override,
 )
 from scvi_sctab._constants import MIN_GENE_OVERLAP
-from scvi_sctab.base import EncoderMixin, EncoderModel, draw_cells
+from scvi_sctab.base import EncoderMixin, EncoderModel, draw_cells, setup_arguments
 from scvi_sctab.data import (
     NamedObsField,
     check_anndata,
@@ -118,8 +117,8 @@ class ProteinPredictor(EncoderMixin, EncoderModel):
             freeze_encoder=config.freeze_encoder,
             linear_path=config.linear_skip,
         )
-        self._model_summary_string = (
-            f"ProteinPredictor: {config.encoder}, {n_genes:,} genes, {n_proteins:,} proteins, "
+        self._summarize_as(
+            f"{type(self).__name__}: {config.encoder}, {n_genes:,} genes, {n_proteins:,} proteins, "
             f"{sum(p.numel() for p in self.module.parameters()):,} parameters"
         )
 
@@ -163,8 +162,8 @@ class ProteinPredictor(EncoderMixin, EncoderModel):
             If genes are no raw counts, cells are empty, genes stand twice or are too few, or
             proteins are negative, infinite or missing throughout.
         """
-        setup_method_args = cls._get_setup_method_args(**locals())
-        check_keywords(cls.__name__, kwargs, setup_method_args["setup_args"])
+        arguments = setup_arguments(locals())
+        check_keywords(cls.__name__, kwargs, arguments)
         check_key(batch_key, "batch_key")
         refuse_view(check_anndata(adata))
         if "source_registry" not in kwargs:
@@ -172,16 +171,12 @@ class ProteinPredictor(EncoderMixin, EncoderModel):
             check_cells(adata, layer)
         if batch_key is not None:
             get_column(adata.obs, batch_key, "batch_key")
-        manager = AnnDataManager(
-            fields=[
-                LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True),
-                NamedObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
-                ProteinField(protein_expression_obsm_key, protein_names_uns_key),
-            ],
-            setup_method_args=setup_method_args,
-        )
-        manager.register_fields(adata, **kwargs)
-        cls.register_manager(manager)
+        fields = [
+            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True),
+            NamedObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
+            ProteinField(protein_expression_obsm_key, protein_names_uns_key),
+        ]
+        cls._register(adata, fields, arguments, **kwargs)
 
     @classmethod
     def from_pretrained(
