@@ -1,6 +1,5 @@
 """What all models of this package have: cells, genes, queries and files."""
 
-from scvi_sctab.base._arguments import check_arguments
 from scvi_sctab.base._arrays import draw_cells, to_scipy
 from scvi_sctab.base._cells import CellsMixin
 from scvi_sctab.base._checkpoint import CheckpointMixin, read_digest
@@ -39,7 +38,6 @@ __all__ = [
     "RegisteredMixin",
     "all_or_nothing",
     "arguments_of",
-    "check_arguments",
     "check_epochs",
     "check_trainer_arguments",
     "choose_device",

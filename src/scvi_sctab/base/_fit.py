@@ -15,7 +15,7 @@ import lightning.pytorch as pl
 from scvi.train import Trainer
 
 from scvi_sctab._logging import logger, quiet_trainer, shows_progress
-from scvi_sctab.base._arguments import check_arguments
+from scvi_sctab.data import check_arguments
 from scvi_sctab.nn import sleeping_threads
 from scvi_sctab.train import RestoreBestWeights
 
