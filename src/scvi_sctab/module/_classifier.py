@@ -167,6 +167,21 @@ class CellTypeClassifier(BaseModuleClass):
         """Whether it cannot do without the batch of a cell."""
         return False
 
+    @property
+    def reads_genes(self) -> bool:
+        """Whether log-normalised expression is encoded, not a latent space in its place."""
+        return True
+
+    @property
+    def has_unsupervised_loss(self) -> bool:
+        """Whether there is a loss that needs no labels."""
+        return self.reconstruction is not None
+
+    @property
+    def linear_parts(self) -> list[nn.Module]:
+        """Linear paths, which learn at a speed of their own."""
+        return [path for path in (self.linear_skip, self.query_paths) if path is not None]
+
     def grow_from(
         self, state: dict[str, Tensor], n_categories: Sequence[int]
     ) -> dict[str, NewEntries | None]:

@@ -53,6 +53,16 @@ class LatentClassifier(CellTypeClassifier):
         """Whether the latent of a cell depends on its batch."""
         return self.space.needs_batch
 
+    @property
+    def reads_genes(self) -> bool:
+        """Whether log-normalised expression is encoded, not a latent space in its place."""
+        return False
+
+    @property
+    def has_unsupervised_loss(self) -> bool:
+        """Whether the lower bound of the latent space is learnt, too."""
+        return not self.space.frozen
+
     def _get_inference_input(
         self, tensors: dict[str, Tensor], transform: Callable[[Tensor], Tensor] | None = None
     ) -> dict[str, Any]:

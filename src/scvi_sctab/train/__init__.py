@@ -9,6 +9,7 @@ from scvi_sctab.train._query_path import QueryCells, QueryFit, diversity, fit_qu
 from scvi_sctab.train._runner import SinglePrecisionRunner
 from scvi_sctab.train._self_supervised_plan import SelfSupervisedTrainingPlan
 from scvi_sctab.train._self_training import SelfTraining, select_confident
+from scvi_sctab.train._two_speed_plan import TwoSpeedPlan
 
 __all__ = [
     "ClassifierTrainingPlan",
@@ -19,6 +20,7 @@ __all__ = [
     "SelfSupervisedTrainingPlan",
     "SelfTraining",
     "SinglePrecisionRunner",
+    "TwoSpeedPlan",
     "UpdateMovingAverage",
     "WarnCollapse",
     "diversity",
