@@ -203,7 +203,7 @@ class CellTypeClassifier(BaseModuleClass):
         Parameters with new entries; ``None`` where all of them are new.
         """
         own = self.state_dict()
-        grown: dict[str, NewEntries | None] = dict.fromkeys(own.keys() - state.keys())
+        grown: dict[str, NewEntries | None] = dict.fromkeys(n for n in own if n not in state)
         for name, old in state.items():
             old = old.to(own[name].device)
             if old.shape != own[name].shape:
