@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from functools import cache as once
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -57,7 +58,7 @@ TUNED = ("mae", "autoencoder", "barlow", "byol")
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
 
 
-PARTS = ("pretrain", "module", "train", "nn", "data", "_config.py")
+PARTS = ("pretrain", "base", "module", "train", "nn", "data", "_config.py")
 """Where in the package a change makes another encoder."""
 
 
@@ -68,16 +69,15 @@ class Trained(NamedTuple):
     seconds: float
 
 
-def missing(name: str = "") -> str:
-    """Why a class of `scvi_sctab.pretrain` cannot run here; empty where it can."""
+def missing(name: str = "", package: str = "pretrain") -> str:
+    """Why a class of `scvi_sctab.pretrain`, or of another package, cannot run here, or nothing."""
     if find_spec("scvi_sctab") is None:
         return "scvi_sctab is not installed"
-    if find_spec("scvi_sctab.pretrain") is None:
-        return "this scvi_sctab has no `pretrain`"
-    import scvi_sctab.pretrain
-
-    known = not name or hasattr(scvi_sctab.pretrain, name)
-    return "" if known else f"this scvi_sctab.pretrain has no `{name}`"
+    place = f"scvi_sctab.{package}"
+    if find_spec(place) is None:
+        return f"this scvi_sctab has no `{package}`"
+    known = not name or hasattr(import_module(place), name)
+    return "" if known else f"this {place} has no `{name}`"
 
 
 @once

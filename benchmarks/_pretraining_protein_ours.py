@@ -29,7 +29,7 @@ def from_encoder(
     """
     import scvi
 
-    from scvi_sctab.pretrain import ProteinPredictor
+    from scvi_sctab.external import ProteinPredictor
 
     sides = [split.reference, split.query] if both_sides else [split.reference]
     encoder = pretrain(anndata.concat(sides, index_unique="-"), ENCODERS[key], seed)
@@ -43,7 +43,7 @@ def without_encoder(split: ProteinSplit, seed: int) -> np.ndarray:
     """`ProteinPredictor` by default, nothing pretrained."""
     import scvi
 
-    from scvi_sctab.pretrain import ProteinPredictor
+    from scvi_sctab.external import ProteinPredictor
 
     scvi.settings.seed = seed
     reference = split.reference.copy()
@@ -60,7 +60,7 @@ def _predict(model: object, split: ProteinSplit) -> np.ndarray:
 
 def build_protein_arms() -> dict[str, ProteinArm]:
     """Protein predictors of ours, by key, in the order of the table."""
-    reason = missing("ProteinPredictor")
+    reason = missing("ProteinPredictor", "external")
     runs = {
         "predictor": ("ProteinPredictor", without_encoder),
         "mae": ("ProteinPredictor on MAE", partial(from_encoder, key="mae")),

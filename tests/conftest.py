@@ -5,9 +5,12 @@ import pytest
 import scvi
 
 from scvi_sctab import SCTAB, datasets
+from scvi_sctab.pretrain import MaskedAutoencoder
 
 N_GENES = 300
-STEPS = {"max_epochs": 25, "enable_progress_bar": False, "accelerator": "cpu"}
+QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
+STEPS = {"max_epochs": 25, **QUIET}
+SMALL = {"widths": (32, 24, 8)}
 
 
 @pytest.fixture(autouse=True)
@@ -51,3 +54,27 @@ def _trained(_cuts):
 def model(_trained):
     """A trained model, shared: do not train it further."""
     return _trained
+
+
+@pytest.fixture
+def unlabelled(_cuts):
+    cells = _cuts[0].copy()
+    cells.obs = cells.obs[["donor_id"]].copy()
+    return cells
+
+
+@pytest.fixture(scope="session")
+def _autoencoder(_cuts):
+    scvi.settings.seed = 0
+    cells = _cuts[0].copy()
+    cells.obs = cells.obs[["donor_id"]].copy()
+    MaskedAutoencoder.setup_anndata(cells)
+    model = MaskedAutoencoder(cells, **SMALL)
+    model.train(max_epochs=30, batch_size=128, **QUIET)
+    return model
+
+
+@pytest.fixture
+def autoencoder(_autoencoder):
+    """A trained model, shared: do not train it further."""
+    return _autoencoder

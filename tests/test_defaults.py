@@ -13,6 +13,7 @@ from scvi_sctab._config import (
     ProteinPlanConfig,
     SelfSupervisedPlanConfig,
 )
+from scvi_sctab.external.protein import ProteinTrainingPlan
 from scvi_sctab.nn import (
     CellViews,
     ProgrammeMask,
@@ -21,11 +22,7 @@ from scvi_sctab.nn import (
     TabNet,
     TabNetEncoder,
 )
-from scvi_sctab.train import (
-    ClassifierTrainingPlan,
-    ProteinTrainingPlan,
-    SelfSupervisedTrainingPlan,
-)
+from scvi_sctab.train import ClassifierTrainingPlan, SelfSupervisedTrainingPlan
 
 
 def default(function, name):

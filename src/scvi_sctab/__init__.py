@@ -1,6 +1,6 @@
 """Cell-type annotation with scTab, in the grammar of scvi-tools."""
 
-from scvi_sctab import baselines, data, datasets, metrics, nn, ontology, pretrain
+from scvi_sctab import baselines, data, datasets, external, metrics, nn, ontology, pretrain
 from scvi_sctab.model import SCTAB, SCTABEnsemble
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "baselines",
     "data",
     "datasets",
+    "external",
     "metrics",
     "nn",
     "ontology",

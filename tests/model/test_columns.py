@@ -16,7 +16,8 @@ from scvi.data.fields import (
 )
 
 from scvi_sctab import SCTAB, SCTABEnsemble
-from scvi_sctab.pretrain import MaskedAutoencoder, ProteinPredictor
+from scvi_sctab.external import ProteinPredictor
+from scvi_sctab.pretrain import MaskedAutoencoder
 
 # Two donors leave half of the cells to train on.
 pytestmark = pytest.mark.filterwarnings(

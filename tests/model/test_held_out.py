@@ -9,7 +9,8 @@ from lightning.pytorch.callbacks import Callback
 from scipy import sparse
 
 from scvi_sctab import SCTAB, SCTABEnsemble
-from scvi_sctab.pretrain import BYOL, MaskedAutoencoder, ProteinPredictor
+from scvi_sctab.external import ProteinPredictor
+from scvi_sctab.pretrain import BYOL, MaskedAutoencoder
 
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
 FAST = {"max_epochs": 20, **QUIET}

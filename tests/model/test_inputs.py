@@ -10,7 +10,8 @@ import pytest
 from anndata import AnnData
 
 from scvi_sctab import SCTAB, SCTABEnsemble
-from scvi_sctab.pretrain import MaskedAutoencoder, ProteinPredictor
+from scvi_sctab.external import ProteinPredictor
+from scvi_sctab.pretrain import MaskedAutoencoder
 
 QUIET = {"max_epochs": 3, "enable_progress_bar": False, "accelerator": "cpu"}
 SHIFT = "ignore:These cells differ"

@@ -10,8 +10,9 @@ import torch
 from anndata import AnnData
 
 from scvi_sctab import SCTAB
+from scvi_sctab.external import ProteinPredictor
 from scvi_sctab.nn import single_precision
-from scvi_sctab.pretrain import BYOL, BarlowTwins, MaskedAutoencoder, ProteinPredictor
+from scvi_sctab.pretrain import BYOL, BarlowTwins, MaskedAutoencoder
 
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
 

@@ -9,7 +9,8 @@ import torch
 
 from scvi_sctab._constants import WEIGHTS_FILE
 from scvi_sctab.base import read_checkpoint
-from scvi_sctab.pretrain import BYOL, MaskedAutoencoder, ProteinPredictor
+from scvi_sctab.external import ProteinPredictor
+from scvi_sctab.pretrain import BYOL, MaskedAutoencoder
 
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
 

@@ -8,7 +8,8 @@ from lightning.pytorch.callbacks import Callback
 from scvi.train import SaveCheckpoint
 
 from scvi_sctab import SCTAB
-from scvi_sctab.pretrain import BYOL, BarlowTwins, MaskedAutoencoder, ProteinPredictor
+from scvi_sctab.external import ProteinPredictor
+from scvi_sctab.pretrain import BYOL, BarlowTwins, MaskedAutoencoder
 
 STEPS = {"max_epochs": 2, "enable_progress_bar": False, "accelerator": "cpu"}
 PRETRAINED = [MaskedAutoencoder, BYOL, BarlowTwins, ProteinPredictor]

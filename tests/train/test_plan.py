@@ -91,7 +91,7 @@ def test_training_is_and_validation_is_not(batch, arguments):
 def test_a_plan_with_augmentation_can_be_copied(batch):
     plan = make_plan(make_module().eval(), augmentation_vectors=VECTORS)
     copied = copy.deepcopy(plan)
-    assert {name for name, _ in copied.named_buffers()} >= {"vector_values", "class_weights"}
+    assert {name for name, _ in copied.named_buffers()} >= {"augmentation.values", "class_weights"}
     losses = []
     for each in (plan, copied):
         torch.manual_seed(0)

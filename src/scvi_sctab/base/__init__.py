@@ -1,11 +1,11 @@
 """What all models of this package have: cells, genes, queries and files."""
 
-from scvi_sctab.base._arguments import check_arguments
-from scvi_sctab.base._arrays import draw_cells, seed
+from scvi_sctab.base._arrays import draw_cells
 from scvi_sctab.base._cells import CellReader, CellsMixin
 from scvi_sctab.base._checkpoint import CheckpointMixin, read_digest
 from scvi_sctab.base._digest import hash_json, hash_tensors, read_checked, write_checked
 from scvi_sctab.base._encoder import EncoderMixin
+from scvi_sctab.base._encoder_model import EncoderModel
 from scvi_sctab.base._files import (
     find_leftovers,
     flush,
@@ -13,11 +13,26 @@ from scvi_sctab.base._files import (
     resolve_target,
     temporary_folder,
 )
+from scvi_sctab.base._fit import (
+    all_or_nothing,
+    check_epochs,
+    check_trainer_arguments,
+    fit,
+    run,
+    watch_validation,
+)
+from scvi_sctab.base._host import (
+    HostModel,
+    arguments_of,
+    choose_device,
+    require_trained,
+    seed,
+    setup_arguments,
+)
 from scvi_sctab.base._model import BaseModel
 from scvi_sctab.base._published import read_checkpoint, registry_without_cells
 from scvi_sctab.base._query_preparation import QueryPreparationMixin
 from scvi_sctab.base._registered import RegisteredMixin
-from scvi_sctab.base._running import all_or_nothing, check_epochs, check_trainer_arguments, run
 from scvi_sctab.base._serialization import NotPortableError, decode, encode
 
 __all__ = [
@@ -26,17 +41,21 @@ __all__ = [
     "CellsMixin",
     "CheckpointMixin",
     "EncoderMixin",
+    "EncoderModel",
+    "HostModel",
     "NotPortableError",
     "QueryPreparationMixin",
     "RegisteredMixin",
     "all_or_nothing",
-    "check_arguments",
+    "arguments_of",
     "check_epochs",
     "check_trainer_arguments",
+    "choose_device",
     "decode",
     "draw_cells",
     "encode",
     "find_leftovers",
+    "fit",
     "flush",
     "hash_json",
     "hash_tensors",
@@ -45,9 +64,12 @@ __all__ = [
     "read_checkpoint",
     "read_digest",
     "registry_without_cells",
+    "require_trained",
     "resolve_target",
     "run",
     "seed",
+    "setup_arguments",
     "temporary_folder",
+    "watch_validation",
     "write_checked",
 ]

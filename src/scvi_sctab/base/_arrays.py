@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scvi import settings
+
+from scvi_sctab.base._host import seed
 
 # Enough cells for the mean and the spread of each gene, or of each dimension.
 _N_AVERAGED = 4096
-
-
-def seed() -> int:
-    """Return the seed of scvi-tools; 0 if none is set."""
-    return 0 if settings.seed is None else settings.seed
 
 
 def draw_cells(cells: NDArray[np.intp], size: int = _N_AVERAGED) -> NDArray[np.intp]:

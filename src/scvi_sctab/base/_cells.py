@@ -146,11 +146,6 @@ class CellReader:
 class CellsMixin:
     """From an AnnData to batches on the model's device."""
 
-    def _require_trained(self) -> None:
-        self._check_if_trained(
-            warn=False, message="This model is not trained: call `model.train()` first."
-        )
-
     def _select(
         self,
         adata: AnnData | None,

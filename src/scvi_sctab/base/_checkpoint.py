@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from scvi.model._utils import parse_device_args
 
 from scvi_sctab._constants import (
     ADATA_FILE,
@@ -20,6 +20,7 @@ from scvi_sctab._constants import (
 )
 from scvi_sctab.base._digest import hash_json, hash_tensors, read_checked, write_checked
 from scvi_sctab.base._files import move_files, resolve_target, temporary_folder
+from scvi_sctab.base._host import NOTES_OF_HOST, HostModel, arguments_of, choose_device
 from scvi_sctab.base._loaded_cells import bring_cells, find_anndata
 from scvi_sctab.base._serialization import decode, encode
 
@@ -30,15 +31,10 @@ if TYPE_CHECKING:
 _FORMAT = "scvi-sctab-2"
 # Without a checksum. More than one bit away, so that damage cannot turn one into the other.
 _UNCHECKED_FORMAT = "scvi-sctab-1"
-# What the host notes of a run, where cells stand, and what is hashed apart.
-_NOT_CONTENT = (
-    *("registry_", "run_id_", "run_name_", "get_normalized_function_name_"),
-    *("train_indices_", "validation_indices_", "test_indices_"),
-)
 _WEIGHT = "module."
 
 
-class CheckpointMixin:
+class CheckpointMixin(HostModel):
     """Files of a model."""
 
     def save(
@@ -124,18 +120,13 @@ class CheckpointMixin:
         attributes = {
             name: value
             for name, value in self._get_user_attributes()
-            if name not in _NOT_CONTENT and value is not None
+            if name not in NOTES_OF_HOST and value is not None
         }
         content = encode([attributes, _content_of_registry(self.registry)], arrays)
         weights, aliases = _without_aliases(self.module.state_dict())
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         hashes = [hash_tensors(weights), hash_tensors(tensors)]
         return hash_json([type(self).__name__, content, *hashes, aliases])
-
-    def _get_user_attributes(self) -> list[tuple[str, Any]]:
-        """List what is saved; the host would evaluate every property, too."""
-        names = (name for name in dir(self) if name.endswith("_") and not name.startswith("_"))
-        return [(name, getattr(self, name)) for name in names]
 
     @classmethod
     def load(
@@ -186,11 +177,16 @@ class CheckpointMixin:
             pickle_path = directory / f"{prefix or ''}{PICKLE_FILE}"
             _require_pickle(pickle_path, path.name, allow_pickle)
             return super().load(
-                str(directory), adata, accelerator, device, prefix=prefix, **kwargs
+                str(directory),
+                adata,
+                accelerator,
+                device,
+                prefix=prefix,
+                **{"allowed_classes_names_list": cls._names(), **kwargs},
             )
         if kwargs:
             raise TypeError(f"load() has no arguments {sorted(kwargs)} without allow_pickle=True.")
-        weights, attributes, registry, with_anndata = _read_safely(path, cls.__name__)
+        weights, attributes, registry, with_anndata = _read_safely(path, cls._names())
         if adata is None and not with_anndata:
             adata = False
         adata = find_anndata(adata, directory / f"{prefix or ''}{ADATA_FILE}")
@@ -203,14 +199,12 @@ class CheckpointMixin:
                 extend_categories=True,
                 **registry["setup_args"],
             )
-        init_params = attributes.pop("init_params_")
-        overrides = {k: v for part in init_params["kwargs"].values() for k, v in part.items()}
-        model = cls(adata, registry=registry, **init_params["non_kwargs"], **overrides)
+        arguments = arguments_of(attributes.pop("init_params_"))
+        model = cls(adata, registry=registry, **arguments)
         for name, value in attributes.items():
             setattr(model, name, value)
         model.module.load_state_dict(weights)
-        *_, torch_device = parse_device_args(accelerator, device, return_device="torch")
-        model.to_device(torch_device)
+        model.to_device(choose_device(accelerator, device))
         model.module.eval()
         if adata is not None:
             model._find_indices()
@@ -226,7 +220,9 @@ class CheckpointMixin:
             raise ValueError("Give a reference: a trained model, or the path of a saved one.")
         if isinstance(reference_model, str | os.PathLike):
             return cls.load(reference_model, adata=False, allow_pickle=allow_pickle)
-        if type(reference_model).__name__ != cls.__name__:
+        # Of a parent class, too, as its files are.
+        is_parent = isinstance(reference_model, HostModel) and type(reference_model) in cls.__mro__
+        if not is_parent and not isinstance(reference_model, cls):
             raise TypeError(
                 f"The reference is a {type(reference_model).__name__}, not a {cls.__name__}."
             )
@@ -271,11 +267,11 @@ def read_digest(path: Path) -> str | None:
     return read_checked(path, "a model", _FORMAT, _UNCHECKED_FORMAT)[1].get("digest")
 
 
-def _read_safely(path: Path, class_name: str) -> tuple[dict[str, Tensor], dict, dict, bool]:
+def _read_safely(path: Path, names: Sequence[str]) -> tuple[dict[str, Tensor], dict, dict, bool]:
     """Read weights, attributes, registry, and whether the AnnData was saved, too."""
     tensors, metadata = read_checked(path, "a model", _FORMAT, _UNCHECKED_FORMAT)
-    if metadata["class"] != class_name:
-        raise ValueError(f"{path} holds a {metadata['class']}, not a {class_name}.")
+    if metadata["class"] not in names:
+        raise ValueError(f"{path} holds a {metadata['class']}, not a {names[0]}.")
     arrays = {k: v.numpy() for k, v in tensors.items() if not k.startswith(_WEIGHT)}
     weights = {k.removeprefix(_WEIGHT): v for k, v in tensors.items() if k.startswith(_WEIGHT)}
     weights |= {alias: weights[name] for alias, name in json.loads(metadata["aliases"]).items()}

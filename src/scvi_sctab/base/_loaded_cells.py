@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import pandas as pd
 from anndata import AnnData, read_h5ad
 from scvi import REGISTRY_KEYS
 
+from scvi_sctab._logging import logger
 from scvi_sctab.data import (
     check_genes,
     condition_codes,
@@ -26,9 +26,6 @@ from scvi_sctab.data import (
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-# A child of the host's logger, so that `scvi.settings.verbosity` governs it.
-logger = logging.getLogger("scvi.sctab")
 
 
 def find_anndata(adata: AnnData | str | os.PathLike | bool | None, saved: Path) -> AnnData | None:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from scvi.model.base import BaseModelClass
-
 from scvi_sctab.base._cells import CellsMixin
 from scvi_sctab.base._checkpoint import CheckpointMixin
 from scvi_sctab.base._query_preparation import QueryPreparationMixin
 from scvi_sctab.base._registered import RegisteredMixin
 
 
-class BaseModel(
-    QueryPreparationMixin, CheckpointMixin, RegisteredMixin, CellsMixin, BaseModelClass
-):
+class BaseModel(QueryPreparationMixin, CheckpointMixin, RegisteredMixin, CellsMixin):
     """Model of scvi-tools that reads cells by name of gene, and whose files execute nothing."""

@@ -11,10 +11,10 @@ import pandas as pd
 import torch
 from anndata import AnnData
 from scipy import sparse
-from scvi.data import AnnDataManager
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import StepLR
 
+from scvi_sctab.base._host import make_manager
 from scvi_sctab.data import check_genes
 
 if TYPE_CHECKING:
@@ -82,13 +82,4 @@ def registry_without_cells(
         obs=obs,
         var=pd.DataFrame(index=genes),
     )
-    manager = AnnDataManager(
-        fields=fields,
-        setup_method_args={
-            "model_name": model_name,
-            "setup_args": setup_args,
-            "setup_method_name": "setup_anndata",
-        },
-    )
-    manager.register_fields(adata)
-    return manager.registry
+    return make_manager(model_name, adata, fields, setup_args).registry

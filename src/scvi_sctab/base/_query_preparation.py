@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from scvi_sctab._constants import MIN_GENE_OVERLAP
+from scvi_sctab._logging import logger
 from scvi_sctab.data import check_anndata, prepare_query, refuse_view, strip_versions
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
-
-# A child of the host's logger, so that `scvi.settings.verbosity` governs it.
-logger = logging.getLogger("scvi.sctab")
 
 
 class QueryPreparationMixin:

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scvi import REGISTRY_KEYS
 
+from scvi_sctab.base._host import HostModel
 from scvi_sctab.data import Condition, check_genes, registered_conditions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class RegisteredMixin:
+class RegisteredMixin(HostModel):
     """Layer, genes and conditions of a model, as its registry has them."""
 
     @property

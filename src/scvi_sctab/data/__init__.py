@@ -27,7 +27,7 @@ from scvi_sctab.data._genes import (
 from scvi_sctab.data._held_out import find_cells, find_held_out, true_labels
 from scvi_sctab.data._identity import CellIdentities, TrainingRecord, identify
 from scvi_sctab.data._indices import align_cells, check_indices
-from scvi_sctab.data._keywords import as_keys, check_key, check_keywords
+from scvi_sctab.data._keywords import as_keys, check_arguments, check_key, check_keywords
 from scvi_sctab.data._mudata import cells_of_mudata, is_mudata
 from scvi_sctab.data._names import canonical, name_as_known, name_values
 from scvi_sctab.data._obs import check_labels, find_column, get_column, reads_as_none
@@ -70,6 +70,7 @@ __all__ = [
     "canonical",
     "cells_of_mudata",
     "check_anndata",
+    "check_arguments",
     "check_cells",
     "check_counts",
     "check_genes",

@@ -47,11 +47,51 @@ _ABSENT = {
     "target_sum": _NORMALISED,
     "use_raw": "give it the raw counts: `adata = adata.raw.to_adata()`, or `layer='...'`",
     "gene_symbols": "genes are matched by `adata.var_names`; set those",
-    "protein_expression_obsm_key": "`scvi_sctab.pretrain.ProteinPredictor` learns proteins",
+    "protein_expression_obsm_key": "`scvi_sctab.external.ProteinPredictor` learns proteins",
     "labels_key": "it learns without labels",
     "batch_key": "it learns without batches",
     "donor_key": "it learns without donors",
 }
+
+
+def check_arguments(
+    given: Iterable[str], known: Iterable[str], verb: str, cures: Mapping[str, str]
+) -> None:
+    """Stop at keyword arguments that do not exist.
+
+    Parameters
+    ----------
+    given
+        Names that were given.
+    known
+        Names that there are.
+    verb
+        Name of the function, for the message.
+    cures
+        For names that users of other packages try: what to type instead.
+
+    Raises
+    ------
+    TypeError
+        If a name does not exist. The message has the cure, or the nearest name.
+
+    Examples
+    --------
+    >>> check_arguments(["lr"], ["batch_size"], "train", {"lr": "`plan_kwargs={'lr': 1e-3}`"})
+    Traceback (most recent call last):
+        ...
+    TypeError: train() has no argument 'lr': `plan_kwargs={'lr': 1e-3}`.
+    """
+    known = list(known)
+    for name in given:
+        if name in known:
+            continue
+        near = get_close_matches(name, known, n=1, cutoff=0.75)
+        cure = cures.get(name)
+        if cure is None and near:
+            cure = f"did you mean {near[0]!r}?"
+        end = "" if cure is not None and cure.endswith("?") else "."
+        raise TypeError(f"{verb}() has no argument {name!r}" + (f": {cure}" if cure else "") + end)
 
 
 def check_keywords(model: str, given: Mapping[str, object], known: Collection[str]) -> None:
@@ -71,23 +111,21 @@ def check_keywords(model: str, given: Mapping[str, object], known: Collection[st
     TypeError
         If one is not among those that scvi-tools passes, either.
     """
-    for name in given:
-        if name in _TRANSFER:
-            continue
-        meant = [key for key, guesses in _MEANT.items() if name.lower() in guesses]
-        meant = [key for key in meant if key in known]
-        meant = meant or get_close_matches(name, known, n=1, cutoff=0.75)
-        if name == "continuous_covariate_keys" and "categorical_covariate_keys" in known:
-            cure = f"{_CUT}."
-        elif name in _ABSENT:
-            cure = f"{_ABSENT[name]}."
-        elif "sample" in name and "donor_key" in known:
-            cure = "did you mean `batch_key=`, of technical samples, or `donor_key=`, of people?"
-        elif meant:
-            cure = f"did you mean `{meant[0]}=`?"
-        else:
-            cure = f"it has {', '.join(known)}."
-        raise TypeError(f"{model}.setup_anndata() has no argument {name!r}: {cure}")
+    cures = {name: _cure(name, known) for name in given if name not in _TRANSFER}
+    check_arguments(given, _TRANSFER, f"{model}.setup_anndata", cures)
+
+
+def _cure(name: str, known: Collection[str]) -> str:
+    """Say what to type in place of a keyword that ``setup_anndata`` does not have."""
+    if name == "continuous_covariate_keys" and "categorical_covariate_keys" in known:
+        return _CUT
+    if name in _ABSENT:
+        return _ABSENT[name]
+    if "sample" in name and "donor_key" in known:
+        return "did you mean `batch_key=`, of technical samples, or `donor_key=`, of people?"
+    meant = [key for key, guesses in _MEANT.items() if name.lower() in guesses and key in known]
+    meant = meant or get_close_matches(name, known, n=1, cutoff=0.75)
+    return f"did you mean `{meant[0]}=`?" if meant else f"it has {', '.join(known)}"
 
 
 def check_key(key: object, argument: str) -> None:

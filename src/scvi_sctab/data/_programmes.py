@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,15 +13,13 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from scvi_sctab._constants import MIN_PROGRAMME_GENES, MIN_PROGRAMMES
+from scvi_sctab._logging import logger
 from scvi_sctab._messages import list_names
 from scvi_sctab.data._genes import GeneMismatchError
 from scvi_sctab.data._spelling import strip_versions
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-# A child of the host's logger, so that `scvi.settings.verbosity` governs it.
-logger = logging.getLogger("scvi.sctab")
 
 
 class GeneProgrammes(NamedTuple):

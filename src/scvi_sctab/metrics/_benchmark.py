@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import perf_counter
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score
 from tqdm.auto import tqdm
 
+from scvi_sctab._logging import logger
 from scvi_sctab.metrics._calibration import expected_calibration_error
 from scvi_sctab.metrics._classification import f1_macro
 from scvi_sctab.metrics._runs import COLUMNS, Runs
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from scvi_sctab._types import CellTypePredictor
 
-# A child of the host's logger, so that its verbosity governs it.
-logger = logging.getLogger("scvi.sctab")
 
 Factory = Callable[[int], "CellTypePredictor"]
 Score = Callable[[NDArray[np.str_], NDArray[np.str_]], float]

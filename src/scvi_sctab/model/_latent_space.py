@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from scvi import REGISTRY_KEYS
 from scvi.module import VAE
 
+from scvi_sctab.base import require_trained
+
 if TYPE_CHECKING:
     from anndata import AnnData
     from scvi.model import SCANVI, SCVI
@@ -51,7 +53,7 @@ def take_latent_space(model: SCVI | SCANVI) -> LatentSpace:
     ValueError
         If it has no AnnData, or reads what SCTAB does not hand it.
     """
-    model._check_if_trained(warn=False, message="Train the encoder's model first.")
+    require_trained(model, "Train the encoder's model first.")
     if model.adata is None:
         raise ValueError("The encoder's model has no AnnData: load it with `adata=`.")
     _refuse_what_differs(model)
@@ -77,7 +79,7 @@ def number_batches_alike(cls: Any, space: LatentSpace, arguments: dict[str, Any]
     arguments
         Of ``cls.setup_anndata``.
     """
-    source = deepcopy(cls._get_most_recent_anndata_manager(space.adata).registry)
+    source = deepcopy(cls._registry_of(space.adata))
     for key in (REGISTRY_KEYS.BATCH_KEY, REGISTRY_KEYS.CAT_COVS_KEY):
         if key in space.registry["field_registries"]:
             state = space.registry["field_registries"][key]["state_registry"]

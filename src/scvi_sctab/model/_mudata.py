@@ -91,13 +91,13 @@ class MuDataMixin:
     @classmethod
     def _set_up_cells(cls, mdata: MuData) -> tuple[AnnData, dict[str, str]]:
         """Find the cells that :meth:`setup_mudata` registered, and their modalities."""
-        manager = cls._setup_adata_manager_store.get(mdata.uns.get(_UUID))
-        if manager is None or _MODALITIES not in mdata.uns:
+        cells = cls._find_cells(mdata.uns.get(_UUID))
+        if cells is None or _MODALITIES not in mdata.uns:
             raise ValueError(
                 f"Set the MuData up first: `{cls.__name__}.setup_mudata(mdata, labels_key=..., "
                 "modalities={'layer': ...})`."
             )
-        return manager.adata, dict(mdata.uns[_MODALITIES])
+        return cells, dict(mdata.uns[_MODALITIES])
 
     def _cells_of(self, adata: Any) -> Any:
         """Take the model's modality of a MuData; anything else is left as it is."""

@@ -247,8 +247,6 @@ class QueryTrainer:
             lambda: self._relabel(splitter, plan), max(1, ceil(max_epochs / QUERY.rounds))
         )
         callbacks = [rounds, *trainer_kwargs.get("callbacks", ())]
-        # The host would add to the history of a model that was trained; this one has none yet.
-        model.is_trained_ = model.history_ is not None
         try:
             patterns, new = self.record.patterns, self.record.new_entries
             with frozen_but(model.module, patterns, new, self.frozen):

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from scvi import REGISTRY_KEYS
-from scvi.data import AnnDataManager
 from scvi.data.fields import BaseAnnDataField, LayerField
 
 from scvi_sctab._config import (
@@ -33,14 +32,15 @@ from scvi_sctab._constants import (
     UNKNOWN_CODE,
     UNLABELED_CATEGORY,
 )
-from scvi_sctab._logging import logger, quiet_trainer, shows_progress
+from scvi_sctab._logging import logger
 from scvi_sctab.annotation import AnnotationState
 from scvi_sctab.base import (
     BaseModel,
     all_or_nothing,
     check_epochs,
     check_trainer_arguments,
-    run,
+    fit,
+    setup_arguments,
 )
 from scvi_sctab.data import (
     LabeledDataSplitter,
@@ -248,10 +248,10 @@ class SCTAB(
         categorical_covariate_keys = as_keys(
             categorical_covariate_keys, "categorical_covariate_keys"
         )
-        setup_method_args = cls._get_setup_method_args(**locals())
-        check_keywords(cls.__name__, kwargs, setup_method_args["setup_args"])
+        setup = setup_arguments(locals())
+        check_keywords(cls.__name__, kwargs, setup)
         for argument in ("labels_key", "batch_key", "donor_key"):
-            check_key(setup_method_args["setup_args"][argument], argument)
+            check_key(setup[argument], argument)
         if labels_key is None:
             raise ValueError(
                 f"Name the column with cell types, `labels_key=`: one of {list(adata.obs)}."
@@ -263,14 +263,11 @@ class SCTAB(
                 adata, layer, labels_key, unlabeled_category, columns, categorical_covariate_keys
             )
         else:
-            setup = setup_method_args["setup_args"]
             check_transfer(adata, kwargs["source_registry"], setup, cls.__name__)
         fields = cls._fields(
             layer, labels_key, unlabeled_category, batch_key, donor_key, categorical_covariate_keys
         )
-        manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
-        manager.register_fields(adata, **kwargs)
-        cls.register_manager(manager)
+        cls._register(adata, fields, setup, **kwargs)
 
     @staticmethod
     def _fields(
@@ -349,7 +346,7 @@ class SCTAB(
             [len(condition.categories) for condition in self.conditions],
             *built,
         )
-        self._model_summary_string = self._summarize(config)
+        self._summarize_as(self._summarize(config))
         coarse = {label: list(finer) for label, finer in (coarse_labels or {}).items()}
         self.annotation = AnnotationState(self.labels, coarse_labels=coarse)
 
@@ -447,7 +444,7 @@ class SCTAB(
         check_trainer_arguments(trainer_kwargs, "train")
         check_labels_unchanged(self.adata_manager)
         self._check_own_cells()
-        trainer_kwargs = _trainer_arguments(accelerator, devices, trainer_kwargs)
+        trainer_kwargs |= {"accelerator": accelerator, "devices": devices}
         datasplitter_kwargs, plan_kwargs = datasplitter_kwargs or {}, plan_kwargs or {}
         splitting = {
             "train_size": train_size,
@@ -528,7 +525,7 @@ class SCTAB(
         if self.query_record is not None:
             raise ValueError("A query model is not pretrained; pretrain the reference.")
         self._check_own_cells()
-        trainer_kwargs = _trainer_arguments(accelerator, devices, trainer_kwargs)
+        trainer_kwargs |= {"accelerator": accelerator, "devices": devices}
         with all_or_nothing(self):
             pretrain_encoder(self, max_epochs, batch_size, plan_kwargs or {}, trainer_kwargs)
 
@@ -601,7 +598,7 @@ class SCTAB(
 
     def _check_own_cells(self) -> None:
         """Check the model's AnnData: another model may have been set up on it since."""
-        self._validate_anndata()
+        self._renew_registration()
         check_cells(self.adata, self.layer)
 
     def _fit(
@@ -611,16 +608,7 @@ class SCTAB(
         max_epochs: int,
         trainer_kwargs: dict[str, Any],
     ) -> None:
-        """Run the trainer."""
-        with quiet_trainer():
-            runner = self._train_runner_cls(
-                self,
-                training_plan=plan,
-                data_splitter=splitter,
-                max_epochs=max_epochs,
-                **trainer_kwargs,
-            )
-        self._was_interrupted = run(self, runner)
+        self._was_interrupted = fit(self, plan, splitter, max_epochs, **trainer_kwargs)
 
     def _to_logits(self, tensors: dict[str, Tensor]) -> CellEvidence:
         """Logits, and reference logits, of a batch of cells."""
@@ -673,21 +661,3 @@ class SCTAB(
             found = find_cells(self._select(None), wanted, before, self.gene_names).positions
             if not np.array_equal(found, np.sort(before)):
                 setattr(self, name, found)
-
-    def _constructor_arguments(self) -> dict[str, Any]:
-        """Arguments that a model like this one is built with."""
-        parameters = self.init_params_
-        arguments = {k: v for part in parameters["kwargs"].values() for k, v in part.items()}
-        return arguments | parameters["non_kwargs"]
-
-
-def _trainer_arguments(
-    accelerator: str, devices: int | list[int] | str, given: dict[str, Any]
-) -> dict[str, Any]:
-    return {
-        "accelerator": accelerator,
-        "devices": devices,
-        "log_every_n_steps": 1,
-        "enable_progress_bar": shows_progress(),
-        **given,
-    }

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from scvi.model._utils import parse_device_args
 
 from scvi_sctab._constants import MIN_GENE_OVERLAP, QUERY_POLICIES
 from scvi_sctab._logging import logger
 from scvi_sctab._messages import list_names
+from scvi_sctab.base import choose_device
 from scvi_sctab.data import (
     Condition,
     check_anndata,
@@ -130,7 +130,7 @@ class SurgeryMixin:
             adata = check_anndata(reference._cells_of(adata))
             place = choose_layer(adata, layer, reference.layer), min_gene_overlap
             query, missing = cls._set_up_query(adata, reference, learn_labels, *place)
-            registry = cls._get_most_recent_anndata_manager(query).registry
+            registry = cls._registry_of(query)
         model = cls(query, registry=registry, **cls._arguments_of_query(reference, registry))
         n_categories = [len(condition.categories) for condition in reference.conditions]
         new_entries = model.module.grow_from(reference.module.state_dict(), n_categories)
@@ -148,8 +148,7 @@ class SurgeryMixin:
         )
         model._check_policy(model.query_record)
         model.is_trained_ = True
-        *_, torch_device = parse_device_args(accelerator, device, return_device="torch")
-        model.to_device(torch_device)
+        model.to_device(choose_device(accelerator, device))
         model.module.eval()
         return model
 
@@ -190,14 +189,9 @@ class SurgeryMixin:
         return query, missing
 
     @classmethod
-    def _has_set_up(cls, adata: AnnData) -> bool:
-        """Whether these are cells of a model, as the later members of an ensemble get them."""
-        return any(manager.adata is adata for manager in cls._setup_adata_manager_store.values())
-
-    @classmethod
     def _arguments_of_query(cls, reference: Any, registry: dict[str, Any]) -> dict[str, Any]:
         """Arguments of the reference, with the first batch of the query beside those before."""
-        arguments = reference._constructor_arguments()
+        arguments = reference._arguments()
         known, conditions = reference.conditions, registered_conditions(registry)
         if registry["setup_args"].get("batch_key") is not None:
             n_known = len(known[0].categories)

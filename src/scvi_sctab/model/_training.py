@@ -14,7 +14,7 @@ import torch
 
 from scvi_sctab._config import PRESETS, PRETRAINING, Preset, plan_of
 from scvi_sctab._logging import logger
-from scvi_sctab.base import draw_cells, seed
+from scvi_sctab.base import draw_cells, seed, watch_validation
 from scvi_sctab.data import (
     CellIdentities,
     TrainingRecord,
@@ -28,12 +28,10 @@ from scvi_sctab.data import (
 from scvi_sctab.module import build_reconstruction
 from scvi_sctab.nn import frozen_but, single_precision
 from scvi_sctab.sparse import CSR
-from scvi_sctab.train import RestoreBestWeights
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from scvi_sctab._config import TrainConfig
     from scvi_sctab.data import LabeledDataSplitter
     from scvi_sctab.model._sctab import SCTAB
     from scvi_sctab.train import ClassifierTrainingPlan
@@ -88,16 +86,22 @@ class ReferenceTrainer:
         if max_epochs is None:
             max_epochs = defaults.n_epochs(len(splitter.train_dataloader()))
         if splitter.n_val:
-            trainer_kwargs = _validate(trainer_kwargs, defaults, max_epochs, early_stopping)
+            patience = defaults.early_stopping_patience
+            trainer_kwargs = watch_validation(
+                trainer_kwargs,
+                _MONITOR,
+                "max",
+                early_stopping=patience is not None if early_stopping is None else early_stopping,
+                patience=patience or _PATIENCE,
+                every_n_epochs=ceil(max_epochs / _MAX_VALIDATIONS),
+                keep_best_from=int(defaults.keep_best_from * max_epochs),
+            )
         elif early_stopping:
             raise ValueError("early_stopping needs held-out cells: give a train_size below 1.")
         if model.module.reconstruction is not None:
             center_reconstruction(model)
-        # Loading and predicting leave the module in eval mode, in which Lightning would train it.
-        model.module.train()
-        model._fit(
-            self._plan(splitter, augment, plan_kwargs), splitter, max_epochs, trainer_kwargs
-        )
+        plan = self._plan(splitter, augment, plan_kwargs)
+        model._fit(plan, splitter, max_epochs, trainer_kwargs)
         return self._record(splitter)
 
     def _split(self, splitting: dict[str, Any]) -> LabeledDataSplitter:
@@ -281,26 +285,6 @@ def center_reconstruction(model: SCTAB) -> None:
     cells = draw_cells(np.arange(model.adata.n_obs))
     means = normalized_expression(model.adata, model.layer, indices=cells).mean(axis=0)
     decoder.start_from(torch.from_numpy(np.asarray(means).ravel()).float())
-
-
-def _validate(
-    trainer_kwargs: dict[str, Any],
-    defaults: TrainConfig,
-    max_epochs: int,
-    early_stopping: bool | None,
-) -> dict[str, Any]:
-    """Add to the trainer's arguments how often to validate, when to stop and what to keep."""
-    patience = defaults.early_stopping_patience
-    keep_best = RestoreBestWeights(_MONITOR, "max", int(defaults.keep_best_from * max_epochs))
-    return {
-        "check_val_every_n_epoch": ceil(max_epochs / _MAX_VALIDATIONS),
-        "early_stopping": patience is not None if early_stopping is None else early_stopping,
-        "early_stopping_monitor": _MONITOR,
-        "early_stopping_mode": "max",
-        "early_stopping_patience": patience or _PATIENCE,
-        **trainer_kwargs,
-        "callbacks": [*trainer_kwargs.get("callbacks", ()), keep_best],
-    }
 
 
 def _train_size(train_size: float | None, validation_size: float | None, default: float) -> float:

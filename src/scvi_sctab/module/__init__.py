@@ -7,7 +7,6 @@ from scvi_sctab.module._latent_classifier import LatentClassifier
 from scvi_sctab.module._latent_space import VAELatentSpace
 from scvi_sctab.module._likelihoods import LIKELIHOODS, Likelihood
 from scvi_sctab.module._masked_autoencoder import MaskedAutoencoderModule
-from scvi_sctab.module._protein import ProteinModule
 from scvi_sctab.module._query_paths import QueryPaths
 from scvi_sctab.module._reconstruction import MaskedReconstruction
 
@@ -20,7 +19,6 @@ __all__ = [
     "Likelihood",
     "MaskedAutoencoderModule",
     "MaskedReconstruction",
-    "ProteinModule",
     "QueryPaths",
     "VAELatentSpace",
     "build_classifier",

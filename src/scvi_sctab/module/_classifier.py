@@ -175,8 +175,13 @@ class CellTypeClassifier(BaseModuleClass):
 
     @property
     def has_unsupervised_loss(self) -> bool:
-        """Whether it learns from cells without labels."""
+        """Whether there is a loss that needs no labels."""
         return self.reconstruction is not None
+
+    @property
+    def linear_parts(self) -> list[nn.Module]:
+        """Linear paths, which learn at a speed of their own."""
+        return [path for path in (self.linear_skip, self.query_paths) if path is not None]
 
     def grow_from(
         self, state: dict[str, Tensor], n_categories: Sequence[int]
@@ -199,7 +204,7 @@ class CellTypeClassifier(BaseModuleClass):
         Parameters with new entries; ``None`` where all of them are new.
         """
         own = self.state_dict()
-        grown: dict[str, NewEntries | None] = dict.fromkeys(own.keys() - state.keys())
+        grown: dict[str, NewEntries | None] = dict.fromkeys(n for n in own if n not in state)
         for name, old in state.items():
             old = old.to(own[name].device)
             if old.shape != own[name].shape:

@@ -9,7 +9,7 @@ from scvi import REGISTRY_KEYS
 from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
 from torch import Generator, Tensor
 
-from scvi_sctab.nn import normalize_counts
+from scvi_sctab.nn import masked_mean, normalize_counts
 
 if TYPE_CHECKING:
     from torch import nn
@@ -101,11 +101,22 @@ class MaskedAutoencoderModule(BaseModuleClass):
 
         Both are ``(n_cells, n_targets)``.
         """
-        hidden, counts = inference_outputs["hidden"], tensors[REGISTRY_KEYS.X_KEY]
+        asked = inference_outputs["hidden"].entries
+        error = self._error(tensors, inference_outputs, generative_outputs)
+        return error.masked_fill(~asked, 0), asked
+
+    def _error(
+        self,
+        tensors: dict[str, Tensor],
+        inference_outputs: dict[str, Any],
+        generative_outputs: dict[str, Tensor],
+    ) -> Tensor:
+        counts = tensors[REGISTRY_KEYS.X_KEY]
         if self.likelihood.needs_all_genes and counts.layout is not torch.strided:
             counts = counts.to_dense()
-        error = self.likelihood.error(generative_outputs["output"], hidden, counts)
-        return error.masked_fill(~hidden.entries, 0), hidden.entries
+        return self.likelihood.error(
+            generative_outputs["output"], inference_outputs["hidden"], counts
+        )
 
     def loss(
         self,
@@ -114,9 +125,9 @@ class MaskedAutoencoderModule(BaseModuleClass):
         generative_outputs: dict[str, Tensor],
     ) -> LossOutput:
         """Mean error over what was asked for."""
-        error, asked = self.error(tensors, inference_outputs, generative_outputs)
-        loss = error.sum() / asked.sum().clamp(min=1)
-        return LossOutput(loss=loss, n_obs_minibatch=len(asked))
+        asked = inference_outputs["hidden"].entries
+        error = self._error(tensors, inference_outputs, generative_outputs)
+        return LossOutput(loss=masked_mean(error, asked), n_obs_minibatch=len(asked))
 
     def embed(self, tensors: dict[str, Tensor]) -> Tensor:
         """Embed cells with nothing hidden, ``(n_cells, n_latent)``."""

@@ -13,7 +13,12 @@ from scvi_sctab.nn._losses import (
     marginal_cross_entropy,
     weighted_cross_entropy,
 )
-from scvi_sctab.nn._masking import HiddenGenes, hide_genes, masked_reconstruction_loss
+from scvi_sctab.nn._masking import (
+    HiddenGenes,
+    hide_genes,
+    masked_mean,
+    masked_reconstruction_loss,
+)
 from scvi_sctab.nn._masks import (
     NoMask,
     ProgrammeMask,
@@ -68,6 +73,7 @@ __all__ = [
     "hide_genes",
     "label_head",
     "marginal_cross_entropy",
+    "masked_mean",
     "masked_reconstruction_loss",
     "matches",
     "n_trained",

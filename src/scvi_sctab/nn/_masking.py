@@ -137,6 +137,23 @@ def _targets_among_values(x: CSR, genes: Tensor) -> tuple[Tensor, Tensor]:
     return nonzero, x.rows()[nonzero] * len(genes) + column[nonzero]
 
 
+def masked_mean(error: Tensor, entries: Tensor) -> Tensor:
+    """Mean error over the entries that a decoder was asked for; the others have no gradient.
+
+    Parameters
+    ----------
+    error
+        Error of each entry, ``(n_cells, n_targets)``.
+    entries
+        Whether it was asked for, ``(n_cells, n_targets)``, boolean.
+
+    Returns
+    -------
+    The mean, ``()``; 0 if nothing was asked for.
+    """
+    return error.masked_fill(~entries, 0).sum() / entries.sum().clamp(min=1)
+
+
 def masked_reconstruction_loss(prediction: Tensor, hidden: HiddenGenes) -> Tensor:
     """Mean squared error over hidden entries; what is visible has neither loss nor gradient.
 
@@ -164,5 +181,4 @@ def masked_reconstruction_loss(prediction: Tensor, hidden: HiddenGenes) -> Tenso
             f"A prediction of shape {tuple(prediction.shape)} for hidden genes of shape "
             f"{tuple(hidden.values.shape)}. Decode with `genes=hidden.genes`."
         )
-    error = (prediction - hidden.values) * hidden.entries
-    return error.square().sum() / hidden.entries.sum().clamp(min=1)
+    return masked_mean((prediction - hidden.values).square(), hidden.entries)

@@ -2,6 +2,5 @@
 
 from scvi_sctab.pretrain._contrastive import BYOL, BarlowTwins
 from scvi_sctab.pretrain._masked_autoencoder import MaskedAutoencoder
-from scvi_sctab.pretrain._protein import ProteinPredictor
 
-__all__ = ["BYOL", "BarlowTwins", "MaskedAutoencoder", "ProteinPredictor"]
+__all__ = ["BYOL", "BarlowTwins", "MaskedAutoencoder"]

@@ -41,7 +41,7 @@ class _ContrastiveModel(SelfSupervisedModel):
         n_genes = len(self.gene_names)
         encoder = build_encoder(n_genes, config)
         self.module = self._build(encoder, CellViews(mask_rate, noise, dropout))
-        self._model_summary_string = (
+        self._summarize_as(
             f"{type(self).__name__}: {config.encoder}, {n_genes:,} genes, latent of "
             f"{encoder.n_output}, {sum(p.numel() for p in encoder.parameters()):,} parameters"
         )
@@ -90,6 +90,7 @@ class BarlowTwins(_ContrastiveModel):
     """
 
     _module_cls = BarlowTwinsModule
+    _pretext = "BarlowTwins"
 
     @staticmethod
     def _build(encoder: Encoder, views: CellViews) -> BarlowTwinsModule:
@@ -133,6 +134,7 @@ class BYOL(_ContrastiveModel):
     """
 
     _module_cls = BYOLModule
+    _pretext = "BYOL"
     _losses_compare = False
 
     @staticmethod

@@ -85,6 +85,7 @@ class MaskedAutoencoder(SelfSupervisedModel):
     """
 
     _module_cls = MaskedAutoencoderModule
+    _pretext = "MaskedAutoencoder"
 
     @single_precision()
     def __init__(
@@ -115,8 +116,8 @@ class MaskedAutoencoder(SelfSupervisedModel):
             masking,
             LIKELIHOODS[likelihood](n_genes),
         )
-        self._model_summary_string = (
-            f"MaskedAutoencoder, mask {mask!r}, {likelihood}: {config.encoder}, {n_genes:,} genes, "
+        self._summarize_as(
+            f"{type(self).__name__}, mask {mask!r}, {likelihood}: {config.encoder}, {n_genes:,} genes, "
             f"latent of {encoder.n_output}, "
             f"{sum(p.numel() for p in self.module.parameters()):,} parameters"
         )

@@ -1,31 +1,16 @@
-"""What models of this folder have in common: set up, train, embed, map a query, hand over."""
+"""Set-up and mapping of queries, as all models of this folder do it."""
 
 from __future__ import annotations
 
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
-from scvi import REGISTRY_KEYS, settings
-from scvi.data import AnnDataManager
+from scvi import REGISTRY_KEYS
 from scvi.data.fields import LayerField
-from scvi.model.base import BaseModelClass
 
-from scvi_sctab._config import SELF_SUPERVISED_PLAN, SELF_SUPERVISED_TRAIN
 from scvi_sctab._constants import MIN_GENE_OVERLAP
-from scvi_sctab._logging import quiet_trainer, shows_progress
-from scvi_sctab._types import PretrainedEncoder
-from scvi_sctab.base import (
-    CellsMixin,
-    CheckpointMixin,
-    QueryPreparationMixin,
-    RegisteredMixin,
-    all_or_nothing,
-    check_epochs,
-    check_trainer_arguments,
-    run,
-)
+from scvi_sctab.base import EncoderModel, setup_arguments
 from scvi_sctab.data import (
-    UnlabeledDataSplitter,
     check_anndata,
     check_cells,
     check_genes,
@@ -36,210 +21,9 @@ from scvi_sctab.data import (
 )
 from scvi_sctab.pretrain._neighbors import NeighborsMixin
 from scvi_sctab.pretrain._published import PublishedEncoderMixin
-from scvi_sctab.train import RestoreBestWeights, SelfSupervisedTrainingPlan, SinglePrecisionRunner
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import numpy as np
     from anndata import AnnData
-    from lightning.pytorch.callbacks import Callback
-    from numpy.typing import NDArray
-    from torch import Tensor
-
-_MONITOR = "validation_loss"
-
-
-class EncoderModel(
-    QueryPreparationMixin, CheckpointMixin, RegisteredMixin, CellsMixin, BaseModelClass
-):
-    """An encoder of genes and what trains it."""
-
-    _training_plan_cls = SelfSupervisedTrainingPlan
-    _data_splitter_cls = UnlabeledDataSplitter
-    _train_runner_cls = SinglePrecisionRunner
-    _plan_config = SELF_SUPERVISED_PLAN
-    _train_config = SELF_SUPERVISED_TRAIN
-    # Whether the losses of epochs say which is the best.
-    _losses_compare = True
-
-    def train(
-        self,
-        max_epochs: int | None = None,
-        *,
-        train_size: float | None = None,
-        batch_size: int | None = None,
-        early_stopping: bool = True,
-        accelerator: str = "auto",
-        devices: int | list[int] | str = "auto",
-        datasplitter_kwargs: dict[str, Any] | None = None,
-        plan_kwargs: dict[str, Any] | None = None,
-        **trainer_kwargs: Any,
-    ) -> None:
-        """Train, and keep the weights of the epoch with the best held-out loss.
-
-        Parameters
-        ----------
-        max_epochs
-            Epochs; 40, or 800 steps if those are more.
-        train_size
-            Share of cells to train on, 0.9 if not given; 1 trains on all and keeps the last
-            weights.
-        batch_size
-            Cells per step.
-        early_stopping
-            Whether to stop when the loss on held-out cells, if there are any, no longer falls.
-        accelerator, devices
-            Where to train; a GPU if there is one.
-        datasplitter_kwargs
-            Further arguments of :class:`~scvi_sctab.data.UnlabeledDataSplitter`.
-        plan_kwargs
-            Further arguments of :class:`~scvi_sctab.train.SelfSupervisedTrainingPlan`.
-        **trainer_kwargs
-            Further arguments of :class:`~scvi.train.Trainer`.
-
-        Raises
-        ------
-        ValueError
-            If the model has no AnnData, its cells are no raw counts, ``train_size`` is no share,
-            or there are fewer than two cells to train on or in a batch, or less than one epoch.
-        """
-        if self.adata is None:
-            name = type(self).__name__
-            raise ValueError(f"This model has no AnnData to train on: `{name}.load(path, adata)`.")
-        check_epochs(max_epochs)
-        check_trainer_arguments(trainer_kwargs, "train")
-        self._validate_anndata()
-        check_cells(self.adata, self.layer)
-        defaults = self._train_config
-        splitter = self._splitter(
-            train_size=defaults.train_size if train_size is None else train_size,
-            batch_size=defaults.batch_size if batch_size is None else batch_size,
-            **{"seed": _seed(), **(datasplitter_kwargs or {})},
-        )
-        if max_epochs is None:
-            max_epochs = defaults.n_epochs(len(splitter.train_dataloader()))
-        plan_kwargs = {
-            **self._plan_config.to_kwargs(),
-            "lr_decay_every": defaults.lr_decay_every(max_epochs),
-            **(plan_kwargs or {}),
-        }
-        plan = self._training_plan_cls(self.module, **plan_kwargs)
-        trainer_kwargs = {"accelerator": accelerator, "devices": devices, **trainer_kwargs}
-        with quiet_trainer():
-            runner = self._train_runner_cls(
-                self,
-                training_plan=plan,
-                data_splitter=splitter,
-                max_epochs=max_epochs,
-                **self._trainer_arguments(splitter, max_epochs, early_stopping, trainer_kwargs),
-            )
-        with all_or_nothing(self):
-            self._start(splitter.train_idx)
-            # The host would add to the history of a trained model; an imported one has none yet.
-            self.is_trained_ = self.history_ is not None
-            # Loading and embedding leave the module in eval mode, in which Lightning would train.
-            self.module.train()
-            run(self, runner)
-
-    def _trainer_arguments(
-        self,
-        splitter: UnlabeledDataSplitter,
-        max_epochs: int,
-        early_stopping: bool,
-        given: dict[str, Any],
-    ) -> dict[str, Any]:
-        """Add to the trainer's arguments when to stop and what to keep."""
-        callbacks = [*given.get("callbacks", ()), *self._callbacks()]
-        if splitter.n_val and self._losses_compare:
-            callbacks.append(RestoreBestWeights(_MONITOR, "min"))
-        stopping = {
-            "check_val_every_n_epoch": 1,
-            "early_stopping": early_stopping and self._losses_compare,
-            "early_stopping_monitor": _MONITOR,
-            "early_stopping_mode": "min",
-            "early_stopping_patience": self._train_config.patience(max_epochs),
-        }
-        return {
-            "log_every_n_steps": 1,
-            "enable_progress_bar": shows_progress(),
-            **(stopping if splitter.n_val else {}),
-            **given,
-            "callbacks": callbacks,
-        }
-
-    def _splitter(self, **kwargs: Any) -> UnlabeledDataSplitter:
-        """Choose what is learnt from which cells."""
-        return self._data_splitter_cls(self.adata_manager, **kwargs)
-
-    def _start(self, cells: NDArray[np.intp]) -> None:
-        """Prepare what depends on the cells to train on, before the first step."""
-
-    def _callbacks(self) -> list[Callback]:
-        """List what the pretext does between steps."""
-        return []
-
-    def get_latent_representation(
-        self,
-        adata: AnnData | None = None,
-        indices: Sequence[int] | None = None,
-        batch_size: int | None = None,
-        *,
-        layer: str | None = None,
-        min_gene_overlap: float = MIN_GENE_OVERLAP,
-    ) -> NDArray[np.float32]:
-        """Embed cells, with nothing hidden.
-
-        Parameters
-        ----------
-        adata
-            Cells, of any genes; matched by name. Those of the model if not given.
-        indices
-            Positions of cells; all if not given.
-        batch_size
-            Cells at a time.
-        layer
-            Layer with raw counts; that of :meth:`setup_anndata` if not given, and ``"X"`` is
-            ``adata.X``.
-        min_gene_overlap
-            Share of the model's genes below which ``adata`` is refused.
-
-        Returns
-        -------
-        ``(n_cells, n_latent)``.
-
-        Raises
-        ------
-        RuntimeError
-            If the model is not trained.
-        ValueError
-            If counts are not raw, or too few of the genes are there.
-        """
-        n_output = self.module.encoder.n_output
-        cells = self._select(adata, indices, layer, min_gene_overlap)
-        return self._stack(self._embed, n_output, cells, batch_size)
-
-    def _embed(self, tensors: dict[str, Tensor]) -> NDArray[np.float32]:
-        return self.module.embed(tensors).cpu().numpy()
-
-    def pretrained_encoder(self) -> PretrainedEncoder:
-        """Return cells, registry, hyperparameters and weights of the encoder.
-
-        :meth:`scvi_sctab.SCTAB.from_pretrained` asks for them.
-
-        Raises
-        ------
-        RuntimeError
-            If the model is not trained.
-        """
-        self._require_trained()
-        weights = self.module.encoder.state_dict()
-        return PretrainedEncoder(
-            self.adata,
-            deepcopy(self.registry),
-            self._network.encoder_kwargs(),
-            {name: tensor.detach().clone() for name, tensor in weights.items()},
-        )
 
 
 class SelfSupervisedModel(NeighborsMixin, PublishedEncoderMixin, EncoderModel):
@@ -267,15 +51,13 @@ class SelfSupervisedModel(NeighborsMixin, PublishedEncoderMixin, EncoderModel):
         ValueError
             If it does not hold raw counts, cells are empty, or genes stand twice or are too few.
         """
-        setup_method_args = cls._get_setup_method_args(**locals())
-        check_keywords(cls.__name__, kwargs, setup_method_args["setup_args"])
+        arguments = setup_arguments(locals())
+        check_keywords(cls.__name__, kwargs, arguments)
         refuse_view(check_anndata(adata))
         if "source_registry" not in kwargs:
             check_genes(adata.var_names)
             check_cells(adata, layer)
-        manager = AnnDataManager(fields=cls._fields(layer), setup_method_args=setup_method_args)
-        manager.register_fields(adata, **kwargs)
-        cls.register_manager(manager)
+        cls._register(adata, cls._fields(layer), arguments, **kwargs)
 
     @staticmethod
     def _fields(layer: str | None) -> list[LayerField]:
@@ -327,15 +109,9 @@ class SelfSupervisedModel(NeighborsMixin, PublishedEncoderMixin, EncoderModel):
         cls.setup_anndata(
             query, source_registry=deepcopy(reference.registry), layer=reference.layer
         )
-        parameters = reference.init_params_
-        arguments = {k: v for part in parameters["kwargs"].values() for k, v in part.items()}
-        model = cls(query, **parameters["non_kwargs"], **arguments)
+        model = cls(query, **reference._arguments())
         model.module.load_state_dict(reference.module.state_dict())
         model.to_device(reference.device)
         model.module.eval()
         model.is_trained_ = True
         return model
-
-
-def _seed() -> int:
-    return 0 if settings.seed is None else settings.seed

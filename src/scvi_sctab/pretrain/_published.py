@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -27,6 +27,9 @@ _STRIDE = 3
 
 class PublishedEncoderMixin:
     """Models from the checkpoints of ssl_in_scg."""
+
+    _pretext: ClassVar[str]
+    """Key of ``_PREFIXES``."""
 
     @classmethod
     def from_ssl_in_scg_checkpoint(cls, path: str | os.PathLike, var_names: Sequence[str]) -> Any:
@@ -81,14 +84,14 @@ class PublishedEncoderMixin:
         """
         path = _find_checkpoint(Path(path))
         state = _read_state(path)
-        layers = _encoder_layers(state, cls.__name__, path)
+        layers = _encoder_layers(state, cls._pretext, path)
         weights = [tensor for name, tensor in layers.items() if name.endswith(".weight")]
         n_genes = weights[0].shape[1]
         if len(var_names) != n_genes:
             raise ValueError(
                 f"{path} has {n_genes:,} genes, but {len(var_names):,} var_names were given."
             )
-        if cls.__name__ == "BYOL":
+        if cls._pretext == "BYOL":
             _warn_untrained(state, layers)
         arguments = {"layer": None}
         registry = registry_without_cells(

@@ -5,22 +5,22 @@ from scvi_sctab.train._collapse import WarnCollapse
 from scvi_sctab.train._moving_average import UpdateMovingAverage
 from scvi_sctab.train._optimizer import GeneAdamW, fused_adamw
 from scvi_sctab.train._plan import ClassifierTrainingPlan
-from scvi_sctab.train._protein_plan import ProteinTrainingPlan
 from scvi_sctab.train._query_path import QueryCells, QueryFit, diversity, fit_query_path
 from scvi_sctab.train._runner import SinglePrecisionRunner
 from scvi_sctab.train._self_supervised_plan import SelfSupervisedTrainingPlan
 from scvi_sctab.train._self_training import SelfTraining, select_confident
+from scvi_sctab.train._two_speed_plan import TwoSpeedPlan
 
 __all__ = [
     "ClassifierTrainingPlan",
     "GeneAdamW",
-    "ProteinTrainingPlan",
     "QueryCells",
     "QueryFit",
     "RestoreBestWeights",
     "SelfSupervisedTrainingPlan",
     "SelfTraining",
     "SinglePrecisionRunner",
+    "TwoSpeedPlan",
     "UpdateMovingAverage",
     "WarnCollapse",
     "diversity",

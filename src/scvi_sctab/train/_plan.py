@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-import lightning.pytorch as pl
 import torch
 from torch import Tensor
-from torch.nn import Parameter
-from torch.nn.utils import clip_grad_norm_
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, StepLR
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from scvi_sctab.nn import UNLABELED_CODE, augment
-from scvi_sctab.sparse import CSR
+from scvi_sctab.nn import UNLABELED_CODE
+from scvi_sctab.train._augmentation import DonorDifferences
 from scvi_sctab.train._optimizer import fused_adamw
+from scvi_sctab.train._two_speed_plan import TwoSpeedPlan
 
 if TYPE_CHECKING:
     from scvi.module.base import LossOutput
 
     from scvi_sctab.module import CellTypeClassifier
     from scvi_sctab.nn import Reduction
+    from scvi_sctab.sparse import CSR
 
 # Where torch updates all weights in one pass over memory.
 _FUSED = {"cpu", "cuda"}
@@ -30,7 +28,7 @@ _FUSED = {"cpu", "cuda"}
 Schedule = Literal["one_cycle", "step"]
 
 
-class ClassifierTrainingPlan(pl.LightningModule):
+class ClassifierTrainingPlan(TwoSpeedPlan):
     """Train a :class:`~scvi_sctab.module.CellTypeClassifier`.
 
     AdamW trains the encoder and its head; SGD with momentum trains the linear path, if there is
@@ -86,13 +84,10 @@ class ClassifierTrainingPlan(pl.LightningModule):
     ):
         super().__init__()
         self.module = module
-        self.automatic_optimization = False
         self.register_buffer("class_weights", class_weights, persistent=False)
-        # Apart, since torch can neither copy nor broadcast a sparse buffer.
-        for name in ("indptr", "columns", "values"):
-            part = getattr(augmentation_vectors, name, None)
-            self.register_buffer(f"vector_{name}", part, persistent=False)
-        self.n_genes = getattr(augmentation_vectors, "n_columns", 0)
+        self.augmentation = (
+            None if augmentation_vectors is None else DonorDifferences(augmentation_vectors)
+        )
         self.lr, self.weight_decay = lr, weight_decay
         self.skip_lr, self.skip_momentum = skip_lr, skip_momentum
         self.skip_weight_decay = skip_weight_decay
@@ -101,7 +96,6 @@ class ClassifierTrainingPlan(pl.LightningModule):
         self.frozen_statistics = frozen_statistics
         self.gradient_clip_norm = gradient_clip_norm
         self._losses: list[Tensor] = []
-        self._dense_vectors: Tensor | None = None
         self.validation_metrics = MetricCollection(
             {
                 "f1_macro": MulticlassF1Score(module.n_labels, ignore_index=UNLABELED_CODE),
@@ -112,21 +106,8 @@ class ClassifierTrainingPlan(pl.LightningModule):
             prefix="validation_",
         )
 
-    def _augmentation(self) -> CSR | Tensor | None:
-        """Vectors to augment with, stored as batches are on the device."""
-        if self.vector_indptr is None:
-            return None
-        parts = self.vector_indptr, self.vector_columns, self.vector_values
-        vectors = CSR(*parts, self.n_genes)
-        if self.device.type == "cpu":
-            return vectors
-        if self._dense_vectors is None:
-            self._dense_vectors = vectors.to_dense()
-        return self._dense_vectors
-
     def _loss(self, batch: dict[str, Tensor], *, training: bool) -> LossOutput:
-        vectors = self._augmentation()
-        transform = partial(augment, vectors=vectors) if training and vectors is not None else None
+        transform = self.augmentation if training else None
         weights = self.class_weights if training else None
         *_, output = self.module(
             batch,
@@ -138,14 +119,7 @@ class ClassifierTrainingPlan(pl.LightningModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Take one step with every optimiser; return the loss, which callbacks of the host read."""
         loss = self._loss(batch, training=True).loss
-        optimizers = self.optimizers()
-        optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
-        for optimizer in optimizers:
-            optimizer.zero_grad()
-        self.manual_backward(loss)
-        clip_grad_norm_(self._deep_parameters(), self.gradient_clip_norm)
-        for optimizer in optimizers:
-            optimizer.step()
+        self._take_step(loss)
         if self.schedule == "one_cycle":
             self._step_schedulers()
         # Logging each step would cost as much as the optimisers do.
@@ -171,11 +145,6 @@ class ClassifierTrainingPlan(pl.LightningModule):
         if self.schedule == "step":
             self._step_schedulers()
 
-    def _step_schedulers(self) -> None:
-        schedulers = self.lr_schedulers()
-        for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
-            scheduler.step()
-
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Score held-out cells."""
         output = self._loss(batch, training=False)
@@ -194,7 +163,7 @@ class ClassifierTrainingPlan(pl.LightningModule):
         deep = self._deep_groups()
         if deep:
             optimizers.append(fused_adamw(deep, self.device, lr=self.lr))
-        skip = self._skip_parameters()
+        skip = self._linear_parameters()
         if skip:
             optimizers.append(
                 torch.optim.SGD(
@@ -217,16 +186,6 @@ class ClassifierTrainingPlan(pl.LightningModule):
             {"params": [p for p in deep if id(p) not in decaying], "weight_decay": 0.0},
         ]
         return [group for group in groups if group["params"]]
-
-    def _deep_parameters(self) -> list[Parameter]:
-        """Parameters of all but the linear paths."""
-        skip = {id(p) for p in self._skip_parameters()}
-        return [p for p in self.module.parameters() if p.requires_grad and id(p) not in skip]
-
-    def _skip_parameters(self) -> list[Parameter]:
-        """Parameters of the linear paths."""
-        paths = (self.module.linear_skip, self.module.query_paths)
-        return [p for m in paths if m is not None for p in m.parameters() if p.requires_grad]
 
     def _scheduler(self, optimizer: torch.optim.Optimizer) -> LRScheduler:
         if self.schedule == "step":

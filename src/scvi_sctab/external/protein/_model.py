@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
 from scvi import REGISTRY_KEYS
-from scvi.data import AnnDataManager
 from scvi.data.fields import LayerField
 
 from scvi_sctab._config import (
@@ -17,7 +17,8 @@ from scvi_sctab._config import (
     SELF_SUPERVISED_NETWORK,
     override,
 )
-from scvi_sctab.base import EncoderMixin, draw_cells
+from scvi_sctab._constants import MIN_GENE_OVERLAP
+from scvi_sctab.base import EncoderMixin, EncoderModel, draw_cells, setup_arguments
 from scvi_sctab.data import (
     NamedObsField,
     check_anndata,
@@ -30,22 +31,25 @@ from scvi_sctab.data import (
     normalized_expression,
     refuse_view,
 )
-from scvi_sctab.module import ProteinModule, build_encoder
+from scvi_sctab.external.protein._field import ProteinField, require_shared
+from scvi_sctab.external.protein._module import ProteinModule
+from scvi_sctab.external.protein._plan import ProteinTrainingPlan
+from scvi_sctab.external.protein._scores import score_columns
+from scvi_sctab.module import build_encoder
 from scvi_sctab.nn import single_precision
-from scvi_sctab.pretrain._model import EncoderModel
-from scvi_sctab.pretrain._protein_field import ProteinField
-from scvi_sctab.pretrain._protein_prediction import ProteinPredictionMixin
-from scvi_sctab.train import ProteinTrainingPlan
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from anndata import AnnData
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from scvi_sctab._types import HasEncoder
-    from scvi_sctab.data import UnlabeledDataSplitter
+    from scvi_sctab.data import CellSelection, UnlabeledDataSplitter
 
 
-class ProteinPredictor(ProteinPredictionMixin, EncoderMixin, EncoderModel):
+class ProteinPredictor(EncoderMixin, EncoderModel):
     """Predict surface proteins from RNA, as :cite:t:`Richter24` do with CITE-seq.
 
     Learns log counts of proteins, standardised, from cells that have both; proteins may be missing
@@ -73,7 +77,7 @@ class ProteinPredictor(ProteinPredictionMixin, EncoderMixin, EncoderModel):
 
     Examples
     --------
-    >>> from scvi_sctab.pretrain import MaskedAutoencoder, ProteinPredictor
+    >>> from scvi_sctab.external import ProteinPredictor
     >>> ProteinPredictor.setup_anndata(cells, "protein_expression")  # doctest: +SKIP
     >>> model = ProteinPredictor(cells)  # doctest: +SKIP
     >>> model.train()  # doctest: +SKIP
@@ -113,8 +117,8 @@ class ProteinPredictor(ProteinPredictionMixin, EncoderMixin, EncoderModel):
             freeze_encoder=config.freeze_encoder,
             linear_path=config.linear_skip,
         )
-        self._model_summary_string = (
-            f"ProteinPredictor: {config.encoder}, {n_genes:,} genes, {n_proteins:,} proteins, "
+        self._summarize_as(
+            f"{type(self).__name__}: {config.encoder}, {n_genes:,} genes, {n_proteins:,} proteins, "
             f"{sum(p.numel() for p in self.module.parameters()):,} parameters"
         )
 
@@ -158,8 +162,8 @@ class ProteinPredictor(ProteinPredictionMixin, EncoderMixin, EncoderModel):
             If genes are no raw counts, cells are empty, genes stand twice or are too few, or
             proteins are negative, infinite or missing throughout.
         """
-        setup_method_args = cls._get_setup_method_args(**locals())
-        check_keywords(cls.__name__, kwargs, setup_method_args["setup_args"])
+        arguments = setup_arguments(locals())
+        check_keywords(cls.__name__, kwargs, arguments)
         check_key(batch_key, "batch_key")
         refuse_view(check_anndata(adata))
         if "source_registry" not in kwargs:
@@ -167,16 +171,12 @@ class ProteinPredictor(ProteinPredictionMixin, EncoderMixin, EncoderModel):
             check_cells(adata, layer)
         if batch_key is not None:
             get_column(adata.obs, batch_key, "batch_key")
-        manager = AnnDataManager(
-            fields=[
-                LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True),
-                NamedObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
-                ProteinField(protein_expression_obsm_key, protein_names_uns_key),
-            ],
-            setup_method_args=setup_method_args,
-        )
-        manager.register_fields(adata, **kwargs)
-        cls.register_manager(manager)
+        fields = [
+            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True),
+            NamedObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
+            ProteinField(protein_expression_obsm_key, protein_names_uns_key),
+        ]
+        cls._register(adata, fields, arguments, **kwargs)
 
     @classmethod
     def from_pretrained(
@@ -242,6 +242,14 @@ class ProteinPredictor(ProteinPredictionMixin, EncoderMixin, EncoderModel):
         state = self.registry["field_registries"][REGISTRY_KEYS.PROTEIN_EXP_KEY]["state_registry"]
         return np.array([*state["column_names"]], dtype=str)
 
+    def _log_proteins(self, adata: AnnData) -> pd.DataFrame:
+        """Log counts of the model's proteins, NaN where missing."""
+        setup = self.registry["setup_args"]
+        keys = setup["protein_expression_obsm_key"], setup["protein_names_uns_key"]
+        proteins = get_proteins(adata, *keys)
+        require_shared(proteins.columns, self.protein_names, keys[0])
+        return np.log1p(proteins.reindex(columns=self.protein_names))
+
     def _splitter(self, **kwargs: Any) -> UnlabeledDataSplitter:
         """Learn from the cells that have some protein."""
         proteins = self._log_proteins(self.adata).to_numpy()
@@ -262,4 +270,114 @@ class ProteinPredictor(ProteinPredictionMixin, EncoderMixin, EncoderModel):
         self.module.standardize(
             tuple(torch.from_numpy(m.to_numpy(dtype=np.float32, copy=True)) for m in moments),
             (torch.from_numpy(mean), torch.tensor(float(max(variance, 1e-8)) ** 0.5)),
+        )
+
+    def predict_protein(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+        *,
+        layer: str | None = None,
+        min_gene_overlap: float = MIN_GENE_OVERLAP,
+    ) -> pd.DataFrame:
+        """Predict proteins of cells; a batch that the model does not know shifts nothing.
+
+        Parameters
+        ----------
+        adata, indices, batch_size, layer, min_gene_overlap
+            As in :meth:`get_latent_representation`.
+
+        Returns
+        -------
+        ``log(1 + count)``, ``(n_cells, n_proteins)``, rows named by cell, columns by protein.
+
+        Raises
+        ------
+        RuntimeError, ValueError
+            As :meth:`get_latent_representation`.
+        """
+        self._require_trained()
+        return self._predict_selected(
+            self._select(adata, indices, layer, min_gene_overlap), batch_size
+        )
+
+    def _predict_selected(self, cells: CellSelection, batch_size: int | None) -> pd.DataFrame:
+        names = pd.Index(self.protein_names)
+        proteins = self._stack(self._predict, len(names), cells, batch_size)
+        return pd.DataFrame(proteins, cells.names, names)
+
+    def _predict(self, tensors: dict[str, Tensor]) -> NDArray[np.float32]:
+        return self.module.predict(tensors).cpu().numpy()
+
+    def get_protein_scores(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+        *,
+        layer: str | None = None,
+        min_gene_overlap: float = MIN_GENE_OVERLAP,
+    ) -> pd.DataFrame:
+        """Compare predicted to measured proteins.
+
+        Parameters
+        ----------
+        adata
+            Cells with proteins, where those of the model are and matched by name; those of the
+            model if not given.
+        indices, batch_size, layer, min_gene_overlap
+            As in :meth:`get_latent_representation`.
+
+        Returns
+        -------
+        A row per protein: ``pearson`` and ``mse`` of log counts over cells, and ``n``, in how
+        many cells it was measured.
+
+        Raises
+        ------
+        RuntimeError, KeyError, ValueError
+            As :meth:`predict_protein` and :meth:`setup_anndata`, or if none of the model's
+            proteins is there.
+        """
+        cells = self._select(adata, indices, layer, min_gene_overlap)
+        return score_columns(*self._compared(cells, batch_size))
+
+    def get_cell_scores(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+        *,
+        layer: str | None = None,
+        min_gene_overlap: float = MIN_GENE_OVERLAP,
+    ) -> pd.DataFrame:
+        """Compare predicted to measured proteins within each cell.
+
+        The correlation is high for any prediction that knows which proteins are abundant.
+
+        Parameters
+        ----------
+        adata, indices, batch_size, layer, min_gene_overlap
+            As in :meth:`get_protein_scores`.
+
+        Returns
+        -------
+        A row per cell, with the columns of :meth:`get_protein_scores`.
+
+        Raises
+        ------
+        RuntimeError, KeyError, ValueError
+            As :meth:`get_protein_scores`.
+        """
+        cells = self._select(adata, indices, layer, min_gene_overlap)
+        predicted, measured = self._compared(cells, batch_size)
+        return score_columns(predicted.T, measured.T)
+
+    def _compared(
+        self, cells: CellSelection, batch_size: int | None
+    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+        return (
+            self._predict_selected(cells, batch_size),
+            self._log_proteins(cells.adata).iloc[cells.positions],
         )

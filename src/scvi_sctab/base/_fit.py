@@ -1,4 +1,4 @@
-"""One way to run a trainer, whatever ends it."""
+"""Training of a model by the trainer of scvi-tools, whatever ends it."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from contextlib import contextmanager
 from copy import deepcopy
 from inspect import signature
 from numbers import Integral
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as pl
 from scvi.train import Trainer
 
-from scvi_sctab._logging import logger, quiet_trainer
-from scvi_sctab.base._arguments import check_arguments
+from scvi_sctab._logging import logger, quiet_trainer, shows_progress
+from scvi_sctab.data import check_arguments
 from scvi_sctab.sparse import sleeping_threads
+from scvi_sctab.train import RestoreBestWeights
 
 if TYPE_CHECKING:
     from scvi.train import TrainRunner
+
+    from scvi_sctab.base._host import HostModel
 
 # What users of other packages look for, and where it is here.
 _TRAINER_CURES = {
@@ -85,8 +88,109 @@ def check_trainer_arguments(given: dict[str, Any], verb: str) -> None:
             raise ValueError(f"{name}=0 trains nothing.")
 
 
+def fit(
+    model: HostModel,
+    plan: pl.LightningModule,
+    splitter: pl.LightningDataModule,
+    max_epochs: int,
+    *,
+    accelerator: str = "auto",
+    devices: int | list[int] | str = "auto",
+    **trainer_kwargs: Any,
+) -> bool:
+    """Train a model to the end, up to Ctrl-C, or not at all.
+
+    Parameters
+    ----------
+    model
+        Model whose module is trained. Its ``_start`` prepares what depends on the cells to train
+        on, before the first step. If training fails, weights and statements are as before.
+    plan
+        Training plan of the module.
+    splitter
+        Cells to train on and to hold out.
+    max_epochs
+        Epochs.
+    accelerator, devices
+        Where to train; a GPU if there is one.
+    **trainer_kwargs
+        Further arguments of :class:`~scvi.train.Trainer`.
+
+    Returns
+    -------
+    Whether Ctrl-C ended the training after at least one epoch. The best weights so far are then in
+    place, if held-out cells tell which those are, and the model counts as trained.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If Ctrl-C came before an epoch had ended.
+    """
+    with quiet_trainer():
+        runner = model._train_runner_cls(
+            model,
+            training_plan=plan,
+            data_splitter=splitter,
+            max_epochs=max_epochs,
+            accelerator=accelerator,
+            devices=devices,
+            **{"log_every_n_steps": 1, "enable_progress_bar": shows_progress(), **trainer_kwargs},
+        )
+    with all_or_nothing(model):
+        model._start(splitter.train_idx)
+        # The host would add to the history of a trained model; an imported one has none yet.
+        model.is_trained_ = model.history_ is not None
+        # Loading and predicting leave the module in eval mode, in which Lightning would train.
+        model.module.train()
+        return run(model, runner)
+
+
+def watch_validation(
+    trainer_kwargs: dict[str, Any],
+    monitor: str,
+    mode: Literal["max", "min"],
+    *,
+    early_stopping: bool,
+    patience: int,
+    every_n_epochs: int = 1,
+    keep_best: bool = True,
+    keep_best_from: int = 0,
+) -> dict[str, Any]:
+    """Add to the arguments of a trainer how often to validate, when to stop and what to keep.
+
+    Parameters
+    ----------
+    trainer_kwargs
+        Arguments; what they say of validation and stopping is left as it is.
+    monitor, mode
+        Logged quantity that tells the best epoch, and whether it is best at its highest or lowest.
+    early_stopping
+        Whether to stop when ``monitor`` no longer gets better.
+    patience
+        Validations without progress before that.
+    every_n_epochs
+        Epochs from one validation to the next.
+    keep_best
+        Whether to keep the weights of the best epoch, not of the last one.
+    keep_best_from
+        First epoch whose weights may be kept.
+    """
+    callbacks = [*trainer_kwargs.get("callbacks", ())]
+    if keep_best:
+        callbacks.append(RestoreBestWeights(monitor, mode, keep_best_from))
+    return {
+        "check_val_every_n_epoch": every_n_epochs,
+        "early_stopping": early_stopping,
+        "early_stopping_monitor": monitor,
+        "early_stopping_mode": mode,
+        "early_stopping_patience": patience,
+        **trainer_kwargs,
+        "callbacks": callbacks,
+    }
+
+
 @contextmanager
-def all_or_nothing(model: Any) -> Iterator[None]:
+def all_or_nothing(model: HostModel) -> Iterator[None]:
     """Put a model back as it was, weights and statements, if the block fails or is broken off.
 
     Parameters
@@ -108,7 +212,7 @@ def all_or_nothing(model: Any) -> Iterator[None]:
         raise
 
 
-def run(model: Any, runner: TrainRunner) -> bool:
+def run(model: HostModel, runner: TrainRunner) -> bool:
     """Run a trainer.
 
     Parameters
@@ -139,7 +243,7 @@ def run(model: Any, runner: TrainRunner) -> bool:
             raise
         if not _keep_best(runner):
             raise KeyboardInterrupt from None
-        _finish(model, runner)
+        model._finish(runner)
     else:
         return False
     finally:
@@ -167,15 +271,3 @@ def _keep_best(runner: TrainRunner) -> bool:
         if hasattr(callback, "restore"):
             return bool(callback.restore(runner.training_plan))
     return runner.trainer.current_epoch > 0
-
-
-def _finish(model: Any, runner: TrainRunner) -> None:
-    """Do what the host does at the end of training."""
-    splitter = runner.data_splitter
-    model.train_indices = splitter.train_idx
-    model.validation_indices = splitter.val_idx
-    model.test_indices = splitter.test_idx
-    model.module.eval()
-    model.is_trained_ = True
-    model.to_device(runner.device)
-    model.trainer = runner.trainer

@@ -117,6 +117,11 @@ class ProteinModule(BaseModuleClass):
             self.encoder.eval()
         return self
 
+    @property
+    def linear_parts(self) -> list[nn.Module]:
+        """Linear path and shifts of batches, which learn at a speed of their own."""
+        return [part for part in (self.linear_path, self.batch_shift) if part is not None]
+
     def _get_inference_input(
         self, tensors: dict[str, Tensor], generator: Generator | None = None
     ) -> dict[str, Any]:

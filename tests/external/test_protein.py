@@ -8,10 +8,11 @@ from anndata import AnnData
 from mudata import MuData
 
 from scvi_sctab.data import get_proteins, join_proteins
-from scvi_sctab.module import ProteinModule
+from scvi_sctab.external import ProteinPredictor
+from scvi_sctab.external.protein import ProteinModule
+from scvi_sctab.external.protein._scores import score_columns
 from scvi_sctab.nn import SELUEncoder
-from scvi_sctab.pretrain import BYOL, ProteinPredictor
-from scvi_sctab.pretrain._scores import score_columns
+from scvi_sctab.pretrain import BYOL
 
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
 SMALL = {"widths": (32, 24, 8)}
@@ -382,3 +383,29 @@ def test_another_model_is_refused_as_a_reference_of_files(predictor, tmp_path):
     predictor.save(tmp_path / "model")
     with pytest.raises(ValueError, match="holds a ProteinPredictor, not a BYOL"):
         BYOL.load(tmp_path / "model")
+
+
+class MyPredictor(ProteinPredictor):
+    """A user's subclass."""
+
+
+def test_a_subclass_trains_saves_and_loads_its_files_and_those_of_its_parent(
+    cells, predictor, tmp_path
+):
+    MyPredictor.setup_anndata(cells, "protein")
+    model = MyPredictor(cells, **SMALL)
+    model.train(max_epochs=1, **QUIET)
+    model.save(tmp_path / "mine")
+    loaded = MyPredictor.load(tmp_path / "mine", cells)
+    pd.testing.assert_frame_equal(loaded.predict_protein(cells), model.predict_protein(cells))
+    predictor.save(tmp_path / "theirs")
+    theirs = MyPredictor.load(tmp_path / "theirs")
+    pd.testing.assert_frame_equal(theirs.predict_protein(cells), predictor.predict_protein(cells))
+    with pytest.raises(ValueError, match="holds a MyPredictor, not a ProteinPredictor"):
+        ProteinPredictor.load(tmp_path / "mine")
+
+
+def test_scvi_sctab_has_it_among_its_external_models():
+    import scvi_sctab
+
+    assert scvi_sctab.external.ProteinPredictor is ProteinPredictor

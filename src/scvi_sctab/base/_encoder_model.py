@@ -1,0 +1,188 @@
+"""Set-up, training and embedding by a model that has an encoder of genes."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
+
+from scvi_sctab._config import SELF_SUPERVISED_PLAN, SELF_SUPERVISED_TRAIN
+from scvi_sctab._constants import MIN_GENE_OVERLAP
+from scvi_sctab._types import PretrainedEncoder
+from scvi_sctab.base._fit import check_epochs, check_trainer_arguments, fit, watch_validation
+from scvi_sctab.base._host import seed
+from scvi_sctab.base._model import BaseModel
+from scvi_sctab.data import UnlabeledDataSplitter, check_cells
+from scvi_sctab.train import SelfSupervisedTrainingPlan, SinglePrecisionRunner
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from anndata import AnnData
+    from lightning.pytorch.callbacks import Callback
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+
+class EncoderModel(BaseModel):
+    """An encoder of genes and what trains it."""
+
+    _training_plan_cls = SelfSupervisedTrainingPlan
+    _data_splitter_cls = UnlabeledDataSplitter
+    _train_runner_cls = SinglePrecisionRunner
+    _plan_config = SELF_SUPERVISED_PLAN
+    _train_config = SELF_SUPERVISED_TRAIN
+    # Whether the losses of epochs say which is the best.
+    _losses_compare = True
+
+    def train(
+        self,
+        max_epochs: int | None = None,
+        *,
+        train_size: float | None = None,
+        batch_size: int | None = None,
+        early_stopping: bool = True,
+        accelerator: str = "auto",
+        devices: int | list[int] | str = "auto",
+        datasplitter_kwargs: dict[str, Any] | None = None,
+        plan_kwargs: dict[str, Any] | None = None,
+        **trainer_kwargs: Any,
+    ) -> None:
+        """Train, and keep the weights of the epoch with the best held-out loss.
+
+        Parameters
+        ----------
+        max_epochs
+            Epochs; 40, or 800 steps if those are more.
+        train_size
+            Share of cells to train on, 0.9 if not given; 1 trains on all and keeps the last
+            weights.
+        batch_size
+            Cells per step.
+        early_stopping
+            Whether to stop when the loss on held-out cells, if there are any, no longer falls.
+        accelerator, devices
+            Where to train; a GPU if there is one.
+        datasplitter_kwargs
+            Further arguments of :class:`~scvi_sctab.data.UnlabeledDataSplitter`.
+        plan_kwargs
+            Further arguments of :class:`~scvi_sctab.train.SelfSupervisedTrainingPlan`.
+        **trainer_kwargs
+            Further arguments of :class:`~scvi.train.Trainer`.
+
+        Raises
+        ------
+        ValueError
+            If the model has no AnnData, its cells are no raw counts, ``train_size`` is no share,
+            or there are fewer than two cells to train on or in a batch, or less than one epoch.
+        """
+        if self.adata is None:
+            name = type(self).__name__
+            raise ValueError(f"This model has no AnnData to train on: `{name}.load(path, adata)`.")
+        check_epochs(max_epochs)
+        check_trainer_arguments(trainer_kwargs, "train")
+        self._renew_registration()
+        check_cells(self.adata, self.layer)
+        defaults = self._train_config
+        splitter = self._splitter(
+            train_size=defaults.train_size if train_size is None else train_size,
+            batch_size=defaults.batch_size if batch_size is None else batch_size,
+            **{"seed": seed(), **(datasplitter_kwargs or {})},
+        )
+        if max_epochs is None:
+            max_epochs = defaults.n_epochs(len(splitter.train_dataloader()))
+        plan_kwargs = {
+            **self._plan_config.to_kwargs(),
+            "lr_decay_every": defaults.lr_decay_every(max_epochs),
+            **(plan_kwargs or {}),
+        }
+        plan = self._training_plan_cls(self.module, **plan_kwargs)
+        trainer_kwargs["callbacks"] = [*trainer_kwargs.get("callbacks", ()), *self._callbacks()]
+        if splitter.n_val:
+            trainer_kwargs = watch_validation(
+                trainer_kwargs,
+                "validation_loss",
+                "min",
+                early_stopping=early_stopping and self._losses_compare,
+                patience=defaults.patience(max_epochs),
+                keep_best=self._losses_compare,
+            )
+        fit(
+            self,
+            plan,
+            splitter,
+            max_epochs,
+            accelerator=accelerator,
+            devices=devices,
+            **trainer_kwargs,
+        )
+
+    def _splitter(self, **kwargs: Any) -> UnlabeledDataSplitter:
+        """Choose what is learnt from which cells."""
+        return self._data_splitter_cls(self.adata_manager, **kwargs)
+
+    def _callbacks(self) -> list[Callback]:
+        """List what the pretext does between steps."""
+        return []
+
+    def get_latent_representation(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+        *,
+        layer: str | None = None,
+        min_gene_overlap: float = MIN_GENE_OVERLAP,
+    ) -> NDArray[np.float32]:
+        """Embed cells, with nothing hidden.
+
+        Parameters
+        ----------
+        adata
+            Cells, of any genes; matched by name. Those of the model if not given.
+        indices
+            Positions of cells; all if not given.
+        batch_size
+            Cells at a time.
+        layer
+            Layer with raw counts; that of :meth:`setup_anndata` if not given, and ``"X"`` is
+            ``adata.X``.
+        min_gene_overlap
+            Share of the model's genes below which ``adata`` is refused.
+
+        Returns
+        -------
+        ``(n_cells, n_latent)``.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        ValueError
+            If counts are not raw, or too few of the genes are there.
+        """
+        n_output = self.module.encoder.n_output
+        cells = self._select(adata, indices, layer, min_gene_overlap)
+        return self._stack(self._embed, n_output, cells, batch_size)
+
+    def _embed(self, tensors: dict[str, Tensor]) -> NDArray[np.float32]:
+        return self.module.embed(tensors).cpu().numpy()
+
+    def pretrained_encoder(self) -> PretrainedEncoder:
+        """Return cells, registry, hyperparameters and weights of the encoder.
+
+        :meth:`scvi_sctab.SCTAB.from_pretrained` asks for them.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        """
+        self._require_trained()
+        weights = self.module.encoder.state_dict()
+        return PretrainedEncoder(
+            self.adata,
+            deepcopy(self.registry),
+            self._network.encoder_kwargs(),
+            {name: tensor.detach().clone() for name, tensor in weights.items()},
+        )

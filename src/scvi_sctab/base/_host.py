@@ -1,0 +1,220 @@
+"""Base class over that of scvi-tools: all that the package uses beyond its public interface.
+
+A release of scvi-tools that moves one of these internals breaks this file and no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from inspect import signature
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from scvi import settings
+from scvi.data import AnnDataManager
+from scvi.model._utils import parse_device_args
+from scvi.model.base import BaseModelClass
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from anndata import AnnData
+    from numpy.typing import NDArray
+    from scvi.data.fields import AnnDataField
+    from scvi.train import TrainRunner
+
+# What the host notes of a run, and where its cells are; it says nothing of what a model holds.
+NOTES_OF_HOST = (
+    *("registry_", "run_id_", "run_name_", "get_normalized_function_name_"),
+    *("train_indices_", "validation_indices_", "test_indices_"),
+)
+
+
+def seed() -> int:
+    """Return the seed of scvi-tools, ``scvi.settings.seed``; 0 if none is set."""
+    return 0 if settings.seed is None else int(settings.seed)
+
+
+def choose_device(accelerator: str, device: int | str) -> torch.device:
+    """Resolve a device as scvi-tools does.
+
+    Parameters
+    ----------
+    accelerator, device
+        As of :meth:`scvi.model.base.BaseModelClass.load`.
+    """
+    *_, torch_device = parse_device_args(accelerator, device, return_device="torch")
+    return torch_device
+
+
+def require_trained(model: BaseModelClass, message: str) -> None:
+    """Stop at a model of scvi-tools that is not trained.
+
+    Parameters
+    ----------
+    model
+        Any model of scvi-tools.
+    message
+        Message of the error.
+
+    Raises
+    ------
+    RuntimeError
+        If it is not trained.
+    """
+    model._check_if_trained(warn=False, message=message)
+
+
+def setup_arguments(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of ``setup_anndata`` that a registry records.
+
+    Parameters
+    ----------
+    given
+        ``locals()`` at the start of the method.
+    """
+    return {k: v for k, v in given.items() if k not in ("cls", "adata", "kwargs", "__class__")}
+
+
+def make_manager(
+    model_name: str,
+    adata: AnnData,
+    fields: Sequence[AnnDataField],
+    arguments: dict[str, Any],
+    **transfer: Any,
+) -> AnnDataManager:
+    """Register cells.
+
+    Parameters
+    ----------
+    model_name
+        Name of the class of the model.
+    adata
+        Cells.
+    fields
+        What is read of them.
+    arguments
+        Arguments of ``setup_anndata`` to record.
+    **transfer
+        Passed to :meth:`~scvi.data.AnnDataManager.register_fields`.
+    """
+    setup = {
+        "model_name": model_name,
+        "setup_method_name": "setup_anndata",
+        "setup_args": arguments,
+    }
+    manager = AnnDataManager(fields=fields, setup_method_args=setup)
+    manager.register_fields(adata, **transfer)
+    return manager
+
+
+class HostModel(BaseModelClass):  # type: ignore[misc]
+    """A model of scvi-tools; internals of the host have names of our own here.
+
+    A subclass may add arguments to ``__init__`` if it records them as its parent does, by
+    ``self.init_params_ = self._get_init_params(locals())`` after the call of its parent.
+    """
+
+    _module_cls: ClassVar[Any]
+    _training_plan_cls: ClassVar[Any]
+    _data_splitter_cls: ClassVar[Any]
+    _train_runner_cls: ClassVar[Any]
+
+    module: Any
+    registry: dict[str, Any]
+    history_: dict[str, Any] | None
+    is_trained_: bool
+    init_params_: dict[str, dict[str, Any]]
+
+    @classmethod
+    def _names(cls) -> list[str]:
+        """Names of the class and its parents, whose files it loads."""
+        return [parent.__name__ for parent in cls.__mro__]
+
+    @classmethod
+    def _register(
+        cls,
+        adata: AnnData,
+        fields: Sequence[AnnDataField],
+        arguments: dict[str, Any],
+        **transfer: Any,
+    ) -> None:
+        """Register cells, so that a model of this class can be built on them."""
+        cls.register_manager(make_manager(cls.__name__, adata, fields, arguments, **transfer))
+
+    @classmethod
+    def _registry_of(cls, adata: AnnData) -> dict[str, Any]:
+        """Return the registry of the last set-up of these cells."""
+        return cls._get_most_recent_anndata_manager(adata, required=True).registry
+
+    @classmethod
+    def _find_cells(cls, uuid: str | None) -> AnnData | None:
+        """Find the cells of a set-up by the number that the host gave them."""
+        manager = cls._setup_adata_manager_store.get(uuid)
+        return None if manager is None else manager.adata
+
+    @classmethod
+    def _has_set_up(cls, adata: AnnData) -> bool:
+        """Whether these very cells, not a copy, were set up for a model of this class."""
+        return any(manager.adata is adata for manager in cls._setup_adata_manager_store.values())
+
+    def _renew_registration(self) -> None:
+        """Register the model's cells once more if another model was set up on them since."""
+        self._validate_anndata()
+
+    def _require_trained(self) -> None:
+        require_trained(self, "This model is not trained: call `model.train()` first.")
+
+    def _summarize_as(self, summary: str) -> None:
+        """Set what is printed of the model."""
+        self._model_summary_string = summary
+
+    def _get_init_params(self, given: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """Pick the arguments to build the model with from ``locals()`` of ``__init__``.
+
+        The host goes by the signature of the class of ``self``, and would lose the arguments of a
+        subclass that hands them on as ``**kwargs``.
+        """
+        of_class = given.get("__class__", type(self))
+        parameters = [
+            parameter
+            for parameter in signature(of_class.__init__).parameters.values()
+            if parameter.name in given and parameter.name not in ("self", "adata", "registry")
+        ]
+        variable = {p.name: given[p.name] for p in parameters if p.kind is p.VAR_KEYWORD}
+        fixed = {p.name: given[p.name] for p in parameters if p.kind is not p.VAR_KEYWORD}
+        return {"kwargs": variable, "non_kwargs": fixed}
+
+    def _arguments(self) -> dict[str, Any]:
+        """Return the arguments that the model was built with, but cells and registry."""
+        return arguments_of(self.init_params_)
+
+    def _get_user_attributes(self) -> list[tuple[str, Any]]:
+        """List what is saved; the host would evaluate every property, too."""
+        names = (name for name in dir(self) if name.endswith("_") and not name.startswith("_"))
+        return [(name, getattr(self, name)) for name in names]
+
+    def _start(self, cells: NDArray[np.intp]) -> None:
+        """Prepare what depends on the cells to train on, before the first step."""
+
+    def _finish(self, runner: TrainRunner) -> None:
+        """Do what the host does at the end of a training, for one that was stopped."""
+        splitter = runner.data_splitter
+        self.train_indices_ = splitter.train_idx
+        self.validation_indices_ = splitter.val_idx
+        self.test_indices_ = splitter.test_idx
+        self.module.eval()
+        self.is_trained_ = True
+        self.to_device(runner.device)
+        self.trainer = runner.trainer
+
+
+def arguments_of(init_params: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return the arguments that a model was built with.
+
+    Parameters
+    ----------
+    init_params
+        What the host records of them.
+    """
+    variable = (item for part in init_params["kwargs"].values() for item in part.items())
+    return {**init_params["non_kwargs"], **dict(variable)}

@@ -1,0 +1,48 @@
+"""Augmentation of cells by differences between donors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from scvi_sctab.nn import augment
+from scvi_sctab.sparse import CSR
+
+if TYPE_CHECKING:
+    Cells = Tensor | CSR
+
+
+class DonorDifferences(nn.Module):
+    """Move each cell by a difference between donors, see :func:`~scvi_sctab.nn.augment`.
+
+    Parameters
+    ----------
+    vectors
+        Differences of log-normalised expression, ``(n_vectors, n_genes)``.
+
+    Notes
+    -----
+    - input and output: log-normalised expression, ``(n_cells, n_genes)``.
+    """
+
+    def __init__(self, vectors: CSR):
+        super().__init__()
+        # Apart, since torch can neither copy nor broadcast a sparse buffer.
+        for name in ("indptr", "columns", "values"):
+            self.register_buffer(name, getattr(vectors, name), persistent=False)
+        self.n_genes = vectors.n_columns
+        self._dense: Tensor | None = None
+
+    def forward(self, x: Cells) -> Cells:
+        """Draw a difference and its size for each cell."""
+        return augment(x, vectors=self._vectors())
+
+    def _vectors(self) -> Cells:
+        """Differences, stored as cells are on the device."""
+        vectors = CSR(self.indptr, self.columns, self.values, self.n_genes)
+        if self.values.device.type == "cpu":
+            return vectors
+        if self._dense is None:
+            self._dense = vectors.to_dense()
+        return self._dense

@@ -1,0 +1,52 @@
+"""A user's subclass of SCTAB trains, saves, loads and maps."""
+
+import pandas as pd
+import pytest
+
+from scvi_sctab import SCTAB
+
+STEPS = {"max_epochs": 2, "enable_progress_bar": False, "accelerator": "cpu"}
+
+
+class MySCTAB(SCTAB):
+    """Adds nothing."""
+
+
+@pytest.fixture(scope="module")
+def mine(_cuts):
+    cells = _cuts[0].copy()
+    MySCTAB.setup_anndata(
+        cells, labels_key="cell_type", donor_key="donor_id", batch_key="condition"
+    )
+    model = MySCTAB(cells)
+    model.train(**STEPS)
+    return model
+
+
+def test_it_is_saved_and_loaded(mine, query, tmp_path):
+    mine.save(tmp_path / "model")
+    loaded = MySCTAB.load(tmp_path / "model")
+    assert type(loaded) is MySCTAB
+    assert loaded.digest == mine.digest
+    pd.testing.assert_frame_equal(loaded.predict(query, soft=True), mine.predict(query, soft=True))
+    with pytest.raises(ValueError, match="holds a MySCTAB, not a SCTAB"):
+        SCTAB.load(tmp_path / "model")
+
+
+def test_it_loads_files_of_its_parent(model, query, tmp_path):
+    model.save(tmp_path / "model")
+    loaded = MySCTAB.load(tmp_path / "model", model.adata)
+    assert type(loaded) is MySCTAB
+    pd.testing.assert_frame_equal(
+        loaded.predict(query, soft=True), model.predict(query, soft=True)
+    )
+
+
+def test_a_query_is_mapped_onto_it(mine, query, tmp_path):
+    mine.save(tmp_path / "model")
+    query.obs["condition"] = "pbmc3k"
+    for reference in (mine, tmp_path / "model"):
+        mapped = MySCTAB.load_query_data(query, reference)
+        assert type(mapped) is MySCTAB
+        mapped.train(enable_progress_bar=False, accelerator="cpu")
+        assert len(mapped.predict()) == query.n_obs
