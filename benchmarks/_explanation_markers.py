@@ -1,4 +1,4 @@
-"""Textbook genes and house-keeping genes among the first of each ranking, and scanpy's beside ours.
+"""Textbook and house-keeping genes among the first genes of each ranking, ours and scanpy's.
 
 The score of `get_markers` was chosen by the textbook genes of two of the tasks below, "Kang donors"
 and "bundled donors", with seed 0.

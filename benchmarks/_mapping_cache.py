@@ -1,4 +1,4 @@
-"""Files of finished trainings, which later runs of the mapping benchmark read."""
+"""Cache of finished trainings for later runs of the mapping benchmark."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What surgery promises, measured on the reference's own cells and on its state dict."""
+"""Guarantees of surgery, measured on the reference's own cells and on its state dict."""
 
 from __future__ import annotations
 

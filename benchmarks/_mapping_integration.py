@@ -1,7 +1,7 @@
 """Joint latents of reference and query, and their scores by scib-metrics.
 
-A new arm is one more function ``(task, seed) -> (n_reference + n_query, d)`` array, the reference
-first, and one more line in `build_embeddings`.
+To add a method, write a function ``(task, seed) -> (n_reference + n_query, d)`` array, the reference
+first, and add a line to `build_embeddings`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A query with a type that the reference lacks, and labels for half of its cells.
+"""Part `new-labels`: a query with a type that the reference lacks, half of its cells labelled.
 
 The bundled set of Kang et al.: two donors are the query, the other six, without one type, the
 reference. A batch is a donor in a condition. Half of the query's cells of every type, drawn by

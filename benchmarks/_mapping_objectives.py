@@ -1,6 +1,6 @@
-"""What can be fitted to a query without labels, all on one trained reference.
+"""Part `objectives`: unsupervised objectives fitted to a query, all on one trained reference.
 
-Every objective is a function of `OnReference` that gives logits ``(n_query, n_labels)``. All but
+Every objective is a function of `OnReference` that returns logits ``(n_query, n_labels)``. All but
 `batch_norm` and `prior_correction` fit a linear path beside the reference's logits.
 """
 

@@ -1,6 +1,6 @@
-"""The peers of the mapping benchmark, each a function of a task and a seed.
+"""Other methods of the mapping benchmark, each a function of a task and a seed.
 
-A new arm is one more function ``(task, seed) -> list[Prediction]`` and one more line in
+To add a method, write a function ``(task, seed) -> list[Prediction]`` and add a line to
 `build_methods`; the method's name in the tables is that of its predictions.
 """
 

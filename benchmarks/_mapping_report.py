@@ -1,4 +1,4 @@
-"""Tables and plots of the mapping benchmark beside those of `_report`."""
+"""Tables and plots of the mapping benchmark, in addition to those of `_report`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""SCTAB's arms of the mapping benchmark: trained references, and queries mapped onto them.
+"""SCTAB in the mapping benchmark: trained references, and queries mapped onto them.
 
-References are read from the cache where the same run is there; their seconds are those of the
-training in either case. Mapped queries are kept within the process.
+References are read from the cache if it has the same run; their seconds are those of the
+training in either case. Mapped queries are kept in the memory of the process.
 """
 
 from __future__ import annotations

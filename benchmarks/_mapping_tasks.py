@@ -1,9 +1,9 @@
-"""The reference-mapping tasks: fixed pairs of real data sets that differ in their batches.
+"""Tasks of the mapping benchmark: fixed pairs of real data sets that differ in their batches.
 
 Every task has a column of technical batches (sample or library), and no batch of the query is in
-the reference. `FORWARD` are the tasks of the benchmark; `TUNING` are the same pairs the other way
-round, to choose settings on, so that no forward result chooses anything. Pairs and directions are
-written down once; none was chosen by its result.
+the reference. `FORWARD` are the tasks of the benchmark. `TUNING` are the same pairs in the reverse
+direction, on which settings are chosen, so that no setting is chosen by a forward result. No pair or
+direction was chosen by its result.
 """
 
 from __future__ import annotations

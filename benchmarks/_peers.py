@@ -1,4 +1,4 @@
-"""The methods of the accuracy benchmark, each a function of a task and a seed."""
+"""Methods of the accuracy benchmark, each a function of a task and a seed."""
 
 from __future__ import annotations
 

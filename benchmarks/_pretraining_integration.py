@@ -1,7 +1,7 @@
 """Part `integration`: joint latents of both sides of a mapping task, by scib-metrics.
 
-The tasks, the peers and the scores are those of ``mapping.py``, so its finished runs of PCA and
-SCVI are read from ``mapping_integration.csv`` where that lies in the same folder.
+The tasks, the other methods and the scores are those of ``mapping.py``, so its finished runs of PCA
+and SCVI are read from ``mapping_integration.csv`` if that is in the same folder.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Part `labels`: types of the cells of unseen donors, from few labels, all, and by neighbours."""
+"""Part `labels`: types of the cells of unseen donors, from few labels, all labels or neighbours."""
 
 from __future__ import annotations
 

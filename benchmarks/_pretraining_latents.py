@@ -1,6 +1,6 @@
 """Representations that are fitted to the reference without labels, each kept in a cache.
 
-A new one is one more function ``(task, seed) -> Latents`` and one more line in `build_latents`.
+To add one, write a function ``(task, seed) -> Latents`` and add a line to `build_latents`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The arms of the label tasks: a representation and a readout, or a network trained on labels.
+"""Methods of the label tasks: a representation and a classifier, or a network trained on labels.
 
-A new arm is one more line in `build_arms`; a new representation is one in `_pretraining_latents`
+To add a method, add a line to `build_arms`; to add a representation, one to `_pretraining_latents`
 or `_pretraining_ours`.
 """
 

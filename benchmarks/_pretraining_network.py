@@ -1,4 +1,4 @@
-"""The published network in plain torch, with random weights: untrained, or trained on labels.
+"""Published network in plain torch, with random weights: untrained, or trained on labels.
 
 Layers and recipe are those of self-supervised learning in single-cell genomics (Richter et al.):
 512, 512, 256, 256 and 64 units, SELU and dropout 0.1 between them; AdamW with learning rate 9e-4

@@ -1,7 +1,7 @@
 """Self-supervised encoders of `scvi_sctab.pretrain`: as representations, and trained on labels.
 
-Trained models are kept in the cache; those of another state of the package are trained anew. A
-new encoder is one more line in `ENCODERS`.
+Trained models are kept in the cache and trained again when the package has changed. To add an
+encoder, add a line to `ENCODERS`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Part `protein`: surface proteins of cells whose RNA alone is known."""
+"""Part `protein`: surface proteins of cells with RNA only."""
 
 from __future__ import annotations
 

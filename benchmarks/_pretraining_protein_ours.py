@@ -1,4 +1,4 @@
-"""Proteins by a network on an encoder of RNA, pretrained or not."""
+"""Prediction of proteins by `ProteinPredictor`, on a pretrained encoder or without."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Peers of the protein part, each a function of a split and a seed."""
+"""Other methods of the protein part, each a function of a split and a seed."""
 
 from __future__ import annotations
 

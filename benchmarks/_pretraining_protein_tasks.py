@@ -1,4 +1,4 @@
-"""The protein tasks: cells with RNA and proteins, and cells whose proteins are to be predicted."""
+"""Protein tasks: cells with RNA and proteins, and cells whose proteins are to be predicted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Part `speed`: cells per second of pretraining beside SCVI, and the peak memory of either."""
+"""Part `speed`: cells per second and peak memory of pretraining, compared with SCVI."""
 
 from __future__ import annotations
 

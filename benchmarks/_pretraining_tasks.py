@@ -1,8 +1,8 @@
-"""The label tasks of the pretraining benchmark: one split of donors, and what of it has labels.
+"""Label tasks of the pretraining benchmark: one split of donors, with different labelled cells.
 
-The query are two donors of Kang et al.; the reference are the other six, of which a task gives
-labels to some cells. Representations are fitted to all cells of the reference, without labels,
-and never to the query. The cells that have labels depend on the task and the seed alone, so
+The query is two donors of Kang et al.; the reference is the other six, of which some cells are
+labelled, depending on the task. Representations are fitted to all cells of the reference, without
+labels, and never to the query. The labelled cells depend only on the task and the seed, so that
 methods are paired by seed.
 """
 

@@ -1,4 +1,4 @@
-"""Alternating runs on one clock, and the rows of the table that come out of them."""
+"""Timing of methods in alternating runs, and the rows of the resulting table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cells that the speed benchmark runs on: real counts, repeated and spread to size."""
+"""Cells of the speed benchmark: real counts, repeated and spread over the columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The few numbers that people look for, as Markdown tables for the documentation."""
+"""Main results of the speed benchmark, as Markdown tables for the documentation."""
 
 from __future__ import annotations
 

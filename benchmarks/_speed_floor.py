@@ -1,4 +1,4 @@
-"""The least work that a batch needs, the least time that this machine needs for it, and ours."""
+"""Part `floor`: a lower bound of the time of a batch on this machine, and the measured time."""
 
 from __future__ import annotations
 

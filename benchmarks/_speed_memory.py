@@ -1,4 +1,4 @@
-"""Peak memory of a piece of work in a process of its own, above that of its imports.
+"""Peak memory of a job in a process of its own, above that of its imports.
 
 ``python _speed_memory.py '{"module": ..., "function": ..., "imports": [...], "arguments": {...}}'``
 prints JSON; :func:`measure` runs that and reads it.

@@ -1,4 +1,4 @@
-"""The full-size network: our inference and training step beside those of pytorch-tabnet."""
+"""Part `network`: inference and training step of the published network, ours and pytorch-tabnet's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cells to labels, end to end: our ``predict`` beside what the peers' users call."""
+"""Part `predict`: from cells to labels, by our ``predict`` and by the functions of other methods."""
 
 from __future__ import annotations
 

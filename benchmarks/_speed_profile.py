@@ -1,8 +1,7 @@
-"""Where the time goes: a stopwatch around stages, and cProfile within them.
+"""Part `profile`: time of each stage, and cProfile within the stages.
 
-``torch.profiler`` sees nothing of compiled kernels that are not torch's; cProfile sees every
-Python function and every C function of torch that the main thread calls, whatever the insides of
-the network are called.
+``torch.profiler`` does not record compiled kernels that are not torch's. cProfile records every
+Python function and every C function of torch that the main thread calls.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How time and memory grow with cells and with counts."""
+"""Part `scaling`: time and memory by the number of cells and of counts."""
 
 from __future__ import annotations
 

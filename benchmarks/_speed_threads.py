@@ -1,4 +1,4 @@
-"""The number of threads, the same for every method. Imports nothing heavy."""
+"""Number of threads, the same for every method; without heavy imports, as it must run first."""
 
 from __future__ import annotations
 

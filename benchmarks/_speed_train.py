@@ -1,4 +1,4 @@
-"""Training on the bundled eight donors: the small preset beside the peers' documented recipes."""
+"""Part `train`: training on the bundled eight donors, by the small preset and documented recipes."""
 
 from __future__ import annotations
 

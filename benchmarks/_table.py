@@ -1,4 +1,4 @@
-"""Rows of a benchmark on disk, written after each run, so that a killed one loses nothing."""
+"""Rows of a benchmark on disk, written after each run, so that nothing is lost by interruption."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The label-transfer tasks of the accuracy benchmark: fixed splits of real data sets.
+"""Tasks of the accuracy benchmark: fixed splits of real data sets.
 
-No split was chosen by its result: the donor pairs and the held-out lists below are written down
-once, cover every donor of Kang et al. exactly once, and take every fourth donor of OneK1K.
+No split was chosen by its result: the donor pairs and the held-out lists below are fixed, have every
+donor of Kang et al. exactly once, and every fourth donor of OneK1K.
 """
 
 from __future__ import annotations

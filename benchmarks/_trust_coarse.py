@@ -1,4 +1,4 @@
-"""Labels of mixed depth: what half of the T cells teach if they are known as T cells only."""
+"""Part `coarse`: training with coarse labels, half or nearly all of the T cells as "T cell"."""
 
 from __future__ import annotations
 

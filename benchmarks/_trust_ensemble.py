@@ -1,4 +1,4 @@
-"""Ensembles of SCTAB and their peers on tasks of unseen donors and other studies."""
+"""Part `accuracy`: ensembles of SCTAB and other methods on unseen donors and other studies."""
 
 from __future__ import annotations
 

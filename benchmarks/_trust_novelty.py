@@ -1,4 +1,4 @@
-"""Cells of a type that the reference does not hold: each type left out in turn."""
+"""Part `novelty`: detection of cells of a type that the reference lacks, each type in turn."""
 
 from __future__ import annotations
 

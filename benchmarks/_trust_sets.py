@@ -1,4 +1,4 @@
-"""Prediction sets on cells of the donors that the model was calibrated on."""
+"""Part `sets`: prediction sets of cells of the donors that the model was calibrated on."""
 
 from __future__ import annotations
 

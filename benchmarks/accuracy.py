@@ -1,4 +1,4 @@
-"""Macro F1 and accuracy of SCTAB and its peers on held-out donors and on other studies.
+"""Macro F1 and accuracy of SCTAB and other methods on held-out donors and on other studies.
 
 Prints one table per metric and writes ``results/accuracy.csv`` (one row per method, task and
 seed) and ``results/accuracy.png``. See README.md in this folder.

@@ -1,4 +1,4 @@
-"""Training, prediction and the published network on a machine that others use, too.
+"""Time of training, prediction and the published network on a machine with other load.
 
 Each job runs on one thread and on two, alone and beside programs that multiply matrices on all
 cores, once with the threads that the package chooses and once with torch's own ("before"). Jobs

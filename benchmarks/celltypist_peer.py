@@ -1,4 +1,4 @@
-"""Train CellTypist on one .h5ad, annotate another, write the predictions as CSV.
+"""Script that trains CellTypist on one .h5ad, annotates another and writes labels as CSV.
 
 Runs under the interpreter of CellTypist's own environment (``celltypist_env.sh``), which has
 neither torch nor scvi-tools; nothing of this repository is imported here. Both files hold raw

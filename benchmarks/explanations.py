@@ -4,7 +4,7 @@
 
 ``--parts deletion`` trains on the bundled Kang set without two donors and explains the cells of
 these two, and those of another study, pbmc3k. Prints what deleting the first genes of each ranking
-does to the probability of the predicted label, and how many textbook markers stand among the first
+does to the probability of the predicted label, and how many textbook markers are among the first
 20 genes of each type; writes ``results/explanations_deletion.csv``, ``explanations_markers.csv``
 and ``explanations.png``. ``--tabnet-alone`` does so for a model without the linear path, as scTab
 is, and writes ``explanations_tabnet_...``.

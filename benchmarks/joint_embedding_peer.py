@@ -1,9 +1,9 @@
-"""Train JointEmbeddingSCVI on one .h5ad, embed it and another, write both latents as .npz.
+"""Script that trains JointEmbeddingSCVI on one .h5ad, and writes its latent and another's as .npz.
 
 Runs under the interpreter of an environment with scvi-tools >= 1.5, which has the model (scvi-tools
 1.5 needs Python 3.12); nothing of this repository is imported here. Both files hold raw counts of
 the same genes in ``X``. The recipe is that of the model's tutorial: 32 dimensions, a negative
-binomial, 512 cells a step, a learning rate of 0.004, and as many epochs as the host takes by default.
+binomial, 512 cells per step, a learning rate of 0.004, and scvi-tools' default number of epochs.
 Seconds are those of the processor.
 """
 

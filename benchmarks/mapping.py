@@ -1,4 +1,4 @@
-"""Reference -> query mapping: labels of query cells from unseen batches, and joint latents.
+"""Mapping of queries onto references: labels of cells from unseen batches, and joint latents.
 
 Prints a table per part and metric, and writes one CSV per part to ``results`` (one row per
 method, task and seed): ``mapping.csv``, ``mapping_objectives.csv``, and so on; with ``--tuning``

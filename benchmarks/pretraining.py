@@ -1,4 +1,4 @@
-"""What pretraining without labels is worth: for labels, proteins, joint latents, and its speed.
+"""Effect of pretraining without labels: on labels, proteins and joint latents, and its speed.
 
 Prints tables per part and writes ``results/pretraining_<part>.csv``, a row per run, after each
 run. See README.md in this folder.

@@ -1,4 +1,4 @@
-"""Speed and memory of SCTAB and its peers, side by side on the same cells and threads.
+"""Speed and memory of SCTAB and other methods, in one run on the same cells and threads.
 
 Prints a table per part and writes ``results/speed.csv`` (one row per method and quantity),
 ``results/speed.md``, of which ``results/speed_digest.md`` has the main numbers, and

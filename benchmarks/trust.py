@@ -1,4 +1,4 @@
-"""Whether annotations can be trusted: calibration, sets, novelty, ensembles beside their peers.
+"""Reliability of annotations: calibration, prediction sets, novelty, ensembles and other methods.
 
     .venv/bin/python benchmarks/trust.py --data ../shared/data
 

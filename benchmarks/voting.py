@@ -1,9 +1,9 @@
-"""What a vote among cells does to macro F1: hard and soft majorities, and `SCTAB.refine`.
+"""Macro F1 after votes among cells: hard and soft majorities, and `SCTAB.refine`.
 
     .venv/bin/python benchmarks/voting.py --data ../shared/data
 
-Cells vote within clusters, fine ones as CellTypist makes them and coarse ones (Leiden at
-resolution 5 and 2 on its recipe), and among the 15 next to them in the model's latent space.
+Cells vote within clusters, fine ones as in CellTypist and coarse ones (Leiden at resolution 5 and 2
+by its recipe), and among the 15 nearest cells in the model's latent space.
 Prints a table for each, mean ± sd over seeds, and writes ``results/voting.csv``.
 """
 

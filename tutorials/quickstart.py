@@ -1,4 +1,4 @@
-"""Train on some donors, annotate donors and a study that were never seen.
+"""Quickstart: training on some donors, annotation of unseen donors and of an unseen study.
 
 Runs offline on the data that comes with the package, in a few minutes on two cores, and writes
 ``quickstart/``: annotated cells, a UMAP, confusion matrices and a reliability diagram.
@@ -23,22 +23,22 @@ from scvi_sctab import SCTAB, datasets, metrics, plotting
 OUTPUT = Path("quickstart")
 UNSEEN_DONORS = ["1244", "1016"]
 TERM = "cell_type_ontology_term_id"
-# The one term that the studies do not share: a platelet is a fragment of a megakaryocyte, and the
-# reference calls by the one name what the query calls by the other.
+# The one term in which the studies differ: a platelet is a fragment of a megakaryocyte, and the
+# reference labels these cells as megakaryocytes, the query as platelets.
 SAME_TERM = {"CL:0000233": "CL:0000556"}
 
 
 def harmonize(reference: AnnData, query: AnnData) -> None:
     """Give both studies the reference's name for each Cell Ontology term, in ``label``."""
     term = reference.obs[TERM].astype(str)
-    # Where clusters share a term, the larger one names it.
+    # Where clusters share a term, the name of the larger one is used.
     names = reference.obs["cell_type"].astype(str).groupby(term).agg(lambda x: x.mode()[0])
     reference.obs["label"] = term.map(names)
     query.obs["label"] = query.obs[TERM].astype(str).replace(SAME_TERM).map(names)
 
 
 def annotate(model: SCTAB, adata: AnnData, name: str) -> AnnData:
-    """Annotate cells, print how well it went, keep the result."""
+    """Annotate cells, print the scores and return the annotated cells."""
     annotation = model.annotate(adata)
     report = metrics.classification_report(adata.obs["label"], annotation["label"].astype(str))
     print(f"\n=== {name}: {adata.n_obs:,} cells ===")
@@ -49,8 +49,8 @@ def annotate(model: SCTAB, adata: AnnData, name: str) -> AnnData:
     ]
     print(
         f"\nmacro F1 {report.loc['macro average', 'f1']:.3f}; "
-        f"sets that were to hold the truth in 90% of the cells do in {np.mean(covered):.0%}; "
-        f"{annotation['novel'].mean():.0%} called novel, stated 5% if none is"
+        f"prediction sets hold the true label in {np.mean(covered):.0%} of the cells, stated 90%; "
+        f"{annotation['novel'].mean():.0%} called novel, stated 5% for known types"
     )
     print("the first cells of annotate():")
     print(annotation.head().round(3).to_string())
@@ -63,7 +63,7 @@ def annotate(model: SCTAB, adata: AnnData, name: str) -> AnnData:
 
 
 def draw_umap(cells: list[AnnData]) -> None:
-    """Draw where the encoder puts cells, with truth, prediction and uncertainty."""
+    """Draw a UMAP of the latent space, with truth, prediction and uncertainty."""
     obs = pd.concat([adata.obs for adata in cells])
     latent = AnnData(np.concatenate([adata.obsm["X_sctab"] for adata in cells]))
     sc.pp.neighbors(latent, use_rep="X", random_state=0)
@@ -82,7 +82,7 @@ def draw_umap(cells: list[AnnData]) -> None:
 
 
 def draw_scores(cells: list[AnnData]) -> None:
-    """Draw which types are taken for which, and whether probabilities mean what they say."""
+    """Draw confusion matrices and a reliability diagram."""
     figure, reliability = plt.subplots(figsize=(6.8, 5), layout="constrained")
     for adata in cells:
         truth, predicted = adata.obs["truth"].astype(str), adata.obs["label"].astype(str)
@@ -98,7 +98,7 @@ def draw_scores(cells: list[AnnData]) -> None:
 
 
 def main() -> None:
-    """Run the whole path."""
+    """Train, annotate, write and draw."""
     OUTPUT.mkdir(exist_ok=True)
     warnings.filterwarnings("ignore", module="lightning")
     scvi.settings.seed = 0
@@ -116,7 +116,7 @@ def main() -> None:
 
     cells = [annotate(model, donors, "unseen donors"), annotate(model, pbmc3k, "unseen study")]
     markers = model.get_markers(pbmc3k, n_genes=6)
-    print("\ngenes that spoke most for each predicted type of the unseen study")
+    print("\ngenes with the largest contribution to each predicted type of the unseen study")
     print(markers.groupby("group")["gene"].agg(", ".join).to_string())
 
     for adata in cells:

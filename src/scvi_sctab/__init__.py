@@ -1,4 +1,4 @@
-"""Cell-type annotation with scTab, in the grammar of scvi-tools."""
+"""Cell-type annotation with scTab, as a plugin of scvi-tools."""
 
 from scvi_sctab import baselines, data, datasets, external, metrics, nn, ontology, pretrain
 from scvi_sctab.model import SCTAB, SCTABEnsemble
@@ -19,7 +19,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Import the namespaces that need matplotlib when they are asked for."""
+    """Import ``plotting``, which needs matplotlib, at its first use."""
     if name == "plotting":
         from importlib import import_module
 

@@ -1,4 +1,4 @@
-"""The only home of default hyperparameters."""
+"""Default hyperparameters; they are defined here and nowhere else."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class PlanConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How long and on what to train; the defaults are the published scTab's."""
+    """Duration and data of training; the defaults are the published scTab's."""
 
     max_epochs: int | None = 48
     max_steps: int | None = None
@@ -95,12 +95,12 @@ class TrainConfig:
     train_size: float = 0.85
     class_weight_power: float = 1.0
     augment: bool = True
-    # NOTE[DIFF] scTab trains for all 48 epochs and then takes the best.
+    # NOTE[DIFF] scTab trains for all 48 epochs and then keeps the best.
     early_stopping_patience: int | None = 10
     keep_best_from: float = 0.0
 
     def n_epochs(self, n_batches: int) -> int:
-        """Epochs of ``n_batches`` steps each to train for."""
+        """Compute the number of epochs of ``n_batches`` steps each."""
         if self.max_epochs is not None:
             return self.max_epochs
         return ceil((self.max_steps or 1) / max(n_batches, 1))
@@ -108,11 +108,11 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class EnsembleConfig:
-    """What an ensemble is, and what its members have otherwise than a network by itself.
+    """Hyperparameters of an ensemble, and those in which its members differ from a single network.
 
-    Encoders that start apart differ, linear paths hardly do: the mean of several encoders varies
-    less than one, and deserves more of a say. Chosen by the likelihood of held-out cells of eight
-    references, see benchmarks/trust.py.
+    The encoder has more weight than in a single network: encoders depend on the random start,
+    linear paths hardly do, so that averaging reduces the variance of the encoders. The weight was
+    chosen by the likelihood of held-out cells of eight references, see benchmarks/trust.py.
     """
 
     n_members: int = 5
@@ -121,7 +121,7 @@ class EnsembleConfig:
 
 @dataclass(frozen=True)
 class Preset:
-    """A network and its recipe."""
+    """Hyperparameters of a network and of its training."""
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
     plan: PlanConfig = field(default_factory=PlanConfig)
@@ -130,10 +130,10 @@ class Preset:
 
 @dataclass(frozen=True)
 class SelfTrainingConfig:
-    """How a query's own path to the logits is fitted; measured in benchmarks/mapping.py.
+    """Self-training of the query adapter; measured in benchmarks/mapping.py.
 
-    In each of ``rounds`` the surest ``share`` of the cells that are predicted as a label get it,
-    and ``n_steps`` of gradient descent follow.
+    In each of ``rounds``, the ``share`` of the cells of each predicted label with the highest
+    probability is given that label, and ``n_steps`` of gradient descent follow.
     """
 
     rounds: int = 2
@@ -143,7 +143,7 @@ class SelfTrainingConfig:
     gain_lr: float = 4.0
     offset_lr: float = 1.0
     class_weight_power: float = 0.5
-    # A query with less than this share of the reference's diversity is taken as sorted.
+    # Below this share of the reference's diversity a query is a low-diversity query.
     min_diversity: float = 0.5
     energy_quantile: float = 0.01
     max_cells: int = 20_000
@@ -151,10 +151,10 @@ class SelfTrainingConfig:
 
 @dataclass(frozen=True)
 class QueryConfig:
-    """How a query model is trained, beside its own path to the logits.
+    """Training of a query model, apart from the query adapter.
 
-    Learnt are labels of the query, in each of ``rounds`` those of the surest ``share`` of the cells
-    predicted as each label, and the objective that needs no labels, if there is one.
+    The loss is on labels of the query, in each of ``rounds`` on the ``share`` of the cells of each
+    predicted label with the highest probability, and the unsupervised objective, if there is one.
     """
 
     max_steps: int = 400
@@ -178,7 +178,7 @@ class QueryConfig:
 
 @dataclass(frozen=True)
 class PretrainingConfig:
-    """How an encoder is trained without labels, beside the plan of the preset."""
+    """Training of the model's own encoder without labels; other values are those of the preset."""
 
     max_steps: int = 400
     batch_size: int = 256
@@ -203,9 +203,9 @@ class SelfSupervisedPlanConfig:
 class ProteinPlanConfig(SelfSupervisedPlanConfig):
     """Hyperparameters of the plan that learns proteins.
 
-    Tried on 800 tumour cells with 14 proteins: squared error of log counts in others, one split,
-    of the linear path by gradient descent .51 and by AdamW .60, of the network .50, of the mean
-    of both paths .48, of ridge regression on 50 principal components .53.
+    Chosen on 800 tumour cells with 14 proteins. Squared error of log counts in other cells, one
+    split: linear path by gradient descent .51 and by AdamW .60, network .50, mean of both paths
+    .48, ridge regression on 50 principal components .53.
     """
 
     linear_lr: float = 0.2
@@ -214,30 +214,30 @@ class ProteinPlanConfig(SelfSupervisedPlanConfig):
 
 @dataclass(frozen=True)
 class SelfSupervisedTrainConfig:
-    """How long and on what to train without labels.
+    """Duration and data of training without labels.
 
-    NOTE[DIFF] Richter et al. take 8,192 of millions of cells a step, for two days.
+    NOTE[DIFF] Richter et al. train on 8,192 of millions of cells per step, for two days.
     """
 
     max_epochs: int = 40
     min_steps: int = 800
     batch_size: int = 512
     train_size: float = 0.9
-    # NOTE[DIFF] Theirs falls every other epoch, however long an epoch is, and is next to nothing
-    # after a hundred; here it falls as often whatever the number of epochs, to an eighth.
+    # NOTE[DIFF] Theirs decays every other epoch, whatever the length of an epoch, and vanishes
+    # after a hundred; here the number of decays is fixed, and the rate ends at an eighth.
     n_lr_decays: int = 20
     early_stopping_share: float = 0.125
 
     def lr_decay_every(self, n_epochs: int) -> int:
-        """Epochs after which the learning rate falls."""
+        """Compute the number of epochs between decays of the learning rate."""
         return ceil(n_epochs / self.n_lr_decays)
 
     def patience(self, n_epochs: int) -> int:
-        """Epochs without progress after which training stops."""
+        """Compute the number of epochs without progress after which training stops."""
         return ceil(n_epochs * self.early_stopping_share)
 
     def n_epochs(self, n_batches: int) -> int:
-        """Epochs of ``n_batches`` steps each to train for."""
+        """Compute the number of epochs of ``n_batches`` steps each."""
         return max(self.max_epochs, ceil(self.min_steps / max(n_batches, 1)))
 
 
@@ -250,13 +250,13 @@ class MaskConfig:
     # Of the TabNet decoder beside a classifier: on held-out donors a rate of 0.15 reconstructs
     # less, one of 0.7 no more.
     tabnet_rate: float = 0.3
-    # Of 14,000 genes; all of them reconstruct little better and take twice the time.
+    # With 14,000 genes, reconstructing all of them is little better and takes twice the time.
     n_targets: int = 2000
 
 
 @dataclass(frozen=True)
 class ViewsConfig:
-    """What sets two views of a cell apart."""
+    """Random changes that make a view of a cell."""
 
     mask_rate: float = 0.5
     noise: float = 0.0
@@ -276,9 +276,9 @@ SELF_TRAINING = SelfTrainingConfig()
 QUERY = QueryConfig()
 
 PRESETS: dict[str, Preset] = {
-    # scTab as published (Fischer et al. 2024), which learnt from 15 million cells.
+    # scTab as published (Fischer et al. 2024), for 15 million cells.
     "paper": Preset(),
-    # NOTE[DIFF] Thousands of cells: measured in benchmarks/accuracy.py, told in the user guide.
+    # NOTE[DIFF] For thousands of cells: measured in benchmarks/accuracy.py, see the user guide.
     "small": Preset(
         network=NetworkConfig(
             n_d=16,
@@ -297,7 +297,7 @@ PRESETS: dict[str, Preset] = {
             train_size=0.9,
             class_weight_power=0.75,
             augment=False,
-            # A one-cycle schedule is worth little if cut short.
+            # A one-cycle schedule must not be cut short: its learning rate is low at the end only.
             early_stopping_patience=None,
             keep_best_from=0.5,
         ),
@@ -305,19 +305,19 @@ PRESETS: dict[str, Preset] = {
 }
 
 SELF_SUPERVISED_NETWORK = replace(PRESETS["small"].network, encoder="selu")
-"""Encoder that is trained without labels, unless asked for another."""
+"""Default encoder of models that are trained without labels."""
 
-# NOTE[DIFF] Richter et al. tune at 9e-4, on 16,384 cells a step. Measured on held-out donors with
-# ten labels per type, as was the decay of a head alone.
+# NOTE[DIFF] Richter et al. fine-tune at 9e-4, on 16,384 cells per step. Measured on held-out
+# donors with ten labels per type, as was the weight decay of the head on a frozen encoder.
 _TUNED_SELU = {"lr": 2e-4, "weight_decay": 0.05}
 _FROZEN_SELU = {"weight_decay": 10.0}
 
 
 def plan_of(preset: str, network: NetworkConfig) -> dict[str, Any]:
-    """Arguments of the training plan: those of the preset, for the network at hand.
+    """Return the arguments of the training plan of a preset, adapted to the network.
 
-    What suits TabNet is too fast for layers of SELU, and a head on frozen ones has few cells to
-    learn from.
+    The learning rate of TabNet is too high for an encoder of SELU layers, and the head on a frozen
+    encoder needs a strong weight decay, since it is usually trained on few cells.
 
     Parameters
     ----------
@@ -333,18 +333,18 @@ def plan_of(preset: str, network: NetworkConfig) -> dict[str, Any]:
 
 
 PAPER_FROM_N_CELLS = 200_000
-"""Labelled cells from which ``preset="auto"`` takes the published network."""
+"""Number of labelled cells from which ``preset="auto"`` chooses ``"paper"``."""
 
 
 def choose_preset(name: str, n_labeled_cells: int) -> str:
-    """Return the name of a preset; ``"auto"`` goes by the number of labelled cells.
+    """Return the name of a preset; for ``"auto"`` it depends on the number of labelled cells.
 
     Parameters
     ----------
     name
         ``"auto"`` or a key of ``PRESETS``.
     n_labeled_cells
-        How many cells there are to learn from.
+        Number of labelled cells.
 
     Raises
     ------
@@ -358,7 +358,7 @@ def choose_preset(name: str, n_labeled_cells: int) -> str:
     return name
 
 
-# What users of other packages look for, and where it is here.
+# Names of other packages, and the argument of this one with the same purpose.
 _MEANT = {
     **dict.fromkeys(("n_latent", "n_hidden", "hidden_dim", "latent_dim"), "`n_d=`"),
     **dict.fromkeys(("n_layers", "num_layers"), "`n_steps=`, `n_independent=` or `n_shared=`"),
@@ -379,30 +379,26 @@ def override(
     model: str = "SCTAB",
     *,
     of_encoder: bool = False,
-    resolved: bool = False,
 ) -> NetworkConfig:
     """Change fields of a configuration.
 
     Parameters
     ----------
     config
-        What to start from.
+        Configuration to change.
     overrides
-        Fields to change.
+        New values by field.
     model
-        Whose they are, for the error.
+        Name of the model, for the error.
     of_encoder
         Whether the model has those of the encoder alone.
-    resolved
-        Whether ``overrides`` are all fields of a model that was built before, those that do not
-        apply to its encoder included.
 
     Raises
     ------
     TypeError
         If a field does not exist, or does not apply to the encoder.
     ValueError
-        If a width is no positive number.
+        If a width is not a positive integer.
     """
     known = [f.name for f in fields(config) if not of_encoder or f.name in _OF_ENCODER]
     unknown = sorted(set(overrides) - set(known))
@@ -413,7 +409,8 @@ def override(
     encoder = overrides.get("encoder", config.encoder)
     applicable = _BY_ENCODER.get(encoder, _OF_SOME_ENCODER) | _OF_DECODER
     idle = sorted(_OF_SOME_ENCODER.intersection(overrides) - applicable)
-    if idle and not resolved:
+    # A saved model has all of them on record.
+    if idle and not set(known) <= set(overrides):
         own = sorted(_BY_ENCODER[encoder])
         raise TypeError(
             f"{', '.join(idle)}: no hyperparameter of encoder={encoder!r}, which has {own}. Leave it "

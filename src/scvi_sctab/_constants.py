@@ -6,43 +6,43 @@ DONOR_KEY: Final = "donor"
 """Registry key of the donor field."""
 
 CONDITIONS_KEY: Final = "conditions"
-"""Name of the codes of batch and covariates within a batch of cells."""
+"""Key of the codes of batch and covariates in a minibatch."""
 UNKNOWN_CODE: Final = -1
-"""Code of a batch or covariate that a model does not know, or is not told."""
+"""Code of an unknown or missing batch or covariate."""
 
 UNLABELED_CATEGORY: Final = "unknown"
-"""Label that marks cells without a label, unless ``setup_anndata`` is told another."""
+"""Label of unlabelled cells, unless ``setup_anndata`` is given another."""
 
 MIN_GENES: Final = 10
-"""Fewest genes a reference may have."""
+"""Smallest number of genes of a reference."""
 MIN_GENE_OVERLAP: Final = 0.25
 """Share of the model's genes below which a query is refused."""
 WARN_GENE_OVERLAP: Final = 0.8
 """Share of the model's genes below which a query is warned about."""
 MIN_CELLS_PER_LABEL: Final = 2
-"""Fewest cells a label may have."""
+"""Smallest number of cells of a label."""
 FEW_CELLS: Final = 3
-"""Cells of a label, a batch or a covariate below which set-up warns, as scvi-tools does."""
+"""Number of cells of a label, batch or covariate below which set-up warns, as in scvi-tools."""
 MIN_PROGRAMME_GENES: Final = 5
-"""Genes of the data below which a gene programme is left out."""
+"""Number of genes in the data below which a gene programme is left out."""
 MIN_PROGRAMMES: Final = 2
-"""Fewest gene programmes there may be."""
+"""Smallest number of gene programmes."""
 
 N_NAMES_SHOWN: Final = 5
-"""How many names an error or a warning lists before it says how many more there are."""
+"""Number of names that an error or a warning lists; the others are counted."""
 READ_BLOCK_CELLS: Final = 4096
-"""Cells read from a matrix at a time."""
+"""Number of cells read from a matrix at a time."""
 
 WEIGHTS_FILE: Final = "model.safetensors"
 PICKLE_FILE: Final = "model.pt"
 ADATA_FILE: Final = "adata.h5ad"
 ENSEMBLE_FILE: Final = "ensemble.safetensors"
 JOURNAL_FILE: Final = "members.json"
-"""In the temporary folder of an ensemble: folders of members that are new or replaced."""
+"""File in the temporary folder of an ensemble: folders of members that are new or replaced."""
 
 QUERY_POLICIES: Final = {
     "batch": (),
     "head": ("final_mapping.*", "linear_skip.*"),
     "all": ("*",),
 }
-"""Parameters of the reference that a policy trains beside what a query adds."""
+"""Parameters of the reference that each policy trains, besides those of the query."""

@@ -1,4 +1,4 @@
-"""The logger of the package, and where its lines and progress bars go."""
+"""Logger of the package, on standard error, and silencing of the trainer's messages."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import Final
 
-# A child of the host's logger, so that `scvi.settings.verbosity` governs it.
+# A child of scvi-tools' logger, so that `scvi.settings.verbosity` applies to it.
 logger: Final = logging.getLogger("scvi.sctab")
 
 _LIGHTNING: Final = "lightning.pytorch.utilities.rank_zero"
-# Of the libraries below, known, and nothing that a user could act on.
+# Warnings of other libraries that a user cannot act on.
 _NOISE: Final = (
-    r"Found \d+ module\(s\) in eval mode",  # frozen encoders and queries mean to be
+    r"Found \d+ module\(s\) in eval mode",  # intended for frozen encoders and query models
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     r"The number of training batches",
     r"The '\w+dataloader' does not have many workers",
@@ -23,7 +23,7 @@ _NOISE: Final = (
 
 
 class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]
-    """Write to what is standard error at the time, as tests and notebooks replace it."""
+    """Handler that looks up ``sys.stderr`` at each record, as tests and notebooks replace it."""
 
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr
@@ -35,7 +35,7 @@ def _is_not_ours(record: logging.LogRecord) -> bool:
 
 
 def _set_up() -> None:
-    """Print our lines to standard error, and keep them out of the host's, which are on stdout."""
+    """Log to standard error, and keep our records out of scvi-tools' handler on stdout."""
     if logger.handlers:
         return
     handler = _Stderr()
@@ -47,7 +47,7 @@ def _set_up() -> None:
 
 
 def shows_progress() -> bool:
-    """Whether somebody watches: a terminal or a notebook, not a file or a pipe."""
+    """Return whether standard error is a terminal or a notebook, not a file or a pipe."""
     stream = sys.stderr
     if stream is not None and stream.isatty():
         return True
@@ -57,12 +57,12 @@ def shows_progress() -> bool:
 
 @contextmanager
 def quiet_trainer() -> Iterator[None]:
-    """Keep the trainer's advertisements and known deprecations from the user."""
+    """Hide the trainer's advertisements and warnings that a user cannot act on."""
     log = logging.getLogger(_LIGHTNING)
     level = log.level
     log.setLevel(logging.WARNING)
     try:
-        # The host prints to stdout that a training has failed, before it raises.
+        # When training fails, scvi-tools prints to standard output before it raises.
         with warnings.catch_warnings(), redirect_stdout(sys.stderr):
             for message in _NOISE:
                 warnings.filterwarnings("ignore", message)

@@ -1,4 +1,4 @@
-"""Import an extra, or say which extra to install."""
+"""Import of packages that belong to an extra."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import Any
 
 
 def import_optional(module: str, extra: str, what: str) -> Any:
-    """Import a package that only some need.
+    """Import a package of an extra.
 
     Parameters
     ----------
     module
-        Its name in an ``import``.
+        Name of the package in an ``import``.
     extra
-        Extra of this package that installs it.
+        Extra of scvi-sctab that installs it.
     what
-        What needs it, for the message.
+        Function or class that needs it, for the message.
 
     Raises
     ------
     ImportError
-        If it is not installed.
+        If it is not installed; the message names the extra.
 
     Examples
     --------

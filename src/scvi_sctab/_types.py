@@ -1,4 +1,4 @@
-"""Protocols that layers meet at."""
+"""Protocols between packages: encoders and cell-type predictors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Encoder(Protocol):
-    """Embeds log-normalised expression; a :class:`torch.nn.Module`."""
+    """Encoder of log-normalised expression; a :class:`torch.nn.Module`."""
 
     @property
     def n_output(self) -> int:
@@ -30,7 +30,7 @@ class Encoder(Protocol):
     def __call__(self, x: Tensor | CSR, condition: Tensor | None = None) -> EncoderOutput:
         """Embed cells ``(n_cells, n_genes)``, stored densely or, on the CPU, sparsely.
 
-        What is known of them beside their counts is the ``condition``, added to the first hidden
+        The ``condition``, an embedding of batch and covariates, is added to the first hidden
         layer.
         """
 
@@ -69,16 +69,16 @@ class CellBatches(Protocol):
 
 
 class PretrainedEncoder(NamedTuple):
-    """What a self-supervised model hands over.
+    """Encoder of a self-supervised model, with its registry and hyperparameters.
 
     Attributes
     ----------
     adata
-        Cells that it is registered with, if any.
+        Cells that the model is registered with, if any.
     registry
         Its registry.
     network
-        Hyperparameters of its encoder, as :class:`~scvi_sctab.SCTAB` takes them.
+        Hyperparameters of its encoder, as in :class:`~scvi_sctab.SCTAB`.
     weights
         State dict of its encoder.
     """
@@ -90,24 +90,24 @@ class PretrainedEncoder(NamedTuple):
 
 
 class HasEncoder(Protocol):
-    """A trained model that hands its encoder over to :meth:`scvi_sctab.SCTAB.from_pretrained`."""
+    """Trained model whose encoder :meth:`scvi_sctab.SCTAB.from_pretrained` can use."""
 
     def pretrained_encoder(self) -> PretrainedEncoder:
-        """Return cells, registry, hyperparameters and weights of an encoder of genes."""
+        """Return cells, registry, hyperparameters and weights of the encoder."""
 
 
 class CellTypePredictor(Protocol):
-    """A method that learns cell types from a reference and gives them to a query.
+    """Method that learns cell types from a reference and predicts them for a query.
 
-    Both hold raw counts in ``X``, genes named by ``var_names``. A method without probabilities
-    returns 1 for the label it chose and 0 for the others, and says so by an attribute
+    Both have raw counts in ``X`` and names of genes in ``var_names``. A method without
+    probabilities returns 1 for the predicted label and 0 for the others, and has an attribute
     ``has_probabilities = False``.
     """
 
     name: str
 
     def fit(self, reference: AnnData, labels_key: str, donor_key: str | None = None) -> Self:
-        """Learn from the labelled cells of a reference, ``(n_cells, n_genes)``."""
+        """Train on the labelled cells of a reference, ``(n_cells, n_genes)``."""
 
     def predict_proba(self, query: AnnData) -> pd.DataFrame:
         """Return ``(n_cells, n_labels)``, rows named by cell, columns by label.

@@ -11,7 +11,7 @@ import pytest
 from scvi_sctab.data import canonical, check_key, get_column, name_as_known, name_values
 from scvi_sctab.data._conditions import Condition, condition_codes, describe_unknown
 from scvi_sctab.data._names import codes_among, fold, near_name
-from scvi_sctab.data._obs import ask_about_spelling, reads_as_none
+from scvi_sctab.data._obs import reads_as_none, warn_about_spelling
 
 SAME = {
     "2": [2, 2.0, "2", np.int8(2), np.float32(2), decimal.Decimal("2.00")],
@@ -189,11 +189,11 @@ def test_the_rarer_spellings_are_named_with_counts_and_the_line_to_type():
     names = pd.Series(["B"] * 5 + ["B "] * 2 + ["b"] + ["T"] * 3)
     match = r"'B' \(5 cells\) and 'B ' \(2 cells\) and 'b' \(1 cells\).*replace\({'B ': 'B', 'b'"
     with pytest.warns(UserWarning, match=match):
-        ask_about_spelling(names, "cell_type", "labels_key")
+        warn_about_spelling(names, "cell_type", "labels_key")
 
 
 def test_names_that_differ_in_more_than_spelling_are_not_asked_about(recwarn):
-    ask_about_spelling(pd.Series(["B1", "B2", "CD4-T", "CD4 T", "s1", "s10"]), "x", "batch_key")
+    warn_about_spelling(pd.Series(["B1", "B2", "CD4-T", "CD4 T", "s1", "s10"]), "x", "batch_key")
     assert not recwarn
 
 

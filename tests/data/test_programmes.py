@@ -53,7 +53,7 @@ def test_a_gmt_file_is_read(tmp_path):
         pytest.param("a\tdescription\n", "Line 1 of .* is not of a GMT file", id="no genes"),
         pytest.param("a\tdescription\t\t \n", "Line 1 of .* is not of a GMT", id="blank genes"),
         pytest.param("\tdescription\tA\n", "Line 1 of .* is not of a GMT file", id="no name"),
-        pytest.param("a\t\tA\nb\t\tB\na\t\tC\n", "'a' stands twice in .*on line 3", id="twice"),
+        pytest.param("a\t\tA\nb\t\tB\na\t\tC\n", "'a' is duplicated in .*on line 3", id="twice"),
         pytest.param("\n \n", "x.gmt' is empty", id="blank"),
         pytest.param("", "x.gmt' is empty", id="empty"),
     ],

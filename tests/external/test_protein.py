@@ -352,7 +352,7 @@ WRONG = {
     "negative": (negative, "negative or infinite values, of 'second'"),
     "infinite": (infinite, "negative or infinite values, of 'second'"),
     "missing": (missing, "no protein was measured in any cell"),
-    "twice": (twice, "Proteins stand twice.*'a'"),
+    "twice": (twice, "Proteins are duplicated.*'a'"),
 }
 
 

@@ -280,7 +280,7 @@ def test_what_matched_can_be_built_at_once(bundled):
 
 
 def test_bad_labels_are_refused(small):
-    with pytest.raises(ValueError, match=r"Labels stand twice: \['T'\]"):
+    with pytest.raises(ValueError, match=r"Labels are duplicated: \['T'\]"):
         LabelHierarchy.build(["T", "T"], TERMS, small)
     with pytest.raises(ValueError, match="has 1 to 4,096 labels, not 0"):
         LabelHierarchy.build([], TERMS, small)

@@ -1,6 +1,6 @@
-"""Other methods behind the same two calls, ``fit`` and ``predict_proba``, to compare with.
+"""Other methods to compare with, all with the two methods ``fit`` and ``predict_proba``.
 
-Each takes a seed as its first argument, so that the classes themselves can be passed to
+Each class has a seed as its first argument and can be passed to
 :func:`scvi_sctab.metrics.benchmark`.
 """
 

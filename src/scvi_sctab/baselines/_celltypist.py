@@ -32,10 +32,10 @@ _CURE = (
 class CellTypist(Baseline):
     """CellTypist :cite:p:`DominguezConde22`: logistic regression, one label against the others.
 
-    Trained and applied as its documentation does, on log-normalised expression over all genes
-    that reference and query each have; no majority voting, which has no probabilities. What it
-    calls the probability of a label is that of the label against all others, so that those of a
-    cell need not sum to one.
+    Trained and applied as in its documentation, on log-normalised expression over all genes of
+    the reference and all genes of the query; without majority voting, which has no probabilities.
+    Its probability of a label is that of the label against all others, so the probabilities
+    of a cell need not sum to one.
 
     Parameters
     ----------
@@ -44,8 +44,8 @@ class CellTypist(Baseline):
     python
         Interpreter that can import celltypist; this one if not given.
     two_pass
-        Whether a first pass chooses 300 genes per label, as its tutorial of custom models does;
-        the default of ``celltypist.train`` is one pass over all genes.
+        Whether a first pass chooses 300 genes per label, as in its tutorial of custom models;
+        ``celltypist.train`` does one pass over all genes.
     """
 
     name = "CellTypist"
@@ -69,7 +69,7 @@ class CellTypist(Baseline):
 
     def _predict(self, query: AnnData, alignment: GeneAlignment) -> NDArray[np.floating]:
         names = strip_versions(query.var_names)
-        # Genes that only the query has may stand twice.
+        # Genes that only the query has may be duplicated.
         order = np.argsort(names.to_numpy(dtype=str), kind="stable")
         order = order[~names[order].duplicated()]
         cells = AnnData(

@@ -1,4 +1,4 @@
-"""Run CellTypist on files, under an interpreter that need not have this package.
+"""Script that runs CellTypist on files, by an interpreter that need not have this package.
 
 Both .h5ad files hold log-normalised expression in ``X``.
 """
@@ -16,7 +16,7 @@ NOT_INSTALLED = 64
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     train = commands.add_parser("train")
@@ -41,7 +41,7 @@ def main() -> None:
     from anndata import read_h5ad
 
     if arguments.command == "train":
-        # Its stochastic gradient descent draws from the global state.
+        # CellTypist's stochastic gradient descent uses the global random state.
         np.random.seed(arguments.seed)  # noqa: NPY002
         model = celltypist.train(
             read_h5ad(arguments.reference), LABEL, n_jobs=1, feature_selection=arguments.two_pass

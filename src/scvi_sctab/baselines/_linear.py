@@ -1,4 +1,4 @@
-"""scTab's linear comparison."""
+"""Linear baseline of scTab."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from scvi_sctab.baselines._paper_recipe import PaperRecipe
 
 
 class Linear(PaperRecipe):
-    """The linear model that scTab compares itself with :cite:p:`Fischer24`.
+    """Linear baseline of the scTab paper :cite:p:`Fischer24`.
 
     Trained as scTab itself, at a learning rate of 0.0005 and a weight decay of 0.01.
 
@@ -21,10 +21,10 @@ class Linear(PaperRecipe):
 
     Notes
     -----
-    - NOTE[DIFF] A layer of ``n_d`` stands between genes and labels, with no function in between.
-    - NOTE[DIFF] Fewer than 65,536 cells are trained on in smaller batches, of 64 at least. In
-      batches of 2,048 the published recipe takes no more steps on thousands of cells than it has
-      epochs, and learns next to nothing.
+    - NOTE[DIFF] A linear layer of ``n_d`` units is between genes and labels, without activation.
+    - NOTE[DIFF] Below 65,536 cells the batches are smaller, at least 64 cells. With batches of
+      2,048 the published recipe has about one step per epoch on thousands of cells, and hardly
+      learns.
     """
 
     name = "linear"

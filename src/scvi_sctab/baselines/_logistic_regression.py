@@ -1,4 +1,4 @@
-"""The baseline that is hard to beat on thousands of cells."""
+"""Class-balanced logistic regression, a strong baseline on thousands of cells."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 class LogisticRegression(Baseline):
     """Class-balanced multinomial logistic regression on log-normalised expression, kept sparse.
 
-    Not standardised; lbfgs, and what scikit-learn sets otherwise.
+    Expression is not standardised. The solver is lbfgs, with scikit-learn's defaults.
 
     Parameters
     ----------
     seed
-        Not used: the result does not depend on chance.
+        Not used: the result is deterministic.
     C
         Inverse strength of the penalty.
     max_iter
@@ -49,7 +49,7 @@ class LogisticRegression(Baseline):
         self.C, self.max_iter = C, max_iter
 
     def _fit(self, reference: AnnData, labels: NDArray[np.str_]) -> None:
-        # In single precision lbfgs stops early.
+        # In single precision lbfgs stops before it has converged.
         expression = normalized_expression(reference).astype(np.float64)
         self._model = linear_model.LogisticRegression(
             C=self.C, class_weight="balanced", max_iter=self.max_iter

@@ -1,4 +1,4 @@
-"""scTab's comparison without attention."""
+"""Multilayer perceptron, a baseline of scTab."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from scvi_sctab.baselines._paper_recipe import PaperRecipe
 
 
 class MLP(PaperRecipe):
-    """The fully connected network that scTab compares itself with :cite:p:`Fischer24`.
+    """Multilayer perceptron of the scTab paper :cite:p:`Fischer24`.
 
-    Eight layers of 128, trained as scTab itself, at a learning rate of 0.002.
+    Eight layers of 128 units, trained as scTab itself, at a learning rate of 0.002.
 
     Parameters
     ----------
@@ -21,7 +21,7 @@ class MLP(PaperRecipe):
 
     Notes
     -----
-    NOTE[DIFF] The size of batches as in :class:`Linear`.
+    NOTE[DIFF] The batch size is that of :class:`Linear`.
     """
 
     name = "MLP"

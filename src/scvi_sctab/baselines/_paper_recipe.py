@@ -1,4 +1,4 @@
-"""What scTab's two plain comparisons have in common."""
+"""Base class of the baselines that are trained by scTab's recipe."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MIN_STEPS_PER_EPOCH = 32
 
 
 class PaperRecipe(SCTABPredictor):
-    """Another encoder in place of TabNet, trained as scTab is.
+    """Classifier with another encoder than TabNet, trained as scTab is.
 
     Parameters
     ----------

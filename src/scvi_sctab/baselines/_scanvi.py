@@ -27,19 +27,19 @@ class ScANVI(Baseline):
 
     The recipe is that of the tutorial of scvi-tools: 2,000 highly variable genes, donors as
     batches, SCVI, then SCANVI on up to 100 cells per label, then the query without weight decay.
-    Each prediction trains anew on its query, whose donors are read from the column of the
-    reference, or are one if there is none.
+    Each prediction trains on its query again. The donors of the query are read from the column of
+    the reference; without this column all cells are of one donor.
 
     Parameters
     ----------
     seed
-        Seed of scvi-tools while it trains; the random states outside are left alone.
+        Seed of scvi-tools during training; the random states outside are not changed.
     max_epochs
-        Epochs of SCVI; scvi-tools goes by the number of cells if not given.
+        Epochs of SCVI; if not given, scvi-tools chooses by the number of cells.
     label_epochs, query_epochs
         Epochs of SCANVI on the reference, and on the query.
     n_top_genes
-        Highly variable genes, by scanpy's default; all where there are no more.
+        Number of highly variable genes, by scanpy's default method; all genes if there are fewer.
     """
 
     name = "scANVI"
@@ -60,7 +60,7 @@ class ScANVI(Baseline):
     def _fit(self, reference: AnnData, labels: NDArray[np.str_]) -> None:
         reference.obs[_BATCH_KEY] = self._batches(reference)
         reference = reference[:, self._variable_genes(reference)].copy()
-        # What surgery needs, see the tutorial.
+        # Layers for surgery, see the tutorial of scvi-tools.
         layers = {"use_layer_norm": "both", "use_batch_norm": "none", "encode_covariates": True}
         size = {"n_layers": 2, "n_latent": 30, "dropout_rate": 0.2, "gene_likelihood": "nb"}
         with seeded(self.seed):
@@ -86,7 +86,7 @@ class ScANVI(Baseline):
                 enable_progress_bar=False,
             )
         labels = np.unique(self._model.adata.obs[self._labels_key].astype(str))
-        # A softmax in single precision can be above 1 by rounding.
+        # A softmax in single precision can exceed 1 by rounding.
         return mapped.predict(soft=True)[labels].to_numpy().clip(0, 1)
 
     def _batches(self, adata: AnnData) -> NDArray[np.str_]:

@@ -1,4 +1,4 @@
-"""SCTAB behind the calls of the baselines."""
+"""SCTAB with the interface of the baselines."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class SCTABPredictor(Baseline):
     Parameters
     ----------
     seed
-        Seed of scvi-tools while it trains; the random states outside are left alone.
+        Seed of scvi-tools during training; the random states outside are not changed.
     name
         Name in tables.
     train_kwargs
@@ -59,7 +59,7 @@ class SCTABPredictor(Baseline):
             self._model.train(**self._training(reference.n_obs))
 
     def _training(self, n_cells: int) -> dict[str, Any]:
-        """Arguments of training on so many cells."""
+        """Return the arguments of training for this number of cells."""
         return self.train_kwargs
 
     def _predict(self, query: AnnData, alignment: GeneAlignment) -> NDArray[np.floating]:
@@ -72,7 +72,7 @@ class SCTABEnsemblePredictor(SCTABPredictor):
     Parameters
     ----------
     seed, name, train_kwargs
-        As of :class:`SCTABPredictor`.
+        As in :class:`SCTABPredictor`.
     **model_kwargs
         Arguments of :class:`~scvi_sctab.SCTABEnsemble`, such as ``n_members``.
     """
@@ -83,7 +83,7 @@ class SCTABEnsemblePredictor(SCTABPredictor):
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed scvi-tools for a while."""
+    """Seed scvi-tools within a ``with`` block."""
     before = settings.seed
     with isolate_rng():
         settings.seed = seed

@@ -1,4 +1,4 @@
-"""What all baselines share: the checks before and after, and nothing of a method."""
+"""Base class of all baselines: checks of the input and of the result."""
 
 from __future__ import annotations
 
@@ -25,21 +25,23 @@ if TYPE_CHECKING:
 
 
 class Baseline(ABC):
-    """A :class:`~scvi_sctab._types.CellTypePredictor`; a method fills in ``_fit`` and ``_predict``.
+    """Base class of a :class:`~scvi_sctab._types.CellTypePredictor`.
+
+    A subclass implements ``_fit`` and ``_predict``.
 
     Parameters
     ----------
     seed
-        Seed of all that is random in the method.
+        Seed of the method.
 
     Attributes
     ----------
     name
         Name in tables.
     has_probabilities
-        Whether what it returns are probabilities; otherwise 1 for the label it chose.
+        Whether it returns probabilities; otherwise 1 for the predicted label and 0 for the others.
     is_seeded
-        Whether the result depends on the seed at all.
+        Whether the result depends on the seed.
     """
 
     name: str
@@ -51,17 +53,17 @@ class Baseline(ABC):
         self._labels: NDArray[np.str_] | None = None
 
     def fit(self, reference: AnnData, labels_key: str, donor_key: str | None = None) -> Self:
-        """Learn from the labelled cells of a reference.
+        """Train on the labelled cells of a reference.
 
         Parameters
         ----------
         reference
-            Raw counts in ``X``, ``(n_cells, n_genes)``; it is left as it is.
+            Raw counts in ``X``, ``(n_cells, n_genes)``; it is not changed.
         labels_key
             Column of ``reference.obs`` with cell types. Cells whose label is missing or
             ``"unknown"`` are left out.
         donor_key
-            Column with donors, for methods that make use of them.
+            Column with donors, for methods that use them.
 
         Returns
         -------
@@ -72,7 +74,7 @@ class Baseline(ABC):
         KeyError
             If a column does not exist.
         ValueError
-            If ``X`` does not hold raw counts, cells are empty, genes stand twice, or the labels
+            If ``X`` does not hold raw counts, cells are empty, genes are duplicated, or the labels
             cannot be learnt.
         """
         cells = _labelled_cells(reference, labels_key, donor_key)
@@ -85,12 +87,12 @@ class Baseline(ABC):
         return self
 
     def predict_proba(self, query: AnnData) -> pd.DataFrame:
-        """Say how probable each label is for each cell of a query.
+        """Predict the probability of each label for each cell of a query.
 
         Parameters
         ----------
         query
-            Raw counts in ``X``, genes in any order, ``(n_cells, n_genes)``; it is left as it is.
+            Raw counts in ``X``, genes in any order, ``(n_cells, n_genes)``; it is not changed.
 
         Returns
         -------
@@ -100,9 +102,9 @@ class Baseline(ABC):
         Raises
         ------
         RuntimeError
-            If nothing was learnt yet, or the method returned something else than it should.
+            If it is not fitted, or the method returned values of a wrong shape or range.
         ValueError
-            If ``query`` does not hold raw counts, or too few of the reference's genes.
+            If ``query`` does not hold raw counts, or has too few of the reference's genes.
         """
         if self._labels is None:
             raise RuntimeError(f"{self.name} is not fitted: call `fit(reference, labels_key)`.")
@@ -118,23 +120,23 @@ class Baseline(ABC):
 
     @abstractmethod
     def _fit(self, reference: AnnData, labels: NDArray[np.str_]) -> None:
-        """Learn.
+        """Train the method.
 
-        ``reference`` is checked and belongs to the method but for the memory of its counts. Its
-        ``obs`` has the columns ``_labels_key``, where every cell has one of ``labels``, and
-        ``_donor_key`` unless that is ``None``; its genes are ``_genes``.
+        ``reference`` is checked. The method may change it, but not its counts, whose memory may be
+        that of the user. Its ``obs`` has the columns ``_labels_key``, in which every cell has one
+        of ``labels``, and ``_donor_key`` unless that is ``None``; its genes are ``_genes``.
         """
 
     @abstractmethod
     def _predict(self, query: AnnData, alignment: GeneAlignment) -> NDArray[np.floating]:
         """Return ``(n_cells, n_labels)``; ``alignment`` maps the query's genes to ``_genes``.
 
-        ``query`` is what the user passed: its counts are not checked, and it must not be changed.
+        ``query`` is the user's: its counts are not checked, and it must not be changed.
         """
 
 
 def _labelled_cells(reference: AnnData, labels_key: str, donor_key: str | None) -> AnnData:
-    """Check a reference; keep its labelled cells, their counts, labels and donors."""
+    """Check a reference, and copy its labelled cells with counts, labels and donors only."""
     obs = reference.obs.copy()
     if labels_key in obs:
         labels = obs[labels_key].astype(object)

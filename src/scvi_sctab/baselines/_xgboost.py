@@ -1,4 +1,4 @@
-"""Boosted trees on principal components."""
+"""XGBoost: boosted trees on principal components."""
 
 from __future__ import annotations
 
@@ -24,26 +24,25 @@ _VALIDATION_SIZE = 0.15
 class XGBoost(Baseline):
     """Boosted trees :cite:p:`Chen16` on principal components of log-normalised expression.
 
-    The defaults are those of scTab's comparison :cite:p:`Fischer24`: 256 components of the training cells, at most
-    800 rounds that stop after 10 without progress on held-out donors, cells weighted so that all
-    labels count the same.
+    The defaults are those of the scTab paper :cite:p:`Fischer24`: components of the training
+    cells, early stopping on held-out donors, class-balanced weights of cells.
 
     Parameters
     ----------
     seed
         Seed of the held-out donors, of the components and of the cells drawn for each tree.
     n_components
-        Principal components; fewer where there are fewer cells or genes.
+        Number of principal components; fewer if there are fewer cells or genes.
     n_estimators
-        Most rounds, of a tree per label each.
+        Largest number of rounds, each of one tree per label.
     early_stopping_rounds
-        Rounds without a smaller validation loss after which to stop.
+        Rounds without a smaller validation loss after which training stops.
     **parameters
-        Further parameters of XGBoost, such as ``nthread`` or ``eta``, in place of the defaults.
+        Further parameters of XGBoost, such as ``nthread`` or ``eta``, instead of the defaults.
 
     Notes
     -----
-    - NOTE[DIFF] The validation loss, by which it stops, is not weighted.
+    - NOTE[DIFF] The validation loss of early stopping is not weighted.
     - NOTE[DIFF] The original fits components in batches of cells; here they are exact.
     """
 
@@ -79,7 +78,7 @@ class XGBoost(Baseline):
             donors = pd.factorize(reference.obs[self._donor_key])[0]
         train, validation, _ = split_cells(codes, donors, 1 - _VALIDATION_SIZE, None, self.seed)
         expression = normalized_expression(reference)
-        # The solver finds fewer components than there are cells and genes.
+        # The arpack solver needs fewer components than cells and genes.
         n_components = min(self.n_components, len(train) - 1, reference.n_vars - 1)
         self._pca = PCA(n_components, svd_solver="arpack", random_state=self.seed)
         self._pca.fit(expression[train])

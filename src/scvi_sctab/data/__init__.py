@@ -1,4 +1,4 @@
-"""From AnnData to tensors: counts, genes, labels, splits, augmentation."""
+"""Conversion of AnnData to tensors: counts, genes, labels, splits, augmentation."""
 
 from scvi_sctab._messages import list_names, list_near_names
 from scvi_sctab.data._augmentation import donor_difference_vectors, group_means, sample_cells

@@ -1,4 +1,4 @@
-"""Differences between donors, to augment cells with."""
+"""Differences between donors, for augmentation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ N_VECTORS = 5_000
 
 
 def sample_cells(labels: Codes, seed: int) -> NDArray[np.intp]:
-    """Choose at most 500,000 cells, labels balanced, in increasing order.
+    """Choose at most 500,000 cells, class-balanced, in increasing order.
 
     Parameters
     ----------
@@ -41,14 +41,14 @@ def sample_cells(labels: Codes, seed: int) -> NDArray[np.intp]:
 
 
 def group_means(blocks: Iterable[sparse.csr_matrix], groups: Codes) -> NDArray[np.float32]:
-    """Mean log-normalised expression of each group, in one pass.
+    """Compute the mean log-normalised expression of each group, in one pass.
 
     Parameters
     ----------
     blocks
         Raw counts, CSR, together ``(n_cells, n_genes)``.
     groups
-        Code of the group of each cell, ``(n_cells,)``, every code from 0 on in use.
+        Code of the group of each cell, ``(n_cells,)``; every code from 0 on is used.
 
     Returns
     -------
@@ -76,11 +76,11 @@ def group_means(blocks: Iterable[sparse.csr_matrix], groups: Codes) -> NDArray[n
 def donor_difference_vectors(
     blocks: Iterable[sparse.csr_matrix], labels: Codes, donors: Codes, seed: int
 ) -> NDArray[np.float32]:
-    """Differences between donors of the same label :cite:p:`Fischer24`.
+    """Compute differences between donors of the same label :cite:p:`Fischer24`.
 
-    Means of log-normalised expression per label and donor; differences of at most 300 random
-    pairs of donors per label; differences up to 0.25 set to 0, the others kept within 1.5; at most
-    5,000 vectors, drawn from clusters of more than 2,000 among 50.
+    For at most 300 random pairs of donors per label, the difference of their mean log-normalised
+    expression is computed; values up to 0.25 are set to 0, the others clipped at 1.5. At most
+    5,000 of these vectors are returned, drawn from clusters of more than 2,000 among 50.
 
     Parameters
     ----------
@@ -98,8 +98,8 @@ def donor_difference_vectors(
     Notes
     -----
     - NOTE[DIFF] All pairs of a label with few donors are kept; the original always drops one.
-    - NOTE[DIFF] Up to 5,000 differences are all kept; the original's clusters of 2,000 need more.
-      Of more, if no cluster is large enough, 5,000 are drawn from all.
+    - NOTE[DIFF] Up to 5,000 vectors are all kept; the original's clusters of 2,000 need more. If
+      there are more, but no cluster is large enough, 5,000 are drawn from all.
     - NOTE[DIFF] Every draw is seeded; the original seeds neither the pairs nor the clusters.
     """
     _, first, groups = np.unique(
@@ -126,7 +126,7 @@ def _clip(difference: NDArray[np.float32]) -> sparse.csr_matrix:
 
 
 def _representative(vectors: sparse.csr_matrix, seed: int) -> NDArray[np.intp]:
-    """Choose vectors from large clusters, so that odd ones are left out."""
+    """Choose vectors from large clusters, which leaves out outliers."""
     n_vectors = vectors.shape[0]
     if n_vectors <= N_VECTORS:
         return np.arange(n_vectors)

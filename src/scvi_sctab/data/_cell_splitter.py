@@ -1,4 +1,4 @@
-"""Hand cells to the trainer."""
+"""Data modules that load cells for the trainer."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 class CellSplitter(pl.LightningDataModule):
-    """Load cells in batches, those to train on and those held out apart.
+    """Data module of training and held-out cells.
 
-    A batch holds raw counts as a CSR tensor ``(n_cells, n_genes)``, float32, with increasing
+    A minibatch has raw counts as a CSR tensor ``(n_cells, n_genes)``, float32, with increasing
     columns in every row, and codes of labels ``(n_cells, 1)`` and of batch and covariates
     ``(n_cells, n_conditions)``.
 
@@ -35,14 +35,14 @@ class CellSplitter(pl.LightningDataModule):
     batch_size
         Cells per batch.
     pin_memory
-        Whether to hand over page-locked memory.
+        Whether to return page-locked memory.
     **loader_kwargs
         Passed to :class:`~scvi.dataloaders.AnnDataLoader`.
 
     Raises
     ------
     ValueError
-        If there are fewer than two cells to train on, or in a batch.
+        If there are fewer than two training cells, or fewer than two cells per batch.
     """
 
     def __init__(
@@ -71,30 +71,31 @@ class CellSplitter(pl.LightningDataModule):
             indices=indices,
             batch_size=self.batch_size,
             shuffle=training,
-            # NOTE[DIFF] scTab drops it always. A short last batch makes poor batch-norm statistics; the next epoch draws others.
+            # NOTE[DIFF] scTab always drops a short last batch. Its batch-norm statistics are
+            # noisy, and the next epoch shuffles its cells into other batches.
             drop_last=training and len(indices) > self.batch_size,
             **self.loader_kwargs,
         )
 
     def train_dataloader(self) -> AnnDataLoader:
-        """Shuffled batches of the training cells."""
+        """Return shuffled batches of the training cells."""
         return self._loader(self.train_idx, training=True)
 
     def on_before_batch_transfer(
         self, batch: dict[str, torch.Tensor], dataloader_idx: int
     ) -> dict[str, torch.Tensor]:
-        """Make a batch dense for a device that knows no sparse tensors."""
+        """Make a batch dense for a device that has no sparse tensors."""
         device = self.trainer.strategy.root_device  # type: ignore[union-attr]
         counts = storable(batch[REGISTRY_KEYS.X_KEY], device)
         return {**batch, REGISTRY_KEYS.X_KEY: counts}
 
     def val_dataloader(self) -> AnnDataLoader | None:
-        """Batches of the validation cells."""
+        """Return batches of the validation cells."""
         return self._loader(self.val_idx, training=False) if self.n_val else None
 
 
 class UnlabeledDataSplitter(CellSplitter):
-    """Split cells of a registered AnnData, whatever their labels, and load them in batches.
+    """Data module that splits the cells of a registered AnnData at random, without labels.
 
     Parameters
     ----------
@@ -116,7 +117,7 @@ class UnlabeledDataSplitter(CellSplitter):
     Raises
     ------
     ValueError
-        If ``train_size`` is no share.
+        If ``train_size`` is not in (0, 1].
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Cells of a registered AnnData, as a loader asks for them."""
+"""Torch dataset of the cells of a registered AnnData."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class CellDataset(Dataset[dict[str, torch.Tensor]]):
-    """Raw counts as CSR tensors, whatever they are stored as, with labels and conditions.
+    """Dataset of raw counts as CSR tensors, with labels and conditions.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class CellDataset(Dataset[dict[str, torch.Tensor]]):
     cells
         Positions of the cells to load; all if not given.
     arrays
-        What else is known of cells, by the name it has in a batch, each ``(n_cells, ...)``.
+        Further arrays of cells by their key in a minibatch, each ``(n_cells, ...)``.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class CellDataset(Dataset[dict[str, torch.Tensor]]):
         self.counts, self.labels, self.conditions = counts, labels, conditions
         self.arrays = dict(arrays or {})
         self.cells = np.arange(len(labels)) if cells is None else cells
-        # Batches of other processes are put together in this one.
+        # This process rebuilds the tensors of worker processes, for which torch would warn.
         silence_torch()
 
     @classmethod
@@ -58,7 +58,7 @@ class CellDataset(Dataset[dict[str, torch.Tensor]]):
         labels: NDArray[np.int64],
         arrays: Mapping[str, NDArray[np.float32]] | None = None,
     ) -> CellDataset:
-        """Read what an AnnData was registered with; a matrix stored by columns is turned once."""
+        """Build the dataset of a registered AnnData; a CSC matrix is converted to CSR once."""
         layer = manager.data_registry[REGISTRY_KEYS.X_KEY].attr_key
         matrix = get_matrix(manager.adata, layer)
         conditions = condition_codes(registered_conditions(manager.registry), manager.adata.obs)
@@ -66,7 +66,7 @@ class CellDataset(Dataset[dict[str, torch.Tensor]]):
         return cls(counts, labels, conditions, arrays=arrays)
 
     def create_torch_dataset(self, indices: NDArray[np.intp], **_: Any) -> CellDataset:
-        """Restrict to some cells; :class:`~scvi.dataloaders.AnnDataLoader` asks a manager so."""
+        """Restrict to some cells; :class:`~scvi.dataloaders.AnnDataLoader` calls this method."""
         cells = self.cells[indices]
         return CellDataset(self.counts, self.labels, self.conditions, cells, self.arrays)
 

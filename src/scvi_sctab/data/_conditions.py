@@ -1,4 +1,4 @@
-"""Batches and covariates of cells, as codes of the categories that a model knows."""
+"""Codes of batches and covariates among the categories of a model."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class Condition(NamedTuple):
-    """A column that conditions the encoder.
+    """Column of ``adata.obs`` on which the encoder is conditioned.
 
     Attributes
     ----------
     key
         Column of ``adata.obs``.
     categories
-        Values that the model knows, as strings, in the order of their codes.
+        Known values as strings, in the order of their codes.
     """
 
     key: str
@@ -35,7 +35,7 @@ class Condition(NamedTuple):
 
 
 def registered_conditions(registry: dict[str, Any]) -> list[Condition]:
-    """List the columns that a registry conditions on: the batch first, then covariates.
+    """List the columns of conditions in a registry: the batch first, then covariates.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def registered_conditions(registry: dict[str, Any]) -> list[Condition]:
 
 
 def condition_codes(conditions: Sequence[Condition], obs: pd.DataFrame) -> NDArray[np.int64]:
-    """Look up which categories the cells are of.
+    """Look up the codes of the cells' categories.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def condition_codes(conditions: Sequence[Condition], obs: pd.DataFrame) -> NDArr
 
     Returns
     -------
-    ``(n_cells, n_conditions)``; -1 where the model does not know the category, or the column or
+    ``(n_cells, n_conditions)``; -1 where the category is unknown to the model, or the column or
     its value is missing.
 
     Examples
@@ -83,7 +83,7 @@ def condition_codes(conditions: Sequence[Condition], obs: pd.DataFrame) -> NDArr
 
 
 def describe_unknown(conditions: Sequence[Condition], obs: pd.DataFrame) -> list[str]:
-    """Say which cells are of a category that the model does not know, and which may be meant.
+    """Describe unknown categories, with the known ones that may be meant.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def describe_unknown(conditions: Sequence[Condition], obs: pd.DataFrame) -> list
 
     Returns
     -------
-    A text per column with such cells.
+    A text per column with unknown categories.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Raw counts or not: say which value, where, and what to do."""
+"""Check of raw counts, and diagnosis of matrices that do not hold them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from scvi_sctab.data._fractions import (
 from scvi_sctab.data._kernels import any_not_count
 from scvi_sctab.sparse import over_parts
 
-# Fewer values are not worth a thread.
+# Below this number of values a thread costs more than it saves.
 _MIN_VALUES = 1 << 16
 
 
@@ -41,14 +41,14 @@ def _are_counts(values: NDArray[Any]) -> bool:
 
 @dataclass(frozen=True)
 class Cures:
-    """Lines to type that make a matrix one of counts.
+    """Lines to type that turn a matrix into counts.
 
     Attributes
     ----------
     rounding
-        Rounds its values.
+        Line that rounds its values.
     filling
-        Sets missing values to 0.
+        Line that sets missing values to 0.
     """
 
     rounding: str
@@ -56,16 +56,16 @@ class Cures:
 
     @classmethod
     def of(cls, matrix: Any, place: str, is_backed: bool = False) -> Cures:
-        """Write them for the kind of matrix.
+        """Write the lines for this type of matrix.
 
         Parameters
         ----------
         matrix
             Dense, sparse or dask, in memory or on disk.
         place
-            What to type for it, e.g. ``adata.X``.
+            Expression for the matrix, e.g. ``adata.X``.
         is_backed
-            Whether it lies on disk and belongs to a backed AnnData.
+            Whether it belongs to a backed AnnData.
         """
         is_lazy = hasattr(matrix, "compute")
         read = "adata = adata.to_memory(); "
@@ -84,14 +84,14 @@ class Cures:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """A value that is no count, and what the matrix looks like.
+    """First value that is not a count, and the appearance of the matrix.
 
     Attributes
     ----------
     row, column, value
         The first such value and its place.
     look
-        What the matrix looks like.
+        Appearance of the matrix.
     """
 
     row: int
@@ -107,7 +107,7 @@ class Diagnosis:
         cures: Cures,
         hint: str = "",
     ) -> str:
-        """Say it to the user; the parameters are those of :func:`check_counts`."""
+        """Write the message to the user; the parameters are those of :func:`check_counts`."""
         other = f"Pass the raw counts instead: {hint or 'name their layer with `layer=`'}"
         cure = {
             "round": f"Round them: `{cures.rounding}`" + (f"; or {hint}" if hint else ""),
@@ -122,14 +122,14 @@ class Diagnosis:
 
 
 def _digits(value: np.number[Any]) -> str:
-    """Six digits, or as many as it takes to see that a value is not whole."""
+    """Format a value with six digits, or as many as show that it is not whole."""
     short = f"{value:.6g}"
     seen = float(short)
     return short if not seen.is_integer() or seen == value else str(value)
 
 
 def diagnose(block: NDArray[Any] | sparse.spmatrix | sparse.sparray) -> Diagnosis | None:
-    """Tell what a matrix looks like that does not hold raw counts; ``None`` where it does.
+    """Diagnose a matrix that does not hold raw counts; return ``None`` if it does.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ def diagnose(block: NDArray[Any] | sparse.spmatrix | sparse.sparray) -> Diagnosi
 
 
 def _look(stored: sparse.csr_matrix) -> tuple[NDArray[np.bool_], Appearance]:
-    """Which values to blame, and what the matrix looks like."""
+    """Return the values that are not counts, and the appearance of the matrix."""
     values = stored.data
     if np.isnan(values).any():
         return np.isnan(values), Appearance("holds NaN (missing values)", "fill")
@@ -178,15 +178,15 @@ def check_counts(
     cell_names, gene_names
         Names of its rows and columns, for the message.
     source
-        What the matrix is called in the message, e.g. ``layers['counts']``.
+        Name of the matrix in the message, e.g. ``layers['counts']``.
     hint
-        Where counts are instead, for the message.
+        Place of the counts, for the message, if it is known.
 
     Raises
     ------
     NotCountsError
-        If a value is not a count. The message names the first such value with its cell and gene,
-        what the matrix looks like, and the cure.
+        If a value is not a count. The message has the first such value with its cell and gene,
+        the appearance of the matrix, and the line to type.
     """
     if (found := diagnose(block)) is not None:
         cures = Cures.of(block, f"adata.{source}")
@@ -194,12 +194,12 @@ def check_counts(
 
 
 def empty_cells(block: sparse.csr_matrix) -> NDArray[np.intp]:
-    """Rows without a single count."""
+    """Find the rows without counts."""
     return np.flatnonzero(np.asarray(block.sum(axis=1)).ravel() == 0)
 
 
 def describe_empty_cells(names: Sequence[str], n_cells: int) -> str:
-    """Say which cells are empty, and the cure."""
+    """Write the message on empty cells, with the line to type."""
     return (
         f"{len(names):,} of {n_cells:,} cells have no counts over the model's genes: "
         f"{list_names(names)}. Drop them: `scanpy.pp.filter_cells(adata, min_counts=1)`."

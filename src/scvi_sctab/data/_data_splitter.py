@@ -1,4 +1,4 @@
-"""Hand labelled cells to the trainer."""
+"""Data module that loads labelled cells for the trainer."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ if TYPE_CHECKING:
 
 
 class LabeledDataSplitter(CellSplitter):
-    """Split the labelled cells of a registered AnnData and load them in batches.
+    """Data module that splits the labelled cells of a registered AnnData.
 
-    Cells without a label carry nothing that a classifier alone could learn from; they are in no
-    split.
+    Unlabelled cells are in no part, since a classifier alone does not learn from them.
 
     Parameters
     ----------
@@ -35,7 +34,7 @@ class LabeledDataSplitter(CellSplitter):
     train_size
         Share of labelled cells for training.
     validation_size
-        Share for validation; what training leaves if not given.
+        Share for validation; all that are not for training if not given.
     batch_size
         Cells per batch.
     external_indexing
@@ -45,14 +44,15 @@ class LabeledDataSplitter(CellSplitter):
     seed
         Seed of the split.
     require_labels
-        Whether some of the cells to train on must have a label.
+        Whether some of the training cells must have a label.
     **loader_kwargs
         Passed to :class:`CellSplitter`.
 
     Raises
     ------
     ValueError
-        If the sizes do not fit, or ``external_indexing`` lists no training cells or a cell twice.
+        If the sizes are inconsistent, or ``external_indexing`` has no training cells or duplicated
+        cells.
     """
 
     def __init__(
@@ -91,14 +91,14 @@ class LabeledDataSplitter(CellSplitter):
             ]
         if require_labels and not (self.labels[parts[0]] < n_labels).any():
             raise ValueError("None of the cells to train on has a label.")
-        # Labels that training writes reach the processes that load cells, too.
+        # Shared memory, so that labels written in training reach the worker processes.
         labels = torch.from_numpy(self.labels.copy()).share_memory_().numpy()
         cells = CellDataset.from_manager(adata_manager, labels)
         super().__init__(cells, parts, batch_size=batch_size, **loader_kwargs)
 
     @property
     def donors(self) -> NDArray[np.int64] | None:
-        """Donor of every cell as a code, or ``None`` without a donor key."""
+        """Code of the donor of every cell, or ``None`` without a donor key."""
         return self._codes(DONOR_KEY) if DONOR_KEY in self.adata_manager.data_registry else None
 
     def _codes(self, key: str) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""Log-normalised expression as a sparse matrix, for methods that are no networks."""
+"""Log-normalised expression as a sparse matrix, for methods that are not networks."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ def normalized_expression(
     alignment: GeneAlignment | None = None,
     indices: NDArray[np.intp] | None = None,
 ) -> sparse.csr_matrix:
-    """Divide each cell by its total, multiply by 10,000, take ``log(1 + x)``, all of it sparse.
+    """Compute ``log(1 + x)`` of the counts per 10,000 of each cell, without making them dense.
 
-    The numbers are those that a network gets, see :func:`scvi_sctab.nn.normalize_counts`.
+    The values are those that a network reads, see :func:`scvi_sctab.nn.normalize_counts`.
 
     Parameters
     ----------
     adata
-        Raw counts, in memory or backed; dense, CSR or CSC. It is left as it is.
+        Raw counts, in memory or backed; dense, CSR or CSC. It is not changed.
     layer
         Layer with the counts; ``None`` is ``X``.
     alignment
-        Maps genes to those of a model, over which a cell is then normalised; as they are if not
-        given.
+        Alignment with the genes of a model, over which cells are then normalised; if not given,
+        genes are those of ``adata``.
     indices
         Positions of cells; all if not given.
 

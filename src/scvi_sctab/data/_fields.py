@@ -1,6 +1,6 @@
-"""Columns of ``adata.obs`` in a registry, by the names of their values.
+"""Registry fields of columns of ``adata.obs``, by the names of their values.
 
-scvi-tools' own fields register raw values, of any type, and categories without cells, too.
+The fields of scvi-tools register raw values of any type, and also categories without cells.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 LEARNT = "learnt"
-"""Key of the state of labels: whether those of the cells are learnt from; absent is yes."""
+"""Key in the state of labels: whether the labels of the cells are learnt from; yes if absent."""
 
 
 class NamedObsField(CategoricalObsField):  # type: ignore[misc]
-    """A column of categories, by their names; arguments are those of the host's class."""
+    """Column of categories, by their names; the arguments are those of scvi-tools' class."""
 
     def register_field(self, adata: AnnData) -> dict[str, Any]:
         """Register the names that occur, in the order of their values."""
@@ -44,7 +44,7 @@ class NamedObsField(CategoricalObsField):  # type: ignore[misc]
         extend_categories: bool = False,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Take the numbers of a registry; new names come after its own, or are refused."""
+        """Use the codes of a registry; new names get the next codes, or are refused."""
         if self.is_default:
             return super().transfer_field(state_registry, adata_target, extend_categories)
         argument = f"{self.registry_key}_key"
@@ -65,7 +65,7 @@ class NamedObsField(CategoricalObsField):  # type: ignore[misc]
 
 
 class NamedLabelsField(LabelsWithUnlabeledObsField):  # type: ignore[misc]
-    """A column of labels, the unlabelled category last, whether or not a cell is unlabelled."""
+    """Column of labels; the unlabelled category is the last, even without unlabelled cells."""
 
     def register_field(self, adata: AnnData) -> dict[str, Any]:
         """Register the labels that occur."""
@@ -81,10 +81,10 @@ class NamedLabelsField(LabelsWithUnlabeledObsField):  # type: ignore[misc]
         allow_missing_labels: bool = False,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Take the numbers of a registry; new labels are refused.
+        """Use the codes of a registry; new labels are refused.
 
-        Where the registry says that labels are not learnt from, or the column is missing and may
-        be, all cells are unlabelled. The column itself is left as it is.
+        If labels are not learnt from by the registry, or the column is missing and
+        ``allow_missing_labels``, all cells are unlabelled. The column itself is not changed.
         """
         unlabeled = str(self._unlabeled_category)
         known = _known(state_registry[self.CATEGORICAL_MAPPING_KEY])
@@ -113,7 +113,7 @@ class NamedLabelsField(LabelsWithUnlabeledObsField):  # type: ignore[misc]
 
 
 class NamedJointObsField(CategoricalJointObsField):  # type: ignore[misc]
-    """Several columns of categories, by their names; arguments are those of the host's class."""
+    """Several columns of categories, by their names; arguments as in scvi-tools' class."""
 
     def register_field(self, adata: AnnData) -> dict[str, Any]:
         """Register the names that occur in each column, in the order of their values."""
@@ -127,7 +127,7 @@ class NamedJointObsField(CategoricalJointObsField):  # type: ignore[misc]
         extend_categories: bool = False,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Take the numbers of a registry; new names come after its own, or are refused."""
+        """Use the codes of a registry; new names get the next codes, or are refused."""
         columns, known = {}, {}
         for key in self.attr_keys:
             names = _names(adata_target, key, "categorical_covariate_keys")
@@ -160,14 +160,14 @@ def _names(adata: AnnData, key: str, argument: str) -> pd.Categorical:
 
 
 def _known(mapping: Sequence[object]) -> list[str]:
-    """Names of a registry; one that the host wrote holds values."""
+    """Return the names in a registry; one written by scvi-tools has raw values."""
     return [canonical(value) for value in mapping]
 
 
 def _extend(
     names: pd.Categorical, known: list[str], may_extend: bool, place: str
 ) -> tuple[pd.Categorical, list[str]]:
-    """Name cells as a registry does, and list its names and the new ones."""
+    """Name the values as in a registry, and list its names and the new ones."""
     names = name_as_known(names, known)
     new = [name for name in names.categories if name not in known]
     if new and not may_extend:

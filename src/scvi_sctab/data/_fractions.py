@@ -1,4 +1,4 @@
-"""Fractions in place of counts: normalised, transformed, or estimated counts."""
+"""Diagnosis of matrices with fractions: normalised, log-transformed or estimated counts."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from scipy import sparse
 
-# How far from a whole number a count may be that only rounding has moved.
+# Largest distance from a whole number that is taken for rounding noise.
 NOISE = 1e-3
-# log1p of 10,000, the most that a cell normalised to 10,000 can show after the logarithm.
+# log1p of 10,000: the largest value of a cell normalised to 10,000 and log-transformed.
 _LARGEST_LOG_NORMALIZED = np.log1p(1e4)
-# Binary logarithms of counts per million, and intensities of microarrays, end here.
+# Largest binary logarithm of counts per million, and of microarray intensities.
 _LARGEST_LOG = np.log2(1e6)
 _LOG_BASES = (np.e, 2.0, 10.0)
-# Cells that are looked at, and fractions that a cell must have to tell anything.
+# Number of cells that are examined, and smallest number of fractions in an informative cell.
 _N_CELLS = 200
 _MIN_FRACTIONS = 3
-# Share of whole numbers in most cells from which fractions stand beside counts.
+# Share of whole numbers, in the median cell, from which a matrix has counts beside fractions.
 _MIN_WHOLE = 0.05
 
 
 @dataclass(frozen=True)
 class Appearance:
-    """What a matrix looks like that does not hold raw counts.
+    """Appearance of a matrix that does not hold raw counts.
 
     Attributes
     ----------
     text
-        In words.
+        Description in words.
     cure
-        ``"round"`` its values, ``"ask"`` whether to round them, ``"fill"`` missing ones, or
+        ``"round"`` the values, ``"ask"`` whether to round them, ``"fill"`` missing values, or
         ``"replace"`` the matrix.
     """
 
@@ -49,7 +49,7 @@ class Appearance:
 
 
 def are_nearly_whole(values: NDArray[Any]) -> bool:
-    """Whether values are counts but for what rounding has moved them by.
+    """Return whether values are counts except for rounding noise.
 
     Parameters
     ----------
@@ -57,17 +57,17 @@ def are_nearly_whole(values: NDArray[Any]) -> bool:
         Finite values of a matrix, with or without its zeros.
     """
     whole = np.rint(values)
-    # A matrix of nothing but tiny values holds proportions.
+    # A matrix of tiny values only holds proportions.
     return bool(whole.min() >= 0 and whole.max() >= 1 and np.abs(values - whole).max() <= NOISE)
 
 
 def look_of_fractions(block: sparse.csr_matrix) -> Appearance:
-    """Tell normalised and log-transformed counts from estimated ones.
+    """Distinguish normalised and log-transformed counts from estimated ones.
 
-    Normalised cells have equal totals, or multiples of one count as values; so have transformed
-    ones once the logarithm is undone. Where nothing of this is found, large values are estimated
-    or corrected counts; small ones are so if whole numbers stand among them, or if many
-    are a little below 1.
+    Normalised cells have equal totals, or values that are multiples of one count; log-transformed
+    ones have this after the inverse transformation. Otherwise large values are estimated or
+    corrected counts; small values are so, too, if there are whole numbers among them, or if many
+    are slightly below 1.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def look_of_fractions(block: sparse.csr_matrix) -> Appearance:
     if not is_whole and _are_multiples(cells, cells):
         text = "looks normalised (values are multiples of the smallest one in each cell)"
         return Appearance(text, "replace")
-    # Of counts, more are 1 than anything else, and few corrections take more than half of it.
+    # The most frequent count is 1, and few corrections subtract more than half of it.
     below_one, below_half = float(np.mean(values < 1)), float(np.mean(values <= 1 / 2))
     is_reduced = below_one - below_half > max(0.3, 4 * below_half)
     if largest <= _LARGEST_LOG and not is_whole and not is_reduced:
@@ -101,11 +101,11 @@ def _logs(largest: float) -> Appearance:
 
 
 def _cells_with_fractions(block: sparse.csr_matrix) -> list[NDArray[np.float64]]:
-    """Values above 0 of the first cells that have fractions."""
+    """Collect the values above 0 of the first cells with fractions."""
     cells: list[NDArray[np.float64]] = []
     for start, stop in zip(block.indptr[:-1], block.indptr[1:], strict=True):
         values = block.data[start:stop].astype(np.float64)
-        # Noise in the place of zeros is left out.
+        # Rounding noise of zeros is left out.
         values = values[values > min(1e-7 * values.max(initial=0), NOISE)]
         if _are_fractions(values).any():
             cells.append(values)
@@ -115,12 +115,12 @@ def _cells_with_fractions(block: sparse.csr_matrix) -> list[NDArray[np.float64]]
 
 
 def _are_fractions(values: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which values above 0 rounding has not made of counts."""
+    """Return which values above 0 are not counts with rounding noise."""
     return (np.abs(values - np.rint(values)) > NOISE) | (values < 1 / 2)
 
 
 def _common_total(cells: Sequence[NDArray[np.float64]]) -> float | None:
-    """Total that nine of ten cells have; ``None`` where they differ, or are too few to tell."""
+    """Find the total of nine of ten cells; ``None`` if totals differ or cells are too few."""
     totals = np.array([cell.sum() for cell in cells])
     median = float(np.median(totals))
     same = np.abs(totals - median) <= 1e-3 * median
@@ -128,7 +128,7 @@ def _common_total(cells: Sequence[NDArray[np.float64]]) -> float | None:
 
 
 def _are_logs(cells: Sequence[NDArray[np.float64]], base: float) -> bool:
-    """Whether cells are normalised once the logarithm of 1 + x is undone."""
+    """Return whether cells are normalised after the inverse of log(1 + x)."""
     undone = [base**cell - 1 for cell in cells]
     return _common_total(undone) is not None or _are_multiples(undone, cells)
 
@@ -136,7 +136,7 @@ def _are_logs(cells: Sequence[NDArray[np.float64]], base: float) -> bool:
 def _are_multiples(
     cells: Sequence[NDArray[np.float64]], stored: Sequence[NDArray[np.float64]]
 ) -> bool:
-    """Whether, in most cells, what is stored as a fraction is a multiple of one count.
+    """Return whether the fractions of most cells are multiples of one count.
 
     The smallest value of a cell may be that of one to three counts.
     """
@@ -145,7 +145,7 @@ def _are_multiples(
         ratios = cell[_are_fractions(values)] / cell.min()
         if (ratios > 1.5).sum() < _MIN_FRACTIONS:
             continue
-        # Single precision, taken to the power, leaves that much.
+        # Tolerance: the error of single precision, after the exponential.
         errors = [np.abs(n * ratios - np.rint(n * ratios)) for n in (1, 2, 3)]
         votes.append(max(np.mean(error <= 0.01 + 1e-5 * ratios) for error in errors) > 0.95)
     return bool(votes) and float(np.mean(votes)) > 1 / 2

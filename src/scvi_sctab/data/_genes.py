@@ -1,4 +1,4 @@
-"""Match genes by name, in every call."""
+"""Matching of genes by name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ENSEMBL = re.compile(r"^ENS[A-Z]*\d{6,}$")
 
 
 class GeneMismatchError(ValueError):
-    """The genes of the data do not fit."""
+    """The genes of the data do not match those of the model."""
 
 
 def check_genes(names: Sequence[str]) -> pd.Index:
@@ -40,7 +40,7 @@ def check_genes(names: Sequence[str]) -> pd.Index:
     Raises
     ------
     GeneMismatchError
-        If a name stands twice, or there are fewer than ``MIN_GENES``.
+        If a name is duplicated, or there are fewer than ``MIN_GENES``.
     """
     index = strip_versions(names)
     _refuse_duplicates(index, "The reference")
@@ -56,7 +56,7 @@ def _refuse_duplicates(index: pd.Index, whose: str) -> None:
     duplicated = index[index.duplicated()].unique()
     if len(duplicated):
         raise GeneMismatchError(
-            f"{whose} has {len(duplicated):,} gene names that stand more than once (Ensembl "
+            f"{whose} has {len(duplicated):,} gene names that are duplicated (Ensembl "
             f"versions ignored): {list_names(duplicated)}. Keep one column of each, e.g. "
             "`adata = adata[:, ~adata.var_names.duplicated()].copy()`, or name them by Ensembl id."
         )
@@ -64,14 +64,14 @@ def _refuse_duplicates(index: pd.Index, whose: str) -> None:
 
 @dataclass(frozen=True)
 class GeneAlignment:
-    """How the columns of a query map to a model's genes.
+    """Alignment of the columns of a query with the genes of a model.
 
     Attributes
     ----------
     target
-        For each column of the query its position among the model's genes, or -1.
+        Position of each column of the query among the model's genes, or -1.
     missing
-        The model's genes that the query lacks; they are taken as 0.
+        Genes of the model that the query lacks; they count as 0.
     n_genes
         Number of the model's genes.
     """
@@ -82,7 +82,7 @@ class GeneAlignment:
 
     @property
     def is_identity(self) -> bool:
-        """Whether the query has just the model's genes, in their order."""
+        """Whether the query has exactly the model's genes, in their order."""
         return len(self.target) == self.n_genes and bool(
             (self.target == np.arange(self.n_genes)).all()
         )
@@ -93,12 +93,12 @@ class GeneAlignment:
         Parameters
         ----------
         block
-            ``(n_cells, n_query_genes)``; it is left as it is.
+            ``(n_cells, n_query_genes)``; it is not changed.
 
         Returns
         -------
-        ``(n_cells, n_genes)`` with increasing columns in every row, whatever the order of the
-        query; the block itself, if it is so already.
+        ``(n_cells, n_genes)`` with increasing columns in every row; the block itself, if nothing
+        has to be reordered.
         """
         if self.is_identity:
             return in_order(block)
@@ -115,23 +115,24 @@ def align_genes(
     model_genes
         The model's gene names, as :func:`check_genes` returns them.
     query_var
-        ``query.var``; its index is matched, its columns serve to suggest a better one.
+        ``query.var``. Its index is matched; if it does not match, its columns are searched for
+        names that do.
     min_overlap
         Share of the model's genes, 0 to 1, that the query must have.
 
     Raises
     ------
     GeneMismatchError
-        If a gene of the model stands more than once in the query, or fewer than ``min_overlap``
-        of the model's genes are there.
+        If a gene of the model is duplicated in the query, or the query has less than
+        ``min_overlap`` of the model's genes.
     ValueError
-        If ``min_overlap`` is no share.
+        If ``min_overlap`` is not in [0, 1].
 
     Warns
     -----
     UserWarning
-        If fewer than ``WARN_GENE_OVERLAP`` of the model's genes are there, or the query spells
-        some of the missing ones otherwise.
+        If the query has less than ``WARN_GENE_OVERLAP`` of the model's genes, or some of the
+        missing ones with another spelling.
     """
     if not 0 <= min_overlap <= 1:
         raise ValueError(
@@ -158,7 +159,7 @@ def _judge_missing(
     query_var: pd.DataFrame,
     min_overlap: float,
 ) -> None:
-    """Stop where too few genes are there; warn of those that are lost without need."""
+    """Raise an error if too many genes are missing; warn about those that could be matched."""
     n_found = len(genes) - len(missing)
     overlap = n_found / len(genes)
     found = f"The query has only {n_found:,} of the model's {len(genes):,} genes ({overlap:.0%})"
@@ -186,7 +187,7 @@ def _judge_missing(
 def _explain_mismatch(
     genes: pd.Index, names: pd.Index, query_var: pd.DataFrame, min_overlap: float, overlap: float
 ) -> str:
-    """Name the kind of names on both sides, and a column of ``query.var`` that would fit."""
+    """Name the kind of names on both sides, and a column of ``query.var`` that would match."""
     kinds = [
         "Ensembl ids" if sum(bool(_ENSEMBL.match(str(n))) for n in side) > len(side) / 2
         else "gene symbols"
@@ -214,7 +215,7 @@ def _explain_mismatch(
 
 
 def _tell_species(genes: pd.Index, names: pd.Index) -> str:
-    """Say of which species the genes of both sides are, if these differ."""
+    """Name the species of the genes of both sides, if they differ."""
     model, query = origin_of(genes), origin_of(names)
     if model is None or query is None or not model.differs(query):
         return ""

@@ -1,4 +1,4 @@
-"""Cells recognised by name and counts, wherever they stand."""
+"""Recognition of cells by name and counts, in any order and storage."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 Hashes = NDArray[np.uint64]
 
-# Two cells that share as many genes with the same counts are one cell, whatever their names.
+# With at least so many expressed genes, cells with equal counts are the same cell, even if their
+# names differ.
 _MIN_DISTINCTIVE_GENES = 20
 _MIN_ROWS = 64
 _EMPTY = np.zeros(0, np.uint64)
@@ -29,7 +30,7 @@ _EMPTY = np.zeros(0, np.uint64)
 
 @dataclass(frozen=True, eq=False)
 class CellIdentities:
-    """Fingerprints of cells, which do not depend on their order.
+    """Hashes of cells, independent of their order.
 
     Attributes
     ----------
@@ -37,7 +38,7 @@ class CellIdentities:
         Hash of name and counts, ``(n_cells,)``.
     counts
         Hash of the counts alone, ``(n_cells,)``; 0 where a cell expresses too few genes to be
-        told from others by them.
+        recognised by them.
     """
 
     keys: Hashes
@@ -48,7 +49,7 @@ class CellIdentities:
 
     @classmethod
     def none(cls) -> CellIdentities:
-        """No cell."""
+        """Return the identities of no cells."""
         return cls(np.zeros(0, np.uint64), np.zeros(0, np.uint64))
 
     def among(self, others: CellIdentities) -> NDArray[np.bool_]:
@@ -57,11 +58,11 @@ class CellIdentities:
         return np.isin(self.keys, others.keys) | by_counts
 
     def take(self, cells: NDArray[Any]) -> CellIdentities:
-        """Choose cells, by position or by a mask."""
+        """Select cells, by position or by a mask."""
         return CellIdentities(self.keys[cells], self.counts[cells])
 
     def join(self, others: CellIdentities) -> CellIdentities:
-        """Add cells that are not here yet."""
+        """Add cells that are not included yet."""
         new = others.take(~others.among(self))
         return CellIdentities(
             np.concatenate([self.keys, new.keys]), np.concatenate([self.counts, new.counts])
@@ -70,14 +71,14 @@ class CellIdentities:
 
 @dataclass(frozen=True, eq=False)
 class TrainingRecord:
-    """Cells that a model has learnt from, and cells that no training has touched.
+    """Cells that a model was trained on, and cells that it was not trained on.
 
     Attributes
     ----------
     trained
-        Cells with a label that was trained on, ever.
+        Cells whose label was used in any training.
     held_out
-        Cells that chose the best epoch and that statements rest on.
+        Held-out cells, which chose the best epoch and calibrate the model.
     set_aside
         Cells of a test set.
     """
@@ -88,7 +89,7 @@ class TrainingRecord:
 
     @classmethod
     def join(cls, records: Sequence[TrainingRecord]) -> TrainingRecord:
-        """Record of several models: trained on by any, held out by all."""
+        """Join the records of several models: trained on by any, held out by all."""
         joined = records[0]
         for record in records[1:]:
             held_out = joined.held_out.take(joined.held_out.among(record.held_out))
@@ -97,7 +98,7 @@ class TrainingRecord:
         return joined
 
     def to_dict(self) -> dict[str, NDArray[np.int64]]:
-        """Plain arrays, to save."""
+        """Return plain arrays, to save."""
         return {
             f"{part}_{name}": getattr(getattr(self, part), name).view(np.int64)
             for part in ("trained", "held_out", "set_aside")
@@ -106,7 +107,7 @@ class TrainingRecord:
 
     @classmethod
     def from_dict(cls, saved: dict[str, NDArray[np.int64]]) -> TrainingRecord:
-        """Undo :meth:`to_dict`."""
+        """Restore the result of :meth:`to_dict`."""
         parts = (
             CellIdentities(
                 saved[f"{part}_keys"].view(np.uint64), saved[f"{part}_counts"].view(np.uint64)
@@ -117,22 +118,22 @@ class TrainingRecord:
 
 
 def identify(cells: CellSelection, gene_names: Sequence[str]) -> CellIdentities:
-    """Fingerprint cells by their names and their counts of a model's genes.
+    """Hash cells by their names and their counts of a model's genes.
 
     Parameters
     ----------
     cells
-        In memory or backed; genes in any order.
+        Cells in memory or backed, with genes in any order.
     gene_names
         The model's genes.
 
     Returns
     -------
-    Identities, ``(n_cells,)``: the same for a cell that was moved, renamed, stored in another
-    format, or comes with other genes beside those of the model.
+    Identities, ``(n_cells,)``. A cell is recognised at another position, under another name, in
+    another storage format, and with additional genes.
     """
     with warnings.catch_warnings():
-        # Missing genes were warned about where the cells were read first.
+        # The first reading of the cells has warned about missing genes.
         warnings.simplefilter("ignore", UserWarning)
         alignment = align_genes(gene_names, cells.adata.var, cells.min_gene_overlap)
         blocks = read_counts(cells.adata, cells.layer, cells.positions, alignment)
@@ -146,7 +147,7 @@ def identify(cells: CellSelection, gene_names: Sequence[str]) -> CellIdentities:
 
 
 def hash_counts(block: Any) -> tuple[Hashes, Hashes]:
-    """Hash the counts of each row, whatever the order of its columns; zeros do not count.
+    """Hash the nonzero counts of each row, independent of the order of columns.
 
     Parameters
     ----------
@@ -155,7 +156,7 @@ def hash_counts(block: Any) -> tuple[Hashes, Hashes]:
 
     Returns
     -------
-    Hashes, and how many counts of a row are not 0, each ``(n_cells,)``.
+    Hashes, and the number of nonzero counts of each row, each ``(n_cells,)``.
     """
     hashes, n_genes = np.empty((2, block.shape[0]), dtype=np.uint64)
     bits = np.ascontiguousarray(block.data, dtype=np.float32).view(np.uint32)

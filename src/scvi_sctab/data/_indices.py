@@ -1,4 +1,4 @@
-"""Cells that were meant: positions, masks, and tables that name their cells."""
+"""Selection of cells by positions or masks, and alignment of tables by the names of cells."""
 
 from __future__ import annotations
 
@@ -29,12 +29,13 @@ def check_indices(
     n_cells
         Number of cells.
     names
-        Names of the cells, if a series can be aligned by them.
+        Names of the cells, to align a series by.
 
     Raises
     ------
     ValueError
-        If ``indices`` are neither, out of range, or a mask that leaves cells out.
+        If ``indices`` are neither positions nor a mask, are out of range, or are a mask without
+        some of the cells.
 
     Examples
     --------
@@ -80,7 +81,7 @@ _CURE_OF_MASK = (
 
 
 def _is_mask(values: pd.Series) -> bool:
-    """Whether a series holds nothing but booleans, some of which may be missing."""
+    """Return whether a series holds booleans only, some of which may be missing."""
     return pd.api.types.infer_dtype(values, skipna=True) == "boolean"
 
 
@@ -90,19 +91,19 @@ def align_cells(table: Table, names: pd.Index, what: str, cure: str = "") -> Tab
     Parameters
     ----------
     table
-        A row per cell, named by cell, in any order; there may be more. One that is numbered from 0
-        on, as pandas does by itself, has its rows in the order of the cells.
+        Table with a row per cell, named by cell, in any order; further rows are dropped. If rows
+        are numbered from 0 on, as by default in pandas, they are in the order of the cells.
     names
         Names of the cells.
     what
-        What the table is, for messages.
+        Name of the table, for messages.
     cure
-        Line to type where cells are missing, for messages.
+        Line to type if cells are missing, for messages.
 
     Raises
     ------
     ValueError
-        If cells are missing, or several rows have the name of one.
+        If cells are missing, or several rows have the same name.
 
     Examples
     --------

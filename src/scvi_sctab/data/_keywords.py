@@ -1,4 +1,4 @@
-"""Keywords of set-up: names of columns, and names that users guess."""
+"""Checks of the keyword arguments of set-up, with suggestions for wrong names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-# What scvi-tools hands on when it sets up by the registry of another model.
+# Keyword arguments that scvi-tools passes when it sets up by the registry of another model.
 _TRANSFER = ("source_registry", "extend_categories", "allow_missing_labels")
 
 _MEANT = {
@@ -95,7 +95,7 @@ def check_arguments(
 
 
 def check_keywords(model: str, given: Mapping[str, object], known: Collection[str]) -> None:
-    """Stop at a keyword that ``setup_anndata`` does not have, and name the one that it has.
+    """Refuse a keyword that ``setup_anndata`` does not have, and suggest the right one.
 
     Parameters
     ----------
@@ -104,12 +104,12 @@ def check_keywords(model: str, given: Mapping[str, object], known: Collection[st
     given
         Keywords beyond those of its signature.
     known
-        Those of its signature.
+        Keywords of its signature.
 
     Raises
     ------
     TypeError
-        If one is not among those that scvi-tools passes, either.
+        If there is a keyword that scvi-tools does not pass by itself.
     """
     cures = {name: _cure(name, known) for name in given if name not in _TRANSFER}
     check_arguments(given, _TRANSFER, f"{model}.setup_anndata", cures)
@@ -134,14 +134,14 @@ def check_key(key: object, argument: str) -> None:
     Parameters
     ----------
     key
-        What was given; ``None`` is no column.
+        Value of the argument; ``None`` is no column.
     argument
-        Its name.
+        Name of the argument.
 
     Raises
     ------
     TypeError
-        If it is anything but a string.
+        If the value is not a string.
     """
     if key is None or isinstance(key, str):
         return
@@ -168,14 +168,14 @@ def as_keys(keys: object, argument: str) -> list[str] | None:
     Parameters
     ----------
     keys
-        What was given; ``None`` is no column.
+        Value of the argument; ``None`` is no column.
     argument
-        Its name.
+        Name of the argument.
 
     Raises
     ------
     TypeError
-        If it is anything but names.
+        If a key is not a string.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Cells of a MuData as an AnnData that shares their counts."""
+"""Conversion of a MuData to an AnnData that shares its counts."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pandas as pd
 from anndata import AnnData
 
 COUNTS = "layer"
-"""Key among modalities of the one with counts, as the argument of ``setup_mudata``."""
+"""Key of the modality with counts in the argument ``modalities`` of ``setup_mudata``."""
 
 
 def is_mudata(cells: Any) -> bool:
-    """Whether ``cells`` are a MuData, which need not be installed."""
+    """Return whether ``cells`` are a MuData, without importing mudata."""
     return hasattr(cells, "mod") and hasattr(cells, "obsmap")
 
 
@@ -24,12 +24,12 @@ def cells_of_mudata(
     *,
     required: bool = True,
 ) -> AnnData:
-    """Take the modality with counts, and the columns of ``obs`` from where they are.
+    """Return the modality with counts as an AnnData, with columns of ``obs`` from any modality.
 
     Parameters
     ----------
     mdata
-        A MuData; it is left as it is.
+        A MuData; it is not changed.
     modalities
         Modality of the counts (key ``"layer"``) and of columns, by argument; a column that is not
         listed is one of ``mdata.obs`` or else of the modality with counts.

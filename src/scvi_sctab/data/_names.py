@@ -1,4 +1,4 @@
-"""Names of the values of a column, the same whatever type the column has."""
+"""Names of the values of a column, independent of its type."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _MIDNIGHT = " 00:00:00"
 
 
 def canonical(value: object) -> str:
-    """Name a value alike whatever type its column has: ``2``, ``2.0`` and ``"2"`` are one.
+    """Name a value independently of the type of its column: ``2``, ``2.0`` and ``"2"`` are equal.
 
-    Strings are as they are. Numbers are named by value, in as few digits as tell them apart in the
-    precision that holds them. Dates, and times at midnight, are ISO dates; whole days are
+    Strings are not changed. Numbers are named by value, with the fewest digits that distinguish
+    them in their precision. Dates, and times at midnight, are ISO dates; whole days are
     ``"2 days"``; bytes are decoded.
 
     Parameters
@@ -67,7 +67,7 @@ def _name_number(value: float | np.floating | Decimal) -> str:
         return str(int(value))
     if isinstance(value, np.float16):
         return str(value)
-    # 0.1 in 32 bits, read back in 64, is 0.10000000149: name it as 32 bits do.
+    # 0.1 in float32, converted to float64, is 0.10000000149: name it as in float32.
     single = np.float32(number)
     return str(single) if float(single) == number else repr(number)
 
@@ -82,8 +82,8 @@ def name_values(values: pd.Series) -> pd.Categorical:
 
     Returns
     -------
-    Categories are the names of the values that occur, in the order of the values; missing values
-    stay missing.
+    Categorical whose categories are the names of the values that occur, in the order of the
+    values; missing values are missing.
 
     Examples
     --------
@@ -98,12 +98,12 @@ def name_values(values: pd.Series) -> pd.Categorical:
 
 
 def _distinct(values: pd.Series) -> tuple[NDArray[np.integer], list[object]]:
-    """Code per cell, -1 where missing, and the distinct values that occur."""
+    """Return a code per cell, -1 where missing, and the distinct values that occur."""
     kind = pd.api.types.infer_dtype(values, skipna=True)
     if not kind.startswith("mixed") and values.dtype != np.float16:
         categorical = pd.Categorical(values).remove_unused_categories()
         return categorical.codes, list(categorical.categories)
-    # To pandas, True and 1 would be one value.
+    # pandas would not distinguish True and 1.
     found: dict[tuple[str, type], object] = {}
     keys = [
         None if missing else (canonical(value), type(value))
@@ -118,7 +118,7 @@ def _distinct(values: pd.Series) -> tuple[NDArray[np.integer], list[object]]:
 
 
 def check_values(values: pd.Series, key: str, argument: str) -> None:
-    """Check that each value of a column has a name, and of its own.
+    """Check that each value of a column has a unique name.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def check_values(values: pd.Series, key: str, argument: str) -> None:
     Raises
     ------
     ValueError
-        If a value is of a type that has no name, or a string is the name of another value.
+        If a value is of an unsupported type, or a string equals the name of another value.
     """
     _, distinct = _distinct(values)
     cure = f"`adata.obs[{key!r}] = adata.obs[{key!r}].astype(str)`."
@@ -156,9 +156,9 @@ def check_values(values: pd.Series, key: str, argument: str) -> None:
 def codes_among(names: pd.Categorical, known: Sequence[str]) -> NDArray[np.intp]:
     """Look up names among known ones.
 
-    What is not there as it is may be there as the same number, day or interval: strings that were
-    made of a column of floats or of times, ``"2.0"`` and ``"2024-03-01 00:00:00"``, are ``"2"``
-    and ``"2024-03-01"``.
+    A name that is not found may be found as the same number, day or interval: ``"2.0"`` and
+    ``"2024-03-01 00:00:00"``, strings made from a column of floats or of times, match ``"2"`` and
+    ``"2024-03-01"``.
 
     Parameters
     ----------
@@ -169,7 +169,7 @@ def codes_among(names: pd.Categorical, known: Sequence[str]) -> NDArray[np.intp]
 
     Returns
     -------
-    Position in ``known`` of each cell, -1 where it is not there or missing.
+    Position in ``known`` of each cell, -1 where the name is unknown or missing.
 
     Examples
     --------
@@ -188,7 +188,7 @@ def codes_among(names: pd.Categorical, known: Sequence[str]) -> NDArray[np.intp]
 
 
 def name_as_known(names: pd.Categorical, known: Sequence[str]) -> pd.Categorical:
-    """Call by its known name what :func:`codes_among` finds.
+    """Replace names by the known names that :func:`codes_among` finds.
 
     Parameters
     ----------
@@ -219,7 +219,7 @@ def _plain(name: str) -> str:
 
 
 def fold(name: str) -> str:
-    r"""Leave out what does not tell names apart: case, spaces and Unicode form.
+    r"""Normalise a name for comparison: case, spaces and Unicode form.
 
     Parameters
     ----------
@@ -237,7 +237,7 @@ def fold(name: str) -> str:
 
 
 def near_name(name: str, known: Sequence[str]) -> str | None:
-    """Find the known name that another spelling may mean; numbers in it must be the same.
+    """Find the known name that another spelling may mean; its numbers must be equal.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Checks of the columns of ``adata.obs`` that a model is set up with."""
+"""Checks of the columns of ``adata.obs`` for set-up."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scvi_sctab._constants import FEW_CELLS, MIN_CELLS_PER_LABEL, UNLABELED_CATE
 from scvi_sctab._messages import list_names
 from scvi_sctab.data._names import check_values, fold, name_values
 
-# Markers of a missing value that pandas reads and writes, and the words of public data.
+# Markers of missing values in pandas, and words for them in public data.
 _NO_LABEL = (
     *("", "#N/A", "#N/A N/A", "-1.#IND", "-1.#QNAN", "1.#IND", "1.#QNAN", "NA", "NaN", "NaT"),
     *("None", "NULL", "ambiguous", "missing", "no annotation", "no call", "no label"),
@@ -26,7 +26,7 @@ _NO_LABEL = (
 
 
 def find_column(obs: pd.DataFrame, key: str, argument: str) -> pd.Series:
-    """Return a column as it is.
+    """Return a column, unchanged.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def find_column(obs: pd.DataFrame, key: str, argument: str) -> pd.Series:
 def get_column(
     obs: pd.DataFrame, key: str, argument: str, unlabeled_category: str = UNLABELED_CATEGORY
 ) -> pd.Series:
-    """Return the names of the values of a column, none of which is missing.
+    """Return the names of the values of a column; missing values are refused.
 
     Parameters
     ----------
@@ -74,19 +74,19 @@ def get_column(
     argument
         Argument that named it, for messages.
     unlabeled_category
-        What to call missing labels, for messages.
+        Name for missing labels, for messages.
 
     Returns
     -------
-    Names as of :func:`~scvi_sctab.data.canonical`, ``(n_cells,)``.
+    Names by :func:`~scvi_sctab.data.canonical`, ``(n_cells,)``.
 
     Raises
     ------
     KeyError
         If there is no such column.
     ValueError
-        If there are several, values are missing or of a type that has no name, or different values
-        have the same.
+        If there are several, values are missing or of an unsupported type, or different values
+        have the same name.
     """
     column = find_column(obs, key, argument)
     missing = column.isna().to_numpy()
@@ -178,7 +178,7 @@ def _require_strings(column: pd.Series, labels_key: str) -> None:
 
 
 def reads_as_none(label: str) -> bool:
-    """Whether a label says that a cell has none, in the words of public data.
+    """Return whether a label reads as missing, as "unassigned" does.
 
     Parameters
     ----------
@@ -194,15 +194,15 @@ def reads_as_none(label: str) -> bool:
 
 
 def _letters(label: str) -> str:
-    """Letters and digits of a label, whatever stands between and around them."""
+    """Return the letters and digits of a label, without other characters."""
     return re.sub(r"[\W_]+", "", fold(label))
 
 
 _NO_LABEL_LETTERS = frozenset(map(_letters, _NO_LABEL))
 
 
-def ask_about_labels(labels: pd.Series, unlabeled_category: str) -> None:
-    """Warn of labels that read as if their cells had none, but would be learnt.
+def warn_about_missing_labels(labels: pd.Series, unlabeled_category: str) -> None:
+    """Warn about labels that read as missing, but would be learnt.
 
     Parameters
     ----------
@@ -228,8 +228,8 @@ def ask_about_labels(labels: pd.Series, unlabeled_category: str) -> None:
         )
 
 
-def ask_about_spelling(names: pd.Series, key: str, argument: str) -> None:
-    """Warn of names that are equal but for case, spaces or Unicode form.
+def warn_about_spelling(names: pd.Series, key: str, argument: str) -> None:
+    """Warn about names that differ only in case, spaces or Unicode form.
 
     Parameters
     ----------
@@ -265,13 +265,13 @@ def ask_about_spelling(names: pd.Series, key: str, argument: str) -> None:
         )
 
 
-def warn_of_few_cells(names: pd.Series, key: str, argument: str) -> None:
-    """Warn of names of which there are hardly any cells.
+def warn_about_few_cells(names: pd.Series, key: str, argument: str) -> None:
+    """Warn about names with very few cells.
 
     Parameters
     ----------
     names, key, argument
-        As in :func:`ask_about_spelling`.
+        As in :func:`warn_about_spelling`.
 
     Warns
     -----

@@ -1,4 +1,4 @@
-"""Gene programmes, from wherever they are, as members among the genes of the data."""
+"""Gene programmes from files, mappings or ``varm``, matched to the genes of the data."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 
 class GeneProgrammes(NamedTuple):
-    """Programmes that have enough genes in the data.
+    """Programmes with enough genes in the data.
 
     Attributes
     ----------
     names
-        Name of each, ``(n_programmes,)``.
+        Names of the programmes, ``(n_programmes,)``.
     members
-        Its genes, ``(n_programmes, n_genes)``, boolean.
+        Whether each gene is in each programme, ``(n_programmes, n_genes)``.
     matched
-        A row per programme that was given: ``n_genes``, ``n_matched``, ``share``, ``kept``.
+        A row per given programme: ``n_genes``, ``n_matched``, ``share``, ``kept``.
     """
 
     names: pd.Index
@@ -41,21 +41,21 @@ class GeneProgrammes(NamedTuple):
 
 
 def read_gmt(path: str | Path) -> dict[str, list[str]]:
-    """Read gene sets in the format of MSigDB and Reactome, one on each line.
+    """Read gene sets from a GMT file, the format of MSigDB and Reactome.
 
     Parameters
     ----------
     path
-        Text file, its fields separated by tabs: name, description, genes.
+        Text file with a gene set per line, separated by tabs: name, description, genes.
 
     Returns
     -------
-    Genes by name; a gene that stands twice in a set is there once.
+    Genes by name of set; genes that are duplicated in a set are listed once.
 
     Raises
     ------
     ValueError
-        If it is no such file, has no sets, or a name stands twice.
+        If it is not a GMT file, has no sets, or a name is duplicated.
 
     Examples
     --------
@@ -78,7 +78,7 @@ def read_gmt(path: str | Path) -> dict[str, list[str]]:
             )
         if name in sets:
             raise ValueError(
-                f"{name!r} stands twice in {str(path)!r}, again on line {number}. Rename one or "
+                f"{name!r} is duplicated in {str(path)!r}, on line {number}. Rename one or "
                 "join their genes."
             )
         sets[name] = genes
@@ -92,16 +92,16 @@ def gene_programmes(
     adata: AnnData,
     min_genes: int = MIN_PROGRAMME_GENES,
 ) -> GeneProgrammes:
-    """Find the genes of programmes among those of the data.
+    """Match the genes of programmes to those of the data.
 
     Genes are matched by name, Ensembl versions ignored: to ``adata.var_names`` or to the column
-    of ``adata.var`` that holds more of them, so symbols fit data named by Ensembl ids.
+    of ``adata.var`` that has more of them, so that symbols match data named by Ensembl ids.
 
     Parameters
     ----------
     programmes
-        Path of a GMT file; genes by name of programme; or the key of an ``adata.varm`` of zeros
-        and ones, ``(n_genes, n_programmes)``, whose columns are the names if it is a data frame.
+        Path of a GMT file; mapping from names of programmes to genes; or key of an ``adata.varm``
+        of zeros and ones, ``(n_genes, n_programmes)``. The columns of a data frame are the names.
     adata
         Data with the model's genes, ``(n_cells, n_genes)``.
     min_genes
@@ -109,12 +109,12 @@ def gene_programmes(
 
     Returns
     -------
-    Names, members and what matched.
+    Names, members and numbers of matched genes.
 
     Raises
     ------
     ValueError
-        If the programmes are not of these forms.
+        If the programmes have none of these forms.
     GeneMismatchError
         If fewer than two programmes are left.
 
@@ -144,19 +144,19 @@ def gene_programmes(
 
 
 def regulators(names: Sequence[str], gene_names: Sequence[str]) -> NDArray[np.int64]:
-    """Find the genes that programmes are named by, such as transcription factors of their targets.
+    """Find the genes that programmes are named after, such as transcription factors.
 
     Parameters
     ----------
     names
-        Names of programmes: of a gene (``"GATA1"``), or beginning with one and an underscore
-        (``"GATA1_TARGET_GENES"``); of several, the longest counts.
+        Names of programmes: a gene (``"GATA1"``), or a gene and an underscore as prefix
+        (``"GATA1_TARGET_GENES"``); of several such genes, the longest name is used.
     gene_names
-        Names of the model's genes, as the programmes name them.
+        Names of the model's genes, of the same kind as in the programmes.
 
     Returns
     -------
-    Position of each gene, ``(n_programmes,)``, -1 where there is none.
+    Position of the gene of each programme, ``(n_programmes,)``, -1 where there is none.
 
     Examples
     --------
@@ -164,7 +164,7 @@ def regulators(names: Sequence[str], gene_names: Sequence[str]) -> NDArray[np.in
     array([ 2,  0, -1])
     """
     genes = strip_versions(gene_names)
-    # Of genes that stand twice, the first.
+    # Reversed, so that of duplicated genes the first is found.
     place = {gene: i for i, gene in reversed([*enumerate(genes)])}
     parts = [str(name).split("_") for name in names]
     starts = [["_".join(p[:n]) for n in range(len(p), 0, -1)] for p in parts]
@@ -173,7 +173,7 @@ def regulators(names: Sequence[str], gene_names: Sequence[str]) -> NDArray[np.in
 
 
 class _Given(NamedTuple):
-    """All programmes, and which of their genes are among those of the data."""
+    """All programmes, with their genes among those of the data."""
 
     names: pd.Index
     members: NDArray[np.bool_]
@@ -184,7 +184,7 @@ class _Given(NamedTuple):
 
 
 def _from_varm(entry: Any, key: str) -> _Given:
-    """Programmes that are columns."""
+    """Read programmes from the columns of an entry of ``varm``."""
     if isinstance(entry, pd.DataFrame):
         names, values = entry.columns.astype(str), entry.to_numpy()
     else:
@@ -197,9 +197,7 @@ def _from_varm(entry: Any, key: str) -> _Given:
         )
     if names.has_duplicates:
         twice = list_names(names[names.duplicated()].unique())
-        raise ValueError(
-            f"Columns of `adata.varm[{key!r}]` stand more than once: {twice}. Rename them."
-        )
+        raise ValueError(f"Columns of `adata.varm[{key!r}]` are duplicated: {twice}. Rename them.")
     members = values.astype(bool).T
     n_genes = members.sum(axis=1)
     where = f"`varm[{key!r}]`"
@@ -210,7 +208,7 @@ def _match(sets: Mapping[str, Sequence[str]], var: pd.DataFrame) -> _Given:
     """Match programmes by the names of their genes."""
     row, genes = _pairs(sets)
     names, where = _best_names(genes, var)
-    # Two genes of the data may share a symbol; both are members then, and count once.
+    # Two genes of the data may have the same symbol: both are members, but count once.
     distinct = names.unique()
     code = distinct.get_indexer(genes)
     found = np.zeros((len(sets), len(distinct)), dtype=bool)
@@ -228,7 +226,7 @@ def _match(sets: Mapping[str, Sequence[str]], var: pd.DataFrame) -> _Given:
 def _named_sets(
     programmes: str | Path | Mapping[str, Sequence[str]], adata: AnnData
 ) -> Mapping[str, Sequence[str]]:
-    """Genes by name of programme."""
+    """Return the genes by name of programme."""
     if isinstance(programmes, Mapping):
         if not programmes:
             raise ValueError("There are no programmes in the mapping. Give at least two.")
@@ -249,10 +247,10 @@ def _named_sets(
 
 
 def _pairs(sets: Mapping[str, Sequence[str]]) -> tuple[NDArray[np.int64], pd.Index]:
-    """Which programme and which gene, each pair once, without versions of Ensembl ids."""
+    """List distinct pairs of programme and gene, without versions of Ensembl ids."""
     rows, genes = [], []
     for row, members in enumerate(sets.values()):
-        # A column with gaps has empty names, which are no gene's.
+        # A table with empty cells gives empty names, which are not genes.
         distinct = strip_versions(members).unique().difference([""], sort=False)
         rows.append(np.full(len(distinct), row))
         genes.extend(distinct)
@@ -260,7 +258,7 @@ def _pairs(sets: Mapping[str, Sequence[str]]) -> tuple[NDArray[np.int64], pd.Ind
 
 
 def _best_names(genes: pd.Index, var: pd.DataFrame) -> tuple[pd.Index, str]:
-    """Names of the model's genes, and where they are, of which most are among these genes."""
+    """Find the names of the data's genes that match these genes best, and their place."""
     candidates = {"`var_names`": strip_versions(var.index)}
     for column in var.columns:
         if not pd.api.types.is_numeric_dtype(var[column]):

@@ -1,4 +1,4 @@
-"""Surface proteins of cells."""
+"""Counts of surface proteins, from ``obsm`` or a MuData."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 
 def get_proteins(adata: AnnData, key: str, names_key: str | None = None) -> pd.DataFrame:
-    """Read counts of proteins and check them.
+    """Read and check counts of proteins.
 
     Parameters
     ----------
     adata
         Cells.
     key
-        Key of ``adata.obsm``: a data frame, or an array ``(n_cells, n_proteins)``. What was not
-        measured is NaN.
+        Key of ``adata.obsm``: a data frame, or an array ``(n_cells, n_proteins)``. Values that
+        were not measured are NaN.
     names_key
-        Key of ``adata.uns`` with the names of proteins; those of the data frame if not given, or
-        their numbers.
+        Key of ``adata.uns`` with the names of proteins. If not given, the names of the data
+        frame's columns, or numbers for an array.
 
     Returns
     -------
@@ -39,7 +39,7 @@ def get_proteins(adata: AnnData, key: str, names_key: str | None = None) -> pd.D
     KeyError
         If there is no such key.
     ValueError
-        If a value is negative or infinite, a protein stands twice, or nothing was measured.
+        If a value is negative or infinite, a protein is duplicated, or nothing was measured.
 
     Examples
     --------
@@ -60,7 +60,7 @@ def get_proteins(adata: AnnData, key: str, names_key: str | None = None) -> pd.D
     proteins = pd.DataFrame(counts, adata.obs_names, pd.Index(names, dtype=object).astype(str))
     if not proteins.columns.is_unique:
         twice = proteins.columns[proteins.columns.duplicated()]
-        raise ValueError(f"Proteins stand twice in `adata.obsm[{key!r}]`: {list_names(twice)}.")
+        raise ValueError(f"Proteins are duplicated in `adata.obsm[{key!r}]`: {list_names(twice)}.")
     wrong = (counts < 0) | np.isinf(counts)
     if wrong.any():
         raise ValueError(
@@ -76,7 +76,7 @@ def get_proteins(adata: AnnData, key: str, names_key: str | None = None) -> pd.D
 
 
 def _get_entry(mapping: Any, key: str, place: str, argument: str) -> Any:
-    """Look up a key, or name one like it."""
+    """Look up a key; the error names a similar one."""
     if key in mapping:
         return mapping[key]
     near = get_close_matches(key, list(mapping), n=1)
@@ -94,23 +94,23 @@ def join_proteins(
     layer: str | None = None,
     key: str = "protein_expression",
 ) -> AnnData:
-    """Put the proteins of a MuData beside its genes.
+    """Join the proteins of a MuData with its genes in an AnnData.
 
     Parameters
     ----------
     mdata
-        Two modalities, of the same cells or not.
+        MuData with both modalities; their cells may differ.
     rna, protein
         Names of the modalities with counts of genes and of proteins.
     layer
         Layer with the counts of proteins; ``None`` is ``X``.
     key
-        Where in ``obsm`` proteins are put.
+        Key of the proteins in ``obsm``.
 
     Returns
     -------
-    A copy of the cells with genes; proteins are a data frame in ``obsm``, NaN for cells that are
-    not among those with proteins.
+    A copy of the modality with genes; proteins are a data frame in ``obsm``, NaN for cells without
+    proteins.
 
     Raises
     ------

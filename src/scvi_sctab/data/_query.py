@@ -1,4 +1,4 @@
-"""A query, brought to the genes, batches and labels of a model."""
+"""Preparation of a query: genes, batches and labels of a model."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def prepare_query(
     Parameters
     ----------
     adata
-        In memory or backed; it is left as it is.
+        Query in memory or backed; it is not changed.
     gene_names
         The model's genes.
     min_gene_overlap
@@ -50,9 +50,9 @@ def prepare_query(
 
     Returns
     -------
-    ``(n_cells, n_genes)``; ``X`` and every layer are CSR with the type of their values, whatever
-    they are called; ``obs``, ``obsm``, ``obsp`` and ``uns`` are those of ``adata``; ``var`` has its
-    columns, with missing values for missing genes.
+    ``(n_cells, n_genes)``; ``X`` and all layers are CSR and keep the type of their values;
+    ``obs``, ``obsm``, ``obsp`` and ``uns`` are those of ``adata``; ``var`` has its columns, with
+    missing values for missing genes.
 
     Raises
     ------
@@ -89,12 +89,12 @@ def query_cells(
     *,
     into: str | None = None,
 ) -> AnnData:
-    """Check the counts of a query and bring them to the genes of a model.
+    """Check the counts of a query and align them with the genes of a model.
 
     Parameters
     ----------
     adata
-        In memory or backed; it is left as it is.
+        Query in memory or backed; it is not changed.
     layer
         Layer with the counts; ``None`` is ``X``.
     gene_names
@@ -106,8 +106,8 @@ def query_cells(
 
     Returns
     -------
-    AnnData of its own, in memory, with counts as CSR. Where the genes are the
-    model's already, the counts are those of ``adata`` and not copied.
+    A new AnnData, in memory, with counts as CSR. If the genes are the model's already, the counts
+    are shared with ``adata``, not copied.
 
     Raises
     ------
@@ -141,7 +141,7 @@ def query_cells(
 def query_labels(
     obs: pd.DataFrame, labels_key: str, unlabeled_category: str, known: Sequence[str]
 ) -> tuple[NDArray[np.object_], list[str]]:
-    """Labels of a query, which may have none, some, or such as the model does not know.
+    """Return the labels of a query; labels may be missing or unknown to the model.
 
     Parameters
     ----------
@@ -154,13 +154,12 @@ def query_labels(
 
     Returns
     -------
-    A label per cell, and the labels that the model does not know.
+    A label per cell, and the new labels.
 
     Raises
     ------
     ValueError
-        If a new label has fewer than ``MIN_CELLS_PER_LABEL`` cells, or is the unlabelled category
-        in other letters or words.
+        If a new label has fewer than ``MIN_CELLS_PER_LABEL`` cells, or reads as missing.
 
     Warns
     -----
@@ -212,7 +211,7 @@ def _advise_renaming(new: Sequence[str], known: Sequence[str], labels_key: str) 
 
 
 def n_labelled(obs: pd.DataFrame, labels_key: str, unlabeled_category: str) -> int:
-    """Count the cells of a query with a label.
+    """Count the labelled cells of a query.
 
     Parameters
     ----------
@@ -229,14 +228,14 @@ def n_labelled(obs: pd.DataFrame, labels_key: str, unlabeled_category: str) -> i
 def query_registry(
     registry: dict[str, Any], new_labels: Sequence[str], *, learn_labels: bool
 ) -> dict[str, Any]:
-    """Make the registry that a query is set up by: with its new labels, without donors.
+    """Make the registry for the set-up of a query: with its new labels, without donors.
 
     Parameters
     ----------
     registry
-        Registry of the reference; it is left as it is.
+        Registry of the reference; it is not changed.
     new_labels
-        Labels that the reference does not know.
+        Labels that the reference lacks.
     learn_labels
         Whether the labels of the query's cells are learnt from.
     """
@@ -253,7 +252,7 @@ def query_registry(
 
 
 def check_query_conditions(obs: pd.DataFrame, columns: dict[str, str]) -> None:
-    """Check that a query has the columns that the encoder is told.
+    """Check that a query has the columns on which the encoder is conditioned.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Read any matrix of an AnnData in blocks of CSR rows, without holding more than a block."""
+"""Reading of matrices of an AnnData in blocks of CSR rows, in bounded memory."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def get_matrix(adata: AnnData, layer: str | None) -> Any:
     KeyError
         If there is no such layer.
     ValueError
-        If ``X`` is empty, or the matrix has another shape than ``adata``.
+        If ``X`` is empty, or the shape of the matrix differs from that of ``adata``.
     """
     if layer is not None and layer not in adata.layers:
         raise KeyError(
@@ -65,7 +65,7 @@ def stored_matrix(adata: AnnData, layer: str | None) -> Any:
     Raises
     ------
     ValueError
-        If its shape is another one, as anndata's backed views with a negative step have.
+        If its shape differs, as in anndata's backed views with a negative step.
     """
     try:
         matrix = adata.X if layer is None else adata.layers[layer]
@@ -79,7 +79,7 @@ def stored_matrix(adata: AnnData, layer: str | None) -> Any:
 
 
 def refuse_view(adata: AnnData) -> None:
-    """Stop at a view, whose matrices anndata copies in every call, with the line to type.
+    """Refuse a view, whose matrices anndata copies in every call.
 
     Parameters
     ----------
@@ -116,14 +116,14 @@ def _layer_names(adata: AnnData) -> list[str]:
 
 
 def take_rows(matrix: Any, rows: slice | NDArray[np.integer[Any]]) -> sparse.csr_matrix:
-    """Read cells as they are stored.
+    """Read cells of a matrix as CSR, with the values as stored.
 
     Parameters
     ----------
     matrix
-        Of an AnnData, in memory or backed.
+        Matrix of an AnnData, in memory or backed.
     rows
-        Consecutive cells, or any in any order.
+        Slice of consecutive cells, or positions in any order.
 
     Returns
     -------
@@ -133,7 +133,7 @@ def take_rows(matrix: Any, rows: slice | NDArray[np.integer[Any]]) -> sparse.csr
         start, stop, _ = rows.indices(matrix.shape[0])
         return slice_rows(matrix, start, stop)
     if isinstance(matrix, h5py.Dataset) and not isinstance(rows, slice):
-        # HDF5 wants increasing positions; put them back in the order asked for.
+        # HDF5 needs increasing positions; the order asked for is restored.
         unique, inverse = np.unique(rows, return_inverse=True)
         block = matrix[unique][inverse]
     else:
@@ -150,19 +150,19 @@ def take_rows(matrix: Any, rows: slice | NDArray[np.integer[Any]]) -> sparse.csr
 
 
 def row_readable(matrix: Any, source: str) -> Any:
-    """Turn a matrix stored by columns into one whose rows can be read.
+    """Convert a CSC matrix to CSR; return other matrices unchanged.
 
     Parameters
     ----------
     matrix
-        Of an AnnData, in memory or backed.
+        Matrix of an AnnData, in memory or backed.
     source
-        What the matrix is called in the warning.
+        Name of the matrix in the warning.
 
     Warns
     -----
     UserWarning
-        If the matrix lies on disk by columns.
+        If the matrix is CSC on disk.
     """
     if getattr(matrix, "format", None) != "csc":
         return matrix
@@ -178,7 +178,7 @@ def row_readable(matrix: Any, source: str) -> Any:
 
 
 def counts_source(layer: str | None) -> str:
-    """Name of a matrix in messages."""
+    """Return the name of a matrix in messages."""
     return "X" if layer is None else f"layers[{layer!r}]"
 
 
@@ -194,13 +194,13 @@ def read_counts(
     Parameters
     ----------
     adata
-        In memory or backed; dense, CSR or CSC.
+        Cells in memory or backed; dense, CSR or CSC.
     layer
         Layer to read; ``None`` is ``X``.
     indices
         Cells to read, in this order; all if not given.
     alignment
-        Maps columns to a model's genes; as they are if not given.
+        Alignment of columns with a model's genes; if not given, genes are those of ``adata``.
     block_size
         Cells per block.
 
@@ -230,7 +230,7 @@ def read_counts(
 def _refusal(
     adata: AnnData, layer: str | None, matrix: Any, found: Diagnosis, cells: pd.Index
 ) -> NotCountsError:
-    """Explain what was found; advise to round only where that makes counts of all cells."""
+    """Make the error; it suggests rounding only if that makes counts of all cells."""
     for start in range(0, adata.n_obs, READ_BLOCK_CELLS):
         if not found.look.is_rounded:
             break
@@ -247,7 +247,7 @@ def _refusal(
 
 
 def where_counts_are(adata: AnnData, layer: str | None) -> str:
-    """Say which other matrix of ``adata`` holds counts, if one does, and how to use it."""
+    """Find another matrix of ``adata`` that holds counts, and describe how to use it."""
     others: dict[str, tuple[Any, str]] = {
         f"adata.layers[{name!r}]": (adata.layers[name], f"pass `layer={name!r}`")
         for name in _layer_names(adata)

@@ -1,4 +1,4 @@
-"""Check a reference before anything is learnt from it."""
+"""Checks of a reference before training."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from scvi_sctab.data._fields import LEARNT
 from scvi_sctab.data._genes import check_genes
 from scvi_sctab.data._names import canonical, near_name
 from scvi_sctab.data._obs import (
-    ask_about_labels,
-    ask_about_spelling,
     check_labels,
     get_column,
-    warn_of_few_cells,
+    warn_about_few_cells,
+    warn_about_missing_labels,
+    warn_about_spelling,
 )
 from scvi_sctab.data._reader import read_counts, refuse_view
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 
 def check_cells(adata: AnnData, layer: str | None) -> None:
-    """Check that every cell holds raw counts, and some.
+    """Check that the values are raw counts and no cell is empty.
 
     Parameters
     ----------
     adata
-        In memory or backed.
+        Cells in memory or backed.
     layer
         Layer with the counts; ``None`` is ``X``.
 
@@ -82,8 +82,8 @@ def check_reference(
     Warns
     -----
     UserWarning
-        If a label comes from one donor only or reads as if its cells had none, or names differ in
-        case, spaces or Unicode form alone or have hardly any cells.
+        If a label comes from one donor only or reads as missing, or names differ only in case,
+        spaces or Unicode form or have very few cells.
     """
     refuse_view(adata)
     check_genes(adata.var_names)
@@ -93,18 +93,18 @@ def check_reference(
     check_labels(adata.obs, labels_key, unlabeled_category, columns.get("donor_key"))
     check_cells(adata, layer)
     labels = get_column(adata.obs, labels_key, "labels_key")
-    ask_about_labels(labels, unlabeled_category)
+    warn_about_missing_labels(labels, unlabeled_category)
     names["labels_key", labels_key] = labels[labels != str(unlabeled_category)]
     for (argument, key), column in names.items():
-        ask_about_spelling(column, key, argument)
+        warn_about_spelling(column, key, argument)
         if argument != "donor_key":
-            warn_of_few_cells(column, key, argument)
+            warn_about_few_cells(column, key, argument)
 
 
 def check_transfer(
     adata: AnnData, registry: dict[str, Any], setup: dict[str, Any], model: str
 ) -> None:
-    """Check that cells fit the registry of a model that they are loaded with.
+    """Check that cells match the registry of the model that is loaded with them.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def check_transfer(
     KeyError
         If the column of donors is missing.
     ValueError
-        If there are labels that the model does not know, or a column has missing values.
+        If there are labels unknown to the model, or a column has missing values.
     """
     predict = f"To predict, load without them, `{model}.load(path, adata=False)`"
     key = setup["donor_key"]

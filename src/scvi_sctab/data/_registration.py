@@ -1,4 +1,4 @@
-"""Columns of ``adata.obs`` against what was registered of them."""
+"""Check of labels against those that were registered."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 
 def check_labels_unchanged(manager: AnnDataManager) -> None:
-    """Stop if labels have been changed in ``adata.obs`` since they were registered.
+    """Raise an error if labels in ``adata.obs`` have changed since they were registered.
 
     Parameters
     ----------
     manager
-        Of the cells that a model was set up with. Where another set-up has followed, nothing is
-        left of the first one to compare with.
+        Manager of the cells that a model was set up with. If the cells were set up again since,
+        nothing is checked, because the registered labels were overwritten.
 
     Raises
     ------
     ValueError
-        If the label of a cell is another now.
+        If the label of a cell has changed.
     """
     adata, registry = manager.adata, manager.registry
     if adata.uns.get(_MANAGER_UUID_KEY) != manager.id:

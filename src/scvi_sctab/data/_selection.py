@@ -1,4 +1,4 @@
-"""Cells of an AnnData that a verb was asked about."""
+"""Selection of the cells that a method of a model reads."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 X_LAYER = "X"
-"""Name by which verbs take ``adata.X`` where a model reads a layer."""
+"""Value of ``layer`` for ``adata.X``, for models that read a layer."""
 
 
 @dataclass(frozen=True)
 class CellSelection:
-    """Cells, and how their counts are to be read.
+    """Selected cells, and the layer with their counts.
 
     Attributes
     ----------
     adata
-        Where the cells are, in memory or backed.
+        AnnData of the cells, in memory or backed.
     positions
-        Their positions, ``(n_cells,)``, in the order asked for.
+        Positions of the selected cells, ``(n_cells,)``, in the order of the result.
     layer
         Layer with their counts; ``None`` is ``X``.
     min_gene_overlap
-        Share of the model's genes below which they are refused.
+        Share of the model's genes below which the cells are refused.
     """
 
     adata: AnnData
@@ -50,19 +50,19 @@ class CellSelection:
         return self.adata.obs_names[self.positions]
 
     def take(self, cells: NDArray[np.intp] | NDArray[np.bool_]) -> CellSelection:
-        """Choose among the selected cells, by position among them or by a mask."""
+        """Select among the selected cells, by position among them or by a mask."""
         return replace(self, positions=self.positions[cells])
 
 
 def choose_layer(adata: AnnData, layer: str | None, own: str | None) -> str | None:
-    """Resolve which matrix to read: ``layer`` if given, else the model's own.
+    """Choose the matrix to read: ``layer`` if given, else that of the model.
 
     Parameters
     ----------
     adata
-        Where the cells are.
+        AnnData of the cells.
     layer
-        What a verb was given; ``"X"`` is ``adata.X`` unless a layer has that name.
+        Argument of a method; ``"X"`` is ``adata.X`` unless a layer has that name.
     own
         Layer that the model was set up with.
 
@@ -76,19 +76,19 @@ def choose_layer(adata: AnnData, layer: str | None, own: str | None) -> str | No
 
 
 def check_anndata(adata: Any, argument: str = "adata") -> AnnData:
-    """Return an AnnData, or say how to make one of what was given.
+    """Return an AnnData; for other types the error has the line that makes one.
 
     Parameters
     ----------
     adata
-        What a verb was given.
+        Argument of a method.
     argument
         Its name, for the message.
 
     Raises
     ------
     TypeError
-        If it is no AnnData.
+        If it is not an AnnData.
     """
     if isinstance(adata, AnnData):
         return adata

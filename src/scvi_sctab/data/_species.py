@@ -1,4 +1,4 @@
-"""Species that gene names are of, and the genes that most people know."""
+"""Species of gene names, and well-known marker genes for messages."""
 
 from __future__ import annotations
 
@@ -47,22 +47,22 @@ _CODES = {
     "GAL": "chicken",
     "XET": "frog",
 }
-# Symbols in capitals are human, or of one of the species that are named after human genes.
+# Symbols in capitals are human, or of a species whose genes are named after human genes.
 _CAPITALS = frozenset(_CODES.values()) - {"mouse", "rat", "zebrafish", "frog"}
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Species that names are of, as far as their form tells.
+    """Species of gene names, by their form.
 
     Attributes
     ----------
     species
-        The most common one.
+        The most common species.
     names
-        What the names are, in words.
+        Description of the names.
     possible
-        All species whose genes are named so.
+        All species with names of this form.
     """
 
     species: str
@@ -70,12 +70,12 @@ class Origin:
     possible: frozenset[str]
 
     def differs(self, other: Origin | None) -> bool:
-        """Whether no species names its genes both ways."""
+        """Return whether no species has names of both forms."""
         return other is not None and not self.possible & other.possible
 
 
 def origin_of(names: Sequence[str]) -> Origin | None:
-    """Tell the species from most names: Ensembl ids, or the case of symbols.
+    """Find the species of most names, by Ensembl ids or by the case of symbols.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def origin_of(names: Sequence[str]) -> Origin | None:
 
     Returns
     -------
-    ``None`` where the names do not tell.
+    The species; ``None`` if the names do not show it.
 
     Examples
     --------
@@ -106,7 +106,7 @@ def origin_of(names: Sequence[str]) -> Origin | None:
 
 
 def is_title(name: str) -> bool:
-    """Whether a symbol is written as those of mouse and rat: ``Cd3d``, ``mt-Nd1``.
+    """Return whether a symbol is written as in mouse and rat: ``Cd3d``, ``mt-Nd1``.
 
     Human ``C1orf159`` is not.
     """
@@ -116,10 +116,10 @@ def is_title(name: str) -> bool:
 
 
 def is_fish(name: str) -> bool:
-    """Whether a symbol is one that only zebrafish has."""
+    """Return whether a symbol occurs in zebrafish only."""
     return name.startswith(("si:", "si.", "si-", "zgc:", "zgc.", "zgc-"))
 
 
 def well_known_first(names: Iterable[str]) -> list[str]:
-    """Order names so that the markers that people know, of any case, come first."""
+    """Sort names so that well-known markers, in any case, come first."""
     return sorted(map(str, names), key=lambda name: _RANKS.get(name.upper(), len(_RANKS)))

@@ -16,34 +16,34 @@ from scvi_sctab.data._species import is_title, origin_of, well_known_first
 
 _VERSIONED_ENSEMBL = re.compile(r"^(ENS[A-Z]*\d{6,})\.\d+$")
 
-# Stands in no name, since HDF5 has no strings with it; so names are joined and changed at once.
+# Separator: no name contains it, since HDF5 strings cannot. Joined names are changed at once.
 _END = "\0"
-# The hyphens, the space and the mark of byte order that text processors and tables put in.
+# Hyphens, non-breaking space and byte order mark, inserted by word processors and spreadsheets.
 _ODD = "\u00a0\u2010\u2011\u2012\u2013\u2212\ufeff"
 _ASCII = map(chr, range(1, 128))
 _TO_HYPHENS = str.maketrans(dict.fromkeys([c for c in _ASCII if not c.isalnum()] + [*_ODD], "-"))
 
-# What Cell Ranger writes before the genes of each genome, once hyphens are the only punctuation.
+# Prefixes of genomes by Cell Ranger, after all punctuation is replaced by hyphens.
 _GENOMES = {
     "human": ("grch38-", "grch37-", "hg38-", "hg19-"),
     "mouse": ("grcm39-", "grcm38-", "mm39-", "mm10-", "mm9-"),
 }
-# R puts an X before a name that starts with a digit.
+# R prepends an X to a name that starts with a digit.
 _R_PREFIXES = tuple(f"x{digit}" for digit in range(10))
 _ID = r"(ens[a-z]*g\d{11})(?:-\d+)?"
 _ID_FIRST, _ID_LAST = re.compile(rf"{_ID}(?:-+(.+))?"), re.compile(rf"(.+?)-+{_ID}")
 _ID_SIGN = "g00000"
 # `var_names_make_unique` of anndata, and `make.unique` of R with its dot.
 _DUPLICATE = "-1"
-# Symbols have no such signs; where half of the names have one, it joins them with something else.
+# Symbols have no such characters; if half of the names do, they are joined with something else.
 _JOINTS = re.compile(r"[_|]+")
 _MOST = 0.5
-# Zebrafish writes symbols in small letters, as people write human ones by mistake.
+# Zebrafish symbols are in lower case, as human symbols are only by mistake.
 _ZEBRAFISH = ("si-dkey", "zgc-")
 
 
 def strip_versions(names: Sequence[str]) -> pd.Index:
-    """Drop the version of Ensembl ids (``ENSG00000187608.10``); leave other names alone.
+    """Remove the version of Ensembl ids (``ENSG00000187608.10``); other names are not changed.
 
     Parameters
     ----------
@@ -63,13 +63,13 @@ def strip_versions(names: Sequence[str]) -> pd.Index:
 
 
 def respell_genes(names: Sequence[str], model_genes: Sequence[str]) -> pd.Index:
-    """Spell the genes of a query as a model does, wherever it is beyond doubt which one is meant.
+    """Rename the genes of a query to the model's spelling, where the match is unambiguous.
 
-    A name changes only if it is none of the model's genes, and just one gene that the query lacks
-    is the same but for punctuation (``HLA.DRA``), upper and lower case (``hla-dra``), surrounding
+    A name changes only if it is none of the model's genes, and exactly one gene that the query
+    lacks differs from it only in punctuation (``HLA.DRA``), case (``hla-dra``), surrounding
     spaces, the genome (``GRCh38_HLA-DRA``), an Ensembl id beside the symbol
     (``ENSG00000204287_HLA-DRA``), R's ``X`` before a digit (``X7SK``) or the ``-1`` of
-    ``var_names_make_unique``. A mouse gene (``Cd3d``) never becomes a human one.
+    ``var_names_make_unique``. A mouse gene (``Cd3d``) is never renamed to a human one.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def respell_genes(names: Sequence[str], model_genes: Sequence[str]) -> pd.Index:
 
     Returns
     -------
-    As many names in the same order. Different names stay different.
+    Names in the same order. Different names remain different.
 
     Examples
     --------
@@ -95,21 +95,21 @@ def respell_genes(names: Sequence[str], model_genes: Sequence[str]) -> pd.Index:
 
 
 def find_spellings(genes: pd.Index, names: pd.Index, target: NDArray[np.int64]) -> dict[int, int]:
-    """Pair the columns of a query with genes of a model that they spell otherwise.
+    """Match columns of a query with genes of a model that have another spelling.
 
     Parameters
     ----------
     genes
-        The model's genes, each once.
+        The model's genes, without duplicates.
     names
         The query's names without versions.
     target
-        For each of these its position among ``genes``, or -1.
+        Position of each name among ``genes``, or -1.
 
     Returns
     -------
-    Positions of columns and of their genes. Each gene is one that the query lacks, each column
-    none of the model's genes, and each stands once.
+    Position of the gene by position of the column, one to one. The query lacks each of these
+    genes, and each column is none of the model's genes.
     """
     absent = np.ones(len(genes), dtype=bool)
     absent[target[target >= 0]] = False
@@ -128,7 +128,7 @@ def describe_spellings(genes: pd.Index, names: pd.Index, found: Mapping[int, int
     pairs = ", ".join(f"{gene!r} as {columns[gene]!r}" for gene in shown)
     more = f" and {len(columns) - len(shown):,} more" if len(columns) > len(shown) else ""
     return (
-        f" {len(columns):,} of the model's genes stand in the query under another spelling and "
+        f" {len(columns):,} of the model's genes are in the query with another spelling and "
         f"would count as 0: {pairs}{more}. Rename them: `from scvi_sctab.data import "
         "respell_genes; query.var_names = respell_genes(query.var_names, model.gene_names)`."
     )
@@ -136,7 +136,7 @@ def describe_spellings(genes: pd.Index, names: pd.Index, found: Mapping[int, int
 
 @dataclass(frozen=True)
 class _Names:
-    """Names, their keys (small letters, hyphens for all punctuation), and the keys as one text."""
+    """Names, their keys (lower case, hyphens for all punctuation), and the keys as one text."""
 
     names: list[str]
     keys: list[str]
@@ -144,7 +144,7 @@ class _Names:
 
 
 def _read(names: pd.Index) -> _Names:
-    # One text is changed ten times faster than its names.
+    # Changing one joined text is ten times faster than changing its names.
     listed = names.tolist()
     text = _simplify(_END.join(listed))
     keys = text.split(_END)
@@ -168,7 +168,7 @@ def _key(name: str) -> str:
 
 
 def _pair(wanted: _Names, offered: _Names, genes: pd.Index, is_joined: bool) -> dict[int, int]:
-    """Pair columns with genes: by their keys, then without decoration, then without ``-1``."""
+    """Match columns with genes: by keys, then without prefixes and ids, then without ``-1``."""
     prefixes, foreign = _prefixes(wanted.text + offered.text, genes)
     genes_of = _group(enumerate(wanted.keys))
     genes_of_form = _group([*enumerate(wanted.keys), *_forms(wanted, prefixes)])
@@ -194,7 +194,7 @@ def _pair(wanted: _Names, offered: _Names, genes: pd.Index, is_joined: bool) -> 
         found |= {
             column: gene for gene, column in pairs if n_columns[gene] == n_genes[column] == 1
         }
-        # What is ambiguous stays so: the next rule tells less apart.
+        # Ambiguous ones are excluded from the next rules, which distinguish even less.
         seen_genes.update(n_columns)
         seen_columns.update(n_genes)
     return found
@@ -209,7 +209,7 @@ def _group(names: Iterable[tuple[int, str]]) -> dict[str, list[int]]:
 
 
 def _prefixes(text: str, genes: pd.Index) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Genomes that some names start with: of the model's species, and of others."""
+    """Find the prefixes of genomes in names: of the model's species, and of others."""
     present = [
         (species, prefix)
         for species, prefixes in _GENOMES.items()
@@ -222,7 +222,7 @@ def _prefixes(text: str, genes: pd.Index) -> tuple[tuple[str, ...], tuple[str, .
 
 
 def _forms(names: _Names, prefixes: tuple[str, ...]) -> list[tuple[int, str]]:
-    """Keys without genomes, Ensembl ids and R's X, by the position of their name."""
+    """List keys without genomes, Ensembl ids and R's X, with the position of their name."""
     marked = []
     has_x = f"{_END}x" in names.text and any(_END + x in names.text for x in _R_PREFIXES)
     if starts := prefixes + (_R_PREFIXES if has_x else ()):
@@ -241,7 +241,7 @@ def _undecorated(key: str, prefixes: tuple[str, ...]) -> Iterable[str]:
 
 
 def _are_joined(names: Sequence[str], n_names: int) -> bool:
-    """Whether half of all names are joined from parts; single ones are those of proteins."""
+    """Return whether half of all names are joined from parts; a few may be proteins."""
     text, enough = "".join(names), _MOST * n_names
     # Counted in the whole text first, which is ten times faster.
     if text.count("_") + text.count("|") < enough:
@@ -250,7 +250,7 @@ def _are_joined(names: Sequence[str], n_names: int) -> bool:
 
 
 def _parts(names: Sequence[str]) -> list[tuple[int, str]]:
-    """Keys of what stands before or after a joint, by the position of their name."""
+    """List keys of the parts before and after a joint, with the position of their name."""
     found = set()
     for i, name in enumerate(names):
         joints = [match.span() for match in _JOINTS.finditer(name)]
@@ -260,7 +260,7 @@ def _parts(names: Sequence[str]) -> list[tuple[int, str]]:
 
 
 def _may_be(form: str, gene: str, column: str, by_case: bool) -> bool:
-    """Whether the two differ in case as spellings do, not as species do."""
+    """Return whether two names differ in case by spelling, not by species."""
     if gene in column:
         return True
     a, b = (name[_simplify(name).find(form) :][: len(form)] for name in (gene, column))

@@ -1,4 +1,4 @@
-"""Which cells train, validate and test."""
+"""Splits of cells into training, validation and test sets."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from numpy.typing import NDArray
 
 Codes = NDArray[np.int64]
 _N_TRIALS = 20
-# Held-out sets may be this much larger or smaller than asked for, to cover more labels.
+# Held-out sets may differ by this share from the size asked for, to cover more labels.
 _TOLERANCE = 0.75
-# A split that trains on less than this share short of what was asked for is warned about.
+# Largest share by which the training set may be smaller than asked for without a warning.
 _MAX_SHORTFALL = 0.25
 
 
 def class_weights(labels: Codes, n_labels: int, power: float = 1.0) -> NDArray[np.float32]:
-    """Balanced class weights ``n_cells / (n_present * n_c)``, 0 for labels without a cell.
+    """Compute class weights ``n_cells / (n_present * n_c)``, 0 for labels without a cell.
 
     Parameters
     ----------
     labels
-        Codes, ``(n_cells,)``; codes from ``n_labels`` on are unlabelled and do not count.
+        Codes, ``(n_cells,)``; cells with codes from ``n_labels`` on are unlabelled and left out.
     n_labels
         Number of labels.
     power
-        Power that the weights are raised to, and then scaled so that they are 1 in the mean over
-        cells, as balanced ones are; 0 gives all labels the same.
+        Power of the weights, which are then scaled to a mean of 1 over cells; 1 is class-balanced,
+        0 gives all labels the same weight.
 
     Examples
     --------
@@ -43,11 +43,11 @@ def class_weights(labels: Codes, n_labels: int, power: float = 1.0) -> NDArray[n
 def split_by_donor(
     labels: Codes, donors: Codes, shares: tuple[float, ...], seed: int
 ) -> list[NDArray[np.intp]] | None:
-    """Hold out whole donors, so that none is on two sides and every label stays in training.
+    """Hold out whole donors, so that no donor is in two sets and every label is in training.
 
-    Of many random choices the one is kept that is near the shares asked for, then the one whose
-    held-out sets cover most labels, then the nearest. NOTE[DIFF] scTab draws donors without a
-    look at their labels.
+    Of several random choices the best is kept: near the shares asked for, then with most labels
+    in the held-out sets, then nearest to the shares. NOTE[DIFF] scTab draws donors without
+    regard to their labels.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def split_by_donor(
 def _draw_sides(
     table: NDArray[np.int64], shares: tuple[float, ...], rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Give each donor (row) a side: 0 training, 1.. the held-out sets."""
+    """Assign each donor (row) to a set: 0 is training, 1 and more are held out."""
     side = np.zeros(len(table), dtype=np.int64)
     left = table.sum(axis=0)
     present = left > 0
@@ -108,7 +108,7 @@ def _draw_sides(
 def split_by_label(
     labels: Codes, shares: tuple[float, ...], seed: int, *, shuffle: bool = True
 ) -> list[NDArray[np.intp]]:
-    """Hold out the same share of every label; at least one cell of each stays in training.
+    """Hold out the same share of every label; at least one cell of each is kept in training.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ def split_cells(
     *,
     shuffle: bool = True,
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
-    """Split cells by donor where donors are known, else by label.
+    """Split cells by donor if donors are known, else by label.
 
     Parameters
     ----------
@@ -158,7 +158,8 @@ def split_cells(
     train_size
         Share of cells for training, in (0, 1].
     validation_size
-        Share for validation; all that training leaves if not given. The rest is for testing.
+        Share for validation; if not given, all cells that are not for training. The rest is for
+        testing.
     seed
         Seed of the choice.
     shuffle
@@ -171,13 +172,13 @@ def split_cells(
     Raises
     ------
     ValueError
-        If the sizes do not fit.
+        If the sizes are inconsistent.
 
     Warns
     -----
     UserWarning
-        If donors cannot be held out without losing a label, or much fewer cells are left to train
-        on than asked for.
+        If donors cannot be held out without losing a label, or the training set is much smaller
+        than asked for.
     """
     if not 0 < train_size <= 1:
         raise ValueError(f"{train_size=} is not in (0, 1].")
@@ -192,7 +193,7 @@ def split_cells(
         if parts is None:
             warnings.warn(
                 "No donors can be held out without losing a label from training; cells are "
-                "split at random within each label, so that the validation scores flatter.",
+                "split at random within each label, so that the validation scores are too high.",
                 UserWarning,
                 stacklevel=2,
             )

@@ -1,6 +1,6 @@
-"""Real data that comes with the package; nothing is downloaded.
+"""Real data bundled with the package; nothing is downloaded.
 
-Each file's source and licence stand in ``datasets/README.md`` and in ``adata.uns["provenance"]``.
+The source and licence of each file are in ``datasets/README.md`` and ``adata.uns["provenance"]``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ __all__ = ["pbmc3k", "pbmc_kang18"]
 
 
 def pbmc_kang18() -> AnnData:
-    """PBMCs of eight donors with and without interferon beta :cite:p:`Kang18`.
+    """Read PBMCs of eight donors with and without interferon beta :cite:p:`Kang18`.
 
     Returns
     -------
@@ -25,7 +25,7 @@ def pbmc_kang18() -> AnnData:
 
 
 def pbmc3k() -> AnnData:
-    """PBMCs of one donor, from another laboratory :cite:p:`Zheng17`.
+    """Read PBMCs of one donor, from another laboratory :cite:p:`Zheng17`.
 
     Returns
     -------

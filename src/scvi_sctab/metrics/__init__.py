@@ -1,4 +1,4 @@
-"""Scores of predictions and of their probabilities; arrays in, frames out."""
+"""Scores of predictions and of their probabilities: functions of arrays that return frames."""
 
 from scvi_sctab.metrics._benchmark import benchmark
 from scvi_sctab.metrics._calibrated import Calibration, CellEvidence

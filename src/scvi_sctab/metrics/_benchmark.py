@@ -1,4 +1,4 @@
-"""Methods beside each other, on the same cells."""
+"""Comparison of methods on the same cells."""
 
 from __future__ import annotations
 
@@ -43,30 +43,30 @@ def benchmark(
 ) -> pd.DataFrame:
     """Fit every method to every reference, and score it on the query.
 
-    Methods see neither the labels of a query nor cells of a reference without one.
+    Methods see neither the labels of the query nor unlabelled cells of the reference.
 
     Parameters
     ----------
     predictors
-        For each name a function of a seed that gives a new
+        For each name a function of a seed that returns a new
         :class:`~scvi_sctab._types.CellTypePredictor`; the classes of
-        :mod:`scvi_sctab.baselines` are such functions. One whose attribute ``is_seeded`` is
+        :mod:`scvi_sctab.baselines` are such functions. A method whose attribute ``is_seeded`` is
         ``False`` runs for the first seed only.
     splits
         References and queries, e.g. of :func:`donor_splits`.
     labels_key
-        Column with labels in both; missing ones and ``"unknown"`` do not count.
+        Column with labels in both; cells whose label is missing or ``"unknown"`` are left out.
     donor_key
-        Column with donors of the reference, which methods may make use of.
+        Column with donors of the reference, for methods that use them.
     seeds
         Seeds; each is a run.
     scores
-        Further functions of true and predicted labels by name, such as a macro F1 that an
-        ontology corrects.
+        Further functions of true and predicted labels by name, such as an ontology-corrected
+        macro F1.
     path
-        CSV to write after every run. Runs that it holds are not repeated, known by method, split
-        and seed: a killed benchmark goes on where it stopped, if asked for the same again. For
-        further ``scores`` or other data take another file.
+        CSV to write after every run. Runs in it, identified by method, split and seed, are not
+        repeated: an interrupted benchmark continues when it is called again. For further
+        ``scores`` or other data use another file.
     progress
         Whether to show a progress bar.
 
@@ -78,17 +78,18 @@ def benchmark(
     - ``f1_macro``, ``accuracy`` and the names of ``scores``, over the scored cells;
     - ``ece``, where there are probabilities: :func:`expected_calibration_error`;
     - ``fit_seconds``, ``predict_seconds``;
-    - ``n_scored``, and ``n_left_out``: cells of labels that the reference lacks, or has in one
-      cell only, which no method could have learnt.
+    - ``n_scored``, and ``n_left_out``: cells of labels that the reference lacks or has in one
+      cell only, so that no method could have learnt them.
 
-    A run that fails has one row, where ``f1_macro`` is missing and ``error`` says why.
+    A run that fails has one row, in which ``f1_macro`` is missing and ``error`` has the reason.
 
     Raises
     ------
     KeyError
         If a column does not exist.
     ValueError
-        If a split has no cell to score, two share a name, or ``path`` holds something else.
+        If a split has no cell to score, two splits have the same name, or ``path`` is not a table
+        of a benchmark.
     FileNotFoundError
         If the folder of ``path`` does not exist.
 
@@ -129,7 +130,7 @@ def benchmark(
 
 
 class _Task:
-    """A split with what is learnt and what is scored; cells are cut out when they are needed."""
+    """A split with its learnable and its scored cells; the AnnData is made when it is needed."""
 
     def __init__(self, split: Split, labels_key: str, donor_key: str | None):
         self.split, self.labels_key, self.donor_key = split, labels_key, donor_key
@@ -149,7 +150,7 @@ class _Task:
             )
 
     def reference(self) -> AnnData:
-        """Labelled cells, so that a method cannot change those that the next one gets."""
+        """Copy the labelled cells, so that no method can change the input of the next one."""
         cells = self.split.reference[self.learnt]
         keys = [key for key in (self.labels_key, self.donor_key) if key is not None]
         obs = cells.obs[keys].copy()
@@ -157,7 +158,7 @@ class _Task:
         return AnnData(cells.X.copy(), obs=obs, var=cells.var.copy())
 
     def query(self) -> AnnData:
-        """All cells, without labels."""
+        """Copy all cells, without labels."""
         cells = self.split.query
         obs = cells.obs.drop(columns=self.labels_key)
         return AnnData(cells.X.copy(), obs=obs, var=cells.var.copy())
@@ -183,11 +184,11 @@ def _all_seeds(
                 for metric, value in _run(task, predictor, scores).items()
             ]
         except Exception as error:
-            # What the other methods have taken hours for must not be lost.
+            # The results of other methods, perhaps hours of work, must not be lost.
             logger.exception(f"{method!r} failed on {task.split.name!r}, seed {seed}.")
             text = f"{type(error).__name__}: {error}"
             of_run = known or [{**run, "metric": "f1_macro", "value": np.nan, "error": text}]
-            is_seeded = True  # the next seed may fare better
+            is_seeded = True  # the next seed may succeed
         if not known:
             runs.add(of_run)
         rows += of_run

@@ -1,4 +1,4 @@
-"""What cells that were held out say about a classifier."""
+"""Calibration of a classifier on held-out cells: scaling of logits, sets, novelty and shift."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ from scvi_sctab.metrics._shift import shift_test
 
 Array = NDArray[Any]
 
-# The held-out cells chose the best epoch, and come from a donor or two: others are less certain.
+# Standard errors added to the log-temperature: the held-out cells also chose the best epoch and
+# come from few donors, so that the temperature fitted to them is too low for other cells.
 _CAUTION = 1.0
 
 
 @dataclass(frozen=True)
 class CellEvidence:
-    """What a classifier has to say about cells.
+    """Logits of cells, with and without adaptation to a query.
 
     Parameters
     ----------
     logits
-        As they come, ``(n_cells, n_labels)``.
+        Logits of the model, ``(n_cells, n_labels)``.
     reference_logits
-        The same without what was adapted to a query, ``(n_cells, n_labels)``.
+        Logits without the query adapter, ``(n_cells, n_labels)``.
     features
-        By which cells are compared with those of the reference, ``(n_cells, n_labels)``; logits
-        without adaptation that have not been normalised.
+        Values by which cells are compared with those of the reference, ``(n_cells, n_labels)``:
+        reference logits that have not been normalised.
     """
 
     logits: Array
@@ -45,7 +46,7 @@ class CellEvidence:
 
     @staticmethod
     def concatenate(parts: list[CellEvidence]) -> CellEvidence:
-        """Join what was said about batches of cells."""
+        """Join the logits of several groups of cells."""
         return CellEvidence(
             np.concatenate([part.logits for part in parts]),
             np.concatenate([part.reference_logits for part in parts]),
@@ -53,27 +54,27 @@ class CellEvidence:
         )
 
     def take(self, cells: Array) -> CellEvidence:
-        """Take some cells, by position."""
+        """Select cells by position."""
         return CellEvidence(self.logits[cells], self.reference_logits[cells], self.features[cells])
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Scaling of logits, and what held-out cells scored; made by :meth:`fit`.
+    """Scaling of logits, and the scores of held-out cells; created by :meth:`fit`.
 
     Parameters
     ----------
     scaling
-        What makes logits calibrated.
+        Scaling of logits to calibrated probabilities.
     centers
-        Where the known labels lie.
+        Centers of the known labels.
     truth, probability
         Code of the true label of each held-out cell, and its calibrated probability,
         ``(n_held_out,)``.
     distance
         Distance of each held-out cell to the nearest label, ``(n_held_out,)``.
     statistics
-        What :meth:`describe` says of the held-out cells.
+        Result of :meth:`describe` for the held-out cells.
     """
 
     scaling: Scaling
@@ -92,14 +93,14 @@ class Calibration:
         method: ScalingMethod = "prior",
         counts: Array | None = None,
     ) -> Calibration:
-        """Learn from cells with labels.
+        """Calibrate on labelled cells that were not trained on.
 
         Parameters
         ----------
         centers
-            Where labels lie, by :func:`fit_centers` of other cells, such as those trained on.
+            Centers of labels, by :func:`fit_centers` of other cells, such as those trained on.
         held_out, labels
-            Cells that were not trained on, and the codes of their labels.
+            Held-out cells and the codes of their labels.
         method, counts
             As in :func:`fit_scaling`.
         """
@@ -115,13 +116,13 @@ class Calibration:
         )
 
     def probabilities(self, evidence: CellEvidence) -> NDArray[np.float32]:
-        """Calibrated probabilities, ``(n_cells, n_labels)``."""
+        """Compute calibrated probabilities, ``(n_cells, n_labels)``."""
         return self.scaling.probabilities(evidence.logits)
 
     def novelty(self, evidence: CellEvidence) -> NDArray[np.float64]:
-        """Chance that a cell of a known label is as far from all labels, ``(n_cells,)``.
+        """Compute the novelty p-value of each cell, ``(n_cells,)``.
 
-        NaN where the predicted label came later.
+        NaN where the predicted label was added after calibration.
         """
         features = evidence.features[:, : len(self.centers.whitening)]
         p = p_values(distance_to_centers(features, self.centers), self.distance)
@@ -130,21 +131,21 @@ class Calibration:
     def sets(
         self, probabilities: NDArray[np.float32], error_rate: float, by_label: bool = False
     ) -> NDArray[np.bool_]:
-        """Labels that cannot be ruled out at an error rate; see :func:`prediction_sets`."""
+        """Return the labels that cannot be ruled out, as :func:`prediction_sets`."""
         return prediction_sets(probabilities, self.probability, self.truth, error_rate, by_label)
 
     def describe(self, evidence: CellEvidence) -> pd.DataFrame:
-        """Code of the predicted label, and numbers that tell studies apart, a row per cell."""
+        """Return the code of the predicted label and the statistics of the shift test per cell."""
         n_labels = len(self.scaling.bias)
         known = (a[:, :n_labels] for a in (evidence.reference_logits, evidence.features))
         return _statistics(CellEvidence(evidence.logits, *known), self.scaling)
 
     def shift(self, described: pd.DataFrame) -> pd.DataFrame:
-        """Compare what :meth:`describe` says of cells and of held-out cells: `shift_test`."""
+        """Compare cells, as :meth:`describe` returns them, with held-out cells: `shift_test`."""
         return shift_test(described, self.statistics)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, arrays and frames, to save."""
+        """Return plain numbers, arrays and frames, to save."""
         return {
             **self.scaling._asdict(),
             **self.centers._asdict(),
@@ -156,7 +157,7 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> Calibration:
-        """Undo :meth:`to_dict`."""
+        """Restore the result of :meth:`to_dict`."""
         rest = dict(saved)
         scaling = Scaling(*(rest.pop(name) for name in Scaling._fields))
         centers = LabelCenters(*(rest.pop(name) for name in LabelCenters._fields))
@@ -164,7 +165,7 @@ class Calibration:
 
 
 def _statistics(evidence: CellEvidence, scaling: Scaling) -> pd.DataFrame:
-    """Describe cells; depth is not among it: it differs between donors, too."""
+    """Compute the statistics; sequencing depth is left out, as it also differs between donors."""
     probabilities = scaling.probabilities(evidence.reference_logits)
     return pd.DataFrame(
         {

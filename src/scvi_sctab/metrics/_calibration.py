@@ -1,4 +1,4 @@
-"""Whether a probability means what it says."""
+"""Reliability diagram, expected calibration error and entropy of probabilities."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from scvi_sctab.metrics._pairs import same_cells
 
 
 def normalized_entropy(probabilities: Tensor) -> Tensor:
-    """Entropy of each row over the entropy of not knowing at all.
+    """Compute the entropy of each row, divided by that of the uniform distribution.
 
     Parameters
     ----------
@@ -49,11 +49,11 @@ def reliability(
     probability
         Probability of the predicted label, ``(n_cells,)``.
     correct
-        Whether it is the true one, ``(n_cells,)``.
+        Whether the predicted label is the true one, ``(n_cells,)``.
     n_bins
         Number of bins of [0, 1].
     confidence
-        Of the intervals.
+        Confidence level of the intervals.
 
     Returns
     -------
@@ -63,7 +63,7 @@ def reliability(
     Raises
     ------
     ValueError
-        If a probability is not in [0, 1], or of a cell it is missing whether it is right.
+        If a probability is not in [0, 1], or ``correct`` is missing for a cell.
     """
     probability, correct = same_cells(probability, correct)
     stated, right = np.asarray(probability, dtype=float), np.asarray(correct)
@@ -89,7 +89,7 @@ def reliability(
 def _wilson(
     share: NDArray[np.float64], n: NDArray[np.int64], confidence: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Interval of a share of ``n`` (Wilson 1927), which unlike the normal one suits small ``n``."""
+    """Compute the interval of a share (Wilson 1927), which is valid for small ``n``, too."""
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
@@ -99,7 +99,7 @@ def _wilson(
 def expected_calibration_error(
     probability: Sequence[float], correct: Sequence[bool], n_bins: int = 10
 ) -> float:
-    """Mean gap between stated and observed accuracy, over cells.
+    """Compute the mean difference between stated and observed accuracy, over cells in bins.
 
     Parameters
     ----------

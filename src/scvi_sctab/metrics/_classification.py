@@ -1,4 +1,4 @@
-"""How well labels are predicted."""
+"""Scores of predicted labels: macro F1, report and confusion matrix."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SCORES = ["precision", "recall", "f1"]
 
 
 def f1_macro(truth: Sequence[str], predicted: Sequence[str]) -> float:
-    """Mean F1 over the labels that occur in the truth.
+    """Compute the mean F1 over the labels that occur in the truth.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def f1_macro(truth: Sequence[str], predicted: Sequence[str]) -> float:
 
 
 def classification_report(truth: Sequence[str], predicted: Sequence[str]) -> pd.DataFrame:
-    """Precision, recall, F1 and number of cells per label, and their averages.
+    """Compute precision, recall, F1 and number of cells per label, and their averages.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def classification_report(truth: Sequence[str], predicted: Sequence[str]) -> pd.
 
 
 def confusion(truth: Sequence[str], predicted: Sequence[str]) -> pd.DataFrame:
-    """Share of the cells of each true label that got each predicted label.
+    """Compute the share of the cells of each true label that have each predicted label.
 
     Parameters
     ----------
@@ -69,8 +69,8 @@ def confusion(truth: Sequence[str], predicted: Sequence[str]) -> pd.DataFrame:
 
     Returns
     -------
-    True labels by predicted labels, both sorted; rows sum to one. Cells without a label stand
-    under ``missing``. ``table.attrs["n_cells"]`` holds the number of cells of each row.
+    True labels by predicted labels, both sorted; rows sum to one. Cells without a label have the
+    label ``missing``. ``table.attrs["n_cells"]`` holds the number of cells of each row.
 
     Examples
     --------

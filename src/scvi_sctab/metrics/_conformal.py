@@ -1,4 +1,4 @@
-"""Prediction sets and p-values with a stated error rate, from held-out cells."""
+"""Conformal prediction: prediction sets and p-values with a stated error rate."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def conformal_threshold(scores: ArrayLike, error_rate: float) -> float:
-    """Score that a new exchangeable cell exceeds in at most ``error_rate`` of the cases.
+    """Compute the score that exchangeable cells exceed in at most ``error_rate`` of the cases.
 
     Parameters
     ----------
     scores
-        Nonconformity of held-out cells with their true label, ``(n_cells,)``.
+        Nonconformity scores of held-out cells with their true label, ``(n_cells,)``.
     error_rate
         In (0, 1).
 
     Returns
     -------
-    The ``ceil((n + 1) (1 - error_rate))``-th smallest score; infinity where there are too few
-    cells to say :cite:p:`Angelopoulos23`.
+    The ``ceil((n + 1) (1 - error_rate))``-th smallest score; infinity if there are too few cells
+    for this rate :cite:p:`Angelopoulos23`.
 
     Raises
     ------
@@ -48,29 +48,29 @@ def prediction_sets(
     error_rate: float,
     by_label: bool = False,
 ) -> NDArray[np.bool_]:
-    """List labels per cell such that the true one is missed in ``error_rate`` of the cells.
+    """Choose labels per cell such that the true one is missed in ``error_rate`` of the cells.
 
-    A label is in the set of a cell if its probability is not below what the true labels of
-    held-out cells reach in all but ``error_rate`` of the cases. That is the smallest set on
-    average :cite:p:`Sadinle19`; it is empty for cells of which no label is probable enough.
+    A label is in the set of a cell if its probability reaches a threshold, which the true labels
+    of held-out cells reach in all but ``error_rate`` of the cases. On average this is the smallest
+    set :cite:p:`Sadinle19`; it is empty for cells for which no label is probable enough.
 
     Parameters
     ----------
     probabilities
-        Of the cells in question, ``(n_cells, n_labels)``.
+        Probabilities of the cells to annotate, ``(n_cells, n_labels)``.
     held_out
-        Probability of the true label of cells not trained on, ``(n_held_out,)``.
+        Probability of the true label of held-out cells, ``(n_held_out,)``.
     labels
         Codes of these labels, ``(n_held_out,)``.
     error_rate
-        In (0, 1).
+        Error rate, in (0, 1).
     by_label
-        Whether to keep the rate within each label, at the price of larger sets; labels with too few
+        Whether to keep the rate within each label, which makes sets larger; labels with too few
         held-out cells are in every set.
 
     Returns
     -------
-    ``(n_cells, n_labels)``, whether the label is in the set.
+    ``(n_cells, n_labels)``, true where the label is in the set.
     """
     scores, codes = -np.asarray(held_out, dtype=float), np.asarray(labels)
     if not by_label:
@@ -83,17 +83,17 @@ def prediction_sets(
 
 
 def p_values(scores: ArrayLike, held_out: ArrayLike) -> NDArray[np.float64]:
-    """Share of held-out cells that score as high, counting the cell itself.
+    """Compute the share of held-out cells with at least the same score, the cell itself included.
 
-    Among exchangeable cells it is at most ``a`` in a share ``a`` of the cases
+    For exchangeable cells the p-value is at most ``a`` in at most a share ``a`` of the cases
     :cite:p:`Bates23`.
 
     Parameters
     ----------
     scores
-        Scores of the cells in question, ``(n_cells,)``; high is strange.
+        Scores of the cells to test, ``(n_cells,)``; a high score is unusual.
     held_out
-        Scores of cells not trained on, ``(n_held_out,)``.
+        Scores of held-out cells, ``(n_held_out,)``.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""How well labels are predicted, if the Cell Ontology says what is nearly right."""
+"""Scores of predicted labels that use the Cell Ontology: corrected and hierarchical scores."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class CorrectedLabels(NamedTuple):
-    """Labels after scTab's correction.
+    """Labels after scTab's ontology correction.
 
     Attributes
     ----------
@@ -35,21 +35,21 @@ class CorrectedLabels(NamedTuple):
 def ontology_corrected(
     truth: Sequence[str], predicted: Sequence[str], hierarchy: LabelHierarchy
 ) -> CorrectedLabels:
-    """Accept predictions that are a kind of the truth, as scTab does :cite:p:`Fischer24`.
+    """Accept descendants of the true label, as scTab does :cite:p:`Fischer24`.
 
     A cell annotated as *T cell* and predicted as *CD4-positive, alpha-beta T cell* counts as
-    right; the other way round it is wrong, for the prediction says less than the annotation.
+    right; the reverse counts as wrong, since the prediction is less specific than the annotation.
 
     Parameters
     ----------
     truth, predicted
         Labels, ``(n_cells,)``.
     hierarchy
-        Has all of these labels, with or without a term.
+        Hierarchy with all of these labels, with or without a term.
 
     Returns
     -------
-    Scores compare the original truth with ``predicted``, the cross-entropy takes ``truth``.
+    Compare the original truth with ``predicted`` for scores; use ``truth`` for the cross-entropy.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def ontology_corrected(
 def ontology_report(
     truth: Sequence[str], predicted: Sequence[str], hierarchy: LabelHierarchy
 ) -> pd.DataFrame:
-    """Scores of :func:`classification_report` after scTab's correction :cite:p:`Fischer24`.
+    """Compute ontology-corrected scores as scTab does :cite:p:`Fischer24`.
 
     Parameters
     ----------
@@ -85,8 +85,9 @@ def ontology_report(
 
     Returns
     -------
-    A row per label that occurs in the truth, sorted, then ``macro average``, ``weighted average``
-    and ``accuracy``. Predicting an ancestor of the truth counts as wrong.
+    As :func:`classification_report`: a row per label that occurs in the truth, sorted, then
+    ``macro average``, ``weighted average`` and ``accuracy``. Predicting an ancestor of the truth
+    counts as wrong.
 
     Raises
     ------
@@ -101,11 +102,11 @@ def ontology_report(
 def ontology_cross_entropy(
     truth: Sequence[str], probabilities: pd.DataFrame, hierarchy: LabelHierarchy
 ) -> float:
-    """Cross-entropy after scTab's correction, every cell with the same weight.
+    """Compute the ontology-corrected cross-entropy, every cell with the same weight.
 
-    The target of a cell is its most probable label where that is accepted, else the truth
-    :cite:p:`Fischer24`. So it is lower than the plain cross-entropy where kinds of the truth are
-    predicted, even hesitantly.
+    The target of a cell is its most probable label if that is accepted, else the truth
+    :cite:p:`Fischer24`. It is therefore lower than the cross-entropy against the truth where
+    descendants of the truth are predicted, even with a low probability.
 
     Parameters
     ----------
@@ -114,17 +115,16 @@ def ontology_cross_entropy(
     probabilities
         ``(n_cells, n_labels)``, columns named by label, as ``predict(soft=True)`` gives them.
     hierarchy
-        Has the labels of both, with or without a term.
+        Hierarchy with the labels of both, with or without a term.
 
     Returns
     -------
-    In nats. A probability of 0 counts as the smallest step of its precision.
+    Mean over cells, in nats. A probability of 0 is replaced by the machine epsilon of its type.
 
     Raises
     ------
     ValueError
-        If the hierarchy lacks a label, the lengths differ, or a cell needs the probability of a
-        label that has no column.
+        If the hierarchy lacks a label, the lengths differ, or the target of a cell has no column.
     """
     truth, probabilities = same_cells(truth, probabilities)
     values = probabilities.to_numpy()
@@ -141,12 +141,12 @@ def ontology_cross_entropy(
 def hierarchical_scores(
     truth: Sequence[str], predicted: Sequence[str], hierarchy: LabelHierarchy
 ) -> pd.Series:
-    """Precision, recall and F1 of all ancestors, so that near misses count in part.
+    """Compute precision, recall and F1 over all ancestors, so that near misses count in part.
 
-    Each label stands for the set of its own term and all ancestors but the root, *cell*, which
-    would be right for every cell. Precision is the share of the predicted terms that are true,
-    recall that of the true ones that are predicted, both summed over cells
-    :cite:p:`Kosmopoulos15,Silla11`. A label without a term stands for itself alone. Two labels
+    Each label is replaced by the set of its own term and all ancestors except the root, *cell*,
+    which would be right for every cell. Precision is the share of the predicted terms that are
+    true, recall the share of the true terms that are predicted, both summed over cells
+    :cite:p:`Kosmopoulos15,Silla11`. A label without a term is a set of its own. Two labels
     with the same term count as the same.
 
     Parameters
@@ -156,7 +156,7 @@ def hierarchical_scores(
 
     Returns
     -------
-    ``precision``, ``recall`` and ``f1``, their harmonic mean; 0 where there is nothing to divide.
+    ``precision``, ``recall`` and ``f1``, their harmonic mean; 0 where the denominator is 0.
 
     Raises
     ------
@@ -177,7 +177,7 @@ def hierarchical_scores(
 def _pairs(
     truth: Sequence[str], predicted: Sequence[str], hierarchy: LabelHierarchy
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions of the true and the predicted labels in the hierarchy."""
+    """Find the positions of the true and the predicted labels in the hierarchy."""
     truth, predicted = same_cells(truth, predicted)
     true, guess = np.asarray(truth, dtype=str), np.asarray(predicted, dtype=str)
     if true.shape != guess.shape:

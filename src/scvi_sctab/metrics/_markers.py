@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-# Of specificity against contribution.
-_POWER = 3
+_POWER = 3  # of specificity, relative to contribution
 
 
 class MarkerScores(NamedTuple):
@@ -37,11 +36,12 @@ def score_markers(
 
     where :math:`\bar x` is the mean expression in the group, :math:`\bar x_r` the mean over other
     groups, each with the same weight, and :math:`\epsilon_r` the standard error of the difference.
-    Of two comparisons the lower specificity counts: with the nearest groups, from which a type is
-    hardest to tell, and with all others. Contribution alone ranks house-keeping genes first, since
-    all cells express them strongly, and it can be many times that of a marker with few transcripts,
-    hence the power. It and the three groups were chosen by textbook markers on one split of each
-    Kang data set; ``benchmarks/explanations.py`` measures other data, too.
+    The lower specificity of two comparisons is used: with the nearest groups, which are hardest to
+    distinguish, and with all others. Contribution alone ranks house-keeping genes first, since
+    all cells express them strongly. Their contribution can be many times that of a marker with few
+    transcripts, hence the power. The power and the number of nearest groups were chosen by
+    textbook markers on one split of each Kang data set; ``benchmarks/explanations.py`` also
+    measures other data.
 
     Parameters
     ----------
@@ -52,15 +52,15 @@ def score_markers(
     expression, squares
         Mean of the log-normalised expression and of its squares, ``(n_groups, n_genes)``.
     n_nearest
-        Groups to call near; all others if there are fewer.
+        Number of nearest groups; all others if there are fewer.
 
     Returns
     -------
-    Scores, and what they are made of. Near are the groups at the smallest Euclidean distance of
-    mean expression. The spread of a gene is that within the group, and at least that within all
-    groups together, which is all there is for a group of one cell. With one group there is nothing
-    to compare with: the score is the contribution, ``specificity``, ``nearby`` and ``elsewhere``
-    are missing, and ``nearest`` has no columns.
+    Scores and their parts. Nearest are the groups with the smallest Euclidean distance of
+    mean expression. The variance of a gene is that within the group, but at least the pooled one
+    within all groups, which is the only one for a group of one cell. With a single group the score
+    is the contribution, ``specificity``, ``nearby`` and ``elsewhere`` are missing, and ``nearest``
+    has no columns.
 
     Examples
     --------
@@ -98,7 +98,7 @@ def score_markers(
 
 
 def _nearest_groups(expression: NDArray[np.float64], n_nearest: int) -> NDArray[np.intp]:
-    """Positions of the nearest other groups, nearest first; ties by position."""
+    """Find the positions of the nearest other groups, nearest first; ties by position."""
     distance = cdist(expression, expression)
     np.fill_diagonal(distance, np.inf)
     order = np.argsort(distance, axis=1, kind="stable")
@@ -108,7 +108,7 @@ def _nearest_groups(expression: NDArray[np.float64], n_nearest: int) -> NDArray[
 def _variances(
     n_cells: NDArray[np.intp], expression: NDArray[np.float64], squares: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Variance of each gene in each group, unbiased, and over the cells within all groups."""
+    """Compute the unbiased variance of each gene in each group, and the pooled variance."""
     n = n_cells[:, None]
     deviations = n * np.maximum(squares - expression**2, 0)
     within = deviations.sum(axis=0) / max(n_cells.sum() - len(n_cells), 1)

@@ -1,4 +1,4 @@
-"""How far a cell is from every label that is known."""
+"""Mahalanobis distance of cells to the known labels, as a score of novelty."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sklearn.covariance import ledoit_wolf
 
 
 class LabelCenters(NamedTuple):
-    """Where labels lie, in coordinates in which each spreads by one in every direction."""
+    """Centers of labels in whitened coordinates, in which the covariance is the identity."""
 
     whitening: NDArray[np.float64]  # (n_features, n_features)
     centers: NDArray[np.float64]  # (n_present_labels, n_features)
@@ -23,9 +23,9 @@ def fit_centers(features: NDArray[np.floating], labels: ArrayLike) -> LabelCente
     Parameters
     ----------
     features
-        Of cells with known labels, ``(n_cells, n_features)``; logits do well.
+        Features of labelled cells, ``(n_cells, n_features)``, such as logits.
     labels
-        Codes, ``(n_cells,)``.
+        Codes of their labels, ``(n_cells,)``.
 
     Raises
     ------
@@ -47,12 +47,12 @@ def fit_centers(features: NDArray[np.floating], labels: ArrayLike) -> LabelCente
 def distance_to_centers(
     features: NDArray[np.floating], centers: LabelCenters
 ) -> NDArray[np.float64]:
-    """Mahalanobis distance to the nearest label.
+    """Compute the Mahalanobis distance to the nearest label.
 
     Parameters
     ----------
     features
-        ``(n_cells, n_features)``.
+        Features of cells, ``(n_cells, n_features)``.
     centers
         Result of :func:`fit_centers`.
 

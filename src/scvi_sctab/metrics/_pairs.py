@@ -1,4 +1,4 @@
-"""Two tables of the same cells, in one order."""
+"""Alignment of two tables of the same cells."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def same_cells(first: First, second: Second) -> tuple[First, Second]:
     Parameters
     ----------
     first, second
-        Series or frames with a row per cell; anything else, and rows that are numbered, are in one
-        order already.
+        Series or frames with a row per cell; other types, and tables with numbered rows, are taken
+        to be in the same order.
 
     Raises
     ------
     ValueError
-        If both name their cells, and not the same ones.
+        If both have names of cells, and these differ.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The experiments of the scTab paper."""
+"""Experiments of the scTab paper: unseen donors, and shares of the training data."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def paper_protocol(
     path: str | Path | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """How methods do on unseen donors, and how that scales, as scTab was tried.
+    """Score methods on unseen donors, by the share of the data that they are trained on.
 
-    A share of the donors is held out; methods learn from nested parts of the others, of donors
-    and of cells :cite:p:`Fischer24`. All parts are scored on the same cells: a label that a part
-    lacks is one that it got wrong.
+    As for scTab :cite:p:`Fischer24`, a share of the donors is held out, and methods are trained on
+    nested parts of the other donors and of their cells. All parts are scored on the same cells, so
+    that cells of a label that a part lacks count as wrong.
 
     Parameters
     ----------
@@ -53,29 +53,29 @@ def paper_protocol(
     predictors, labels_key, donor_key, seeds, scores, path, progress
         As in :func:`benchmark`.
     fractions
-        Shares of what is not held out to learn from, in (0, 1].
+        Shares of the training data, in (0, 1].
     by
-        Of what the shares are: ``"donors"``, ``"cells"`` or both.
+        Unit of the shares: ``"donors"``, ``"cells"`` or both.
     test_size
         Share of donors to hold out.
     split_seed
-        Seed of which donors are held out, and which parts are learnt from.
+        Seed of the held-out donors and of the training parts.
 
     Returns
     -------
-    As :func:`benchmark`, with further columns ``by`` and ``fraction``. All that is not held out is
-    learnt from once, and stands in the table for each of ``by``.
+    As :func:`benchmark`, with further columns ``by`` and ``fraction``. The run on all training
+    data is done once and has rows for each of ``by``.
 
     Raises
     ------
     ValueError
-        If a share is not in (0, 1], ``by`` is something else, or no donor is left to learn from;
+        If a share is not in (0, 1], ``by`` is something else, or no donor is left to train on;
         or as in :func:`benchmark`.
 
     Notes
     -----
-    NOTE[DIFF] The original holds out another 15% of donors to choose the best epoch; here methods
-    hold out of what they learn from what they need.
+    NOTE[DIFF] The original holds out another 15% of donors to choose the best epoch; here each
+    method holds out a part of its training data if it needs one.
     """
     unknown = sorted(set(by) - {"donors", "cells"})
     if unknown:

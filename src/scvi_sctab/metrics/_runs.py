@@ -1,4 +1,4 @@
-"""Rows of a benchmark, kept on disk as runs end."""
+"""Table of a benchmark, written to disk after each run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ COLUMNS = ["method", "split", "seed", "metric", "value", "error"]
 
 
 class Runs:
-    """Rows by run, written after each, so that a killed benchmark loses nothing.
+    """Rows by run, written after each run, so that an interrupted benchmark loses nothing.
 
     Parameters
     ----------
@@ -33,25 +33,25 @@ class Runs:
         self.table = self._saved()
 
     def rows(self, method: str, split: str, seed: int) -> list[dict[str, Any]]:
-        """Rows of a run that has succeeded; none if there was no such run."""
+        """Return the rows of a run that has succeeded; none if there was no such run."""
         columns = self.table[["method", "split", "seed"]]
         rows = self.table[(columns == [method, split, seed]).all(axis=1)]
         return [] if (rows["error"] != "").any() else rows.to_dict("records")
 
     def add(self, rows: list[dict[str, Any]]) -> None:
-        """Keep the rows of a run, in place of an earlier one that failed."""
+        """Add the rows of a run; they replace those of an earlier one that failed."""
         if self.path is None:
             return
         new, saved = pd.DataFrame(rows, columns=COLUMNS), self._saved()
         table = pd.concat([saved, new]) if len(saved) else new
         self.table = table.drop_duplicates(["method", "split", "seed", "metric"], keep="last")
-        # Written beside, then renamed: a full disk leaves what was there.
+        # Written beside, then renamed: if the disk is full, the earlier table is not lost.
         beside = self.path.with_name(f"{self.path.name}.part")
         self.table.to_csv(beside, index=False)
         beside.replace(self.path)
 
     def _saved(self) -> pd.DataFrame:
-        """Rows on disk, read anew: another process may have written some."""
+        """Read the rows on disk again: another process may have written some."""
         if self.path is None or not self.path.exists():
             return pd.DataFrame(columns=COLUMNS)
         return _read(self.path)
@@ -59,7 +59,7 @@ class Runs:
 
 def _read(path: Path) -> pd.DataFrame:
     try:
-        # As text, so that a method may be called "None" and numbers stay as they are.
+        # As text, so that a method may be called "None" and numbers are not changed.
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (ValueError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no table of a benchmark: {error}") from error

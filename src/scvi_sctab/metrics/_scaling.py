@@ -1,4 +1,4 @@
-"""Make probabilities mean what they say, by scaling logits."""
+"""Temperature scaling of logits, with the label prior or a bias per label."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from scipy.special import log_softmax, softmax
 ScalingMethod = Literal["temperature", "prior", "vector"]
 
 _LOG_TEMPERATURE = (-3.0, 3.0)
-# From labels that are as frequent as each other, as class weights have it, to those of the cells.
+# Share of the label prior: 0 is class-balanced, 1 the full prior.
 _SHARE = (0.0, 1.0)
 _BIAS = (-10.0, 10.0)
-# Below it all logits are alike, and any temperature does.
+# Below it all logits are nearly equal, and the likelihood does not depend on the temperature.
 _MIN_CURVATURE = 1e-6
-# How near others may come to the label of the largest logit, so that rounding makes no tie.
+# Smallest gap below the score of the predicted label, so that rounding makes no tie.
 _GAP = 1e-3
 
 
 class Scaling(NamedTuple):
-    """Scaled logits are ``logits / temperature + bias``; labels that came later have no bias."""
+    """Scaling ``logits / temperature + bias``; labels added after calibration have no bias."""
 
     temperature: float
     bias: NDArray[np.float64]
@@ -31,8 +31,8 @@ class Scaling(NamedTuple):
     def probabilities(self, logits: NDArray[np.floating]) -> NDArray[np.float32]:
         """Turn logits into probabilities, ``(n_cells, n_labels)``.
 
-        The label of the largest logit keeps the largest probability unless ``moves_labels``:
-        others that the bias would raise above it come to stand beside it.
+        Unless ``moves_labels``, the label of the largest logit keeps the largest probability: the
+        scores of labels that the bias would raise above it are set just below its score.
         """
         bias = np.zeros(logits.shape[1])
         bias[: len(self.bias)] = self.bias
@@ -61,26 +61,26 @@ def fit_scaling(
     Parameters
     ----------
     logits
-        Of cells that were not trained on, ``(n_cells, n_labels)``.
+        Logits of held-out cells, ``(n_cells, n_labels)``.
     labels
         Codes of their true labels, ``(n_cells,)``.
     method
-        ``"temperature"`` fits :math:`T` only, :math:`b = 0`. ``"prior"`` fits the share
-        :math:`\beta` in [0, 1] of :math:`b = \beta \log \pi`, too, where :math:`\pi` is how
-        frequent labels are :cite:p:`Menon21`: class weights hide it from a network, though cells
-        that may be of either of two labels are most often of the more frequent one. Both leave
-        the most probable label as it is. ``"vector"`` fits a bias per label, and moves labels.
+        ``"temperature"`` fits :math:`T` only, :math:`b = 0`. ``"prior"`` also fits the share
+        :math:`\beta` in [0, 1] of :math:`b = \beta \log \pi`, where :math:`\pi` is the label prior
+        :cite:p:`Menon21`: training with class weights removes it, but a cell whose expression
+        fits two labels is most often of the more frequent one. Neither changes the most
+        probable label. ``"vector"`` fits a bias per label, and changes labels.
     counts
-        Cells per label, ``(n_labels,)``, that tell ``"prior"`` how frequent they are; those of
+        Cells per label, ``(n_labels,)``, from which ``"prior"`` computes the label prior; those of
         ``labels`` if not given.
     ridge
-        Weight of :math:`\beta^2` or :math:`b^2`, in cells.
+        Weight of the penalty :math:`\beta^2` or :math:`b^2`, in cells.
     caution
-        By how many of its standard errors :math:`\log T` is raised: few cells prove little.
+        Number of its standard errors by which :math:`\log T` is raised, to allow for few cells.
 
     Returns
     -------
-    The temperature, the bias ``(n_labels,)``, and whether it moves labels.
+    The temperature, the bias ``(n_labels,)``, and whether it changes labels.
 
     Raises
     ------
@@ -121,7 +121,7 @@ def fit_scaling(
 
 
 def check_method(method: str) -> None:
-    """Stop if there is no such way to scale.
+    """Raise an error if there is no such method of scaling.
 
     Raises
     ------
@@ -136,7 +136,7 @@ def check_method(method: str) -> None:
 def _biases(
     method: ScalingMethod, codes: NDArray[np.intp], n_labels: int, counts: ArrayLike | None
 ) -> tuple[NDArray[np.float64], tuple[float, float]]:
-    """Name the parts of the bias, ``(n_parts, n_labels)``, and the limits of their weights."""
+    """Return the parts of the bias, ``(n_parts, n_labels)``, and the limits of their weights."""
     if method == "temperature":
         return np.zeros((0, n_labels)), _SHARE
     if method == "vector":
@@ -145,14 +145,14 @@ def _biases(
     if found.shape != (n_labels,):
         raise ValueError(f"counts are {found.shape}, not one for each of the {n_labels} labels.")
     log_frequencies = np.log(found + 1.0)
-    # Labels that come later have no bias, and are taken to be of middling frequency.
+    # Centred, so that labels added later, which have no bias, count as of mean log-frequency.
     return (log_frequencies - log_frequencies.mean())[None], _SHARE
 
 
 def _standard_error(
     scaled: NDArray[np.float64], bias: NDArray[np.float64], codes: NDArray[np.intp]
 ) -> float:
-    """Compute that of the logarithm of a temperature, by the sandwich estimator."""
+    """Compute the standard error of the log-temperature, by the sandwich estimator."""
     p = softmax(scaled + bias, axis=1)
     mean = (p * scaled).sum(axis=1)
     slopes = mean - scaled[np.arange(len(codes)), codes]

@@ -1,4 +1,4 @@
-"""Whether cells are like those that a model was calibrated on."""
+"""Test of whether cells differ from those that a model was calibrated on."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import kstwobign
 
-# Chance that the test calls cells shifted which are not.
+# Level of the test, over all statistics.
 _FALSE_ALARMS = 0.01
-# A rare label of the held-out cells cannot outweigh all others.
+# Limit of importance weights: a rare label of the held-out cells must not outweigh all others.
 _MAX_WEIGHT = 10.0
 
 
@@ -18,21 +18,21 @@ def shift_test(
 ) -> pd.DataFrame:
     """Compare cells with held-out ones, by the Kolmogorov-Smirnov distance of each statistic.
 
-    Other frequencies of the labels are not a shift: held-out cells are weighted by how frequent
-    their predicted label is among the cells. Their number then is the effective one, as it stands
-    for the noise of a weighted mean.
+    Other frequencies of the labels are not a shift: held-out cells are weighted by the frequency
+    of their predicted label among the cells. The test uses the effective number of held-out
+    cells, which corresponds to the variance of a weighted mean.
 
     Parameters
     ----------
     cells, held_out
         ``label``, the code of the predicted label, and a column per statistic.
     tolerance
-        Distance that is of no consequence, in [0, 1].
+        Distance that is not called a shift, in [0, 1].
 
     Returns
     -------
-    A row per statistic: ``distance``, ``limit`` (the larger of ``tolerance`` and what chance
-    explains in 99 of 100 tests) and ``shifted``.
+    A row per statistic: ``distance``, ``limit`` (the larger of ``tolerance`` and the critical
+    value that chance exceeds in 1 of 100 tests) and ``shifted``.
 
     Raises
     ------
@@ -63,12 +63,12 @@ def shift_test(
 def _distance(
     values: NDArray[np.floating], reference: NDArray[np.floating], weights: NDArray[np.floating]
 ) -> float:
-    """Largest difference between two cumulative distributions, the second one weighted."""
+    """Compute the largest difference of two cumulative distributions, the second one weighted."""
     order = np.argsort(np.concatenate([values, reference]), kind="stable")
     joint = np.concatenate([values, reference])[order]
     steps = np.concatenate([np.full(len(values), 1 / len(values)), -weights / weights.sum()])[
         order
     ]
-    # Between equal values neither distribution is defined: look after the last of them.
+    # Within ties the cumulative sums are not those of the distributions: use the last of each tie.
     last = np.append(joint[1:] != joint[:-1], True)
     return float(np.abs(np.cumsum(steps)[last]).max())

@@ -1,4 +1,4 @@
-"""What a method learns from and what it is tried on: whole donors apart, sizes nested."""
+"""Splits into reference and query by whole donors, and nested subsamples."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Split:
     name
         Name in tables.
     reference, query
-        Raw counts in ``X``; views will do.
+        Raw counts in ``X``; may be views.
     labels
-        Labels of the query that count, even if the reference lacks them; those of the reference
-        if not given.
+        Labels of the query that are scored, even if the reference lacks them; those of the
+        reference if not given.
     """
 
     name: str
@@ -40,9 +40,9 @@ class Split:
 
 
 def assign_donors(donors: Sequence[str], n_splits: int, seed: int = 0) -> NDArray[np.int64]:
-    """Give every donor to one of several parts, about equal in cells.
+    """Assign every donor to one of several parts of about the same number of cells.
 
-    Donors in random order go to the part with the fewest cells so far.
+    In random order, each donor is assigned to the part with the fewest cells so far.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def assign_donors(donors: Sequence[str], n_splits: int, seed: int = 0) -> NDArra
 
 
 def donor_splits(adata: AnnData, donor_key: str, n_splits: int = 5, seed: int = 0) -> list[Split]:
-    """Split by whole donors, so that each is in the query of one split and of no other.
+    """Split by whole donors, so that each donor is in the query of exactly one split.
 
     Parameters
     ----------
@@ -163,20 +163,20 @@ def subsample_cells(n_cells: int, fraction: float, seed: int = 0) -> Positions:
 
 
 def labels_of(adata: AnnData, labels_key: str) -> NDArray[np.str_]:
-    """Labels, ``""`` where there is none."""
+    """Return the labels, ``""`` where there is none."""
     unlabeled = (None, UNLABELED_CATEGORY)
     values = column(adata, labels_key, "labels_key")
     return np.array(["" if value in unlabeled else str(value) for value in values], dtype=str)
 
 
 def learnable(labels: NDArray[np.str_]) -> frozenset[str]:
-    """Labels with enough cells that any method could learn them."""
+    """Find the labels with enough cells for any method to learn them."""
     names, n_cells = np.unique(labels[labels != ""], return_counts=True)
     return frozenset(names[n_cells >= MIN_CELLS_PER_LABEL].tolist())
 
 
 def column(adata: AnnData, key: str, argument: str) -> NDArray[np.object_]:
-    """Values of a column of ``obs``, missing ones ``None``."""
+    """Return the values of a column of ``obs``, missing ones as ``None``."""
     if key not in adata.obs:
         raise KeyError(f"{argument}={key!r} is not a column of `obs`, which has {[*adata.obs]}.")
     values = adata.obs[key].astype(object)
@@ -186,7 +186,7 @@ def column(adata: AnnData, key: str, argument: str) -> NDArray[np.object_]:
 def _donors(
     donors: Sequence[str],
 ) -> tuple[NDArray[np.str_], NDArray[np.intp], NDArray[np.int64]]:
-    """Names, sorted so that the order of cells does not matter; code per cell; cells per donor."""
+    """Return sorted names (independent of the order of cells), code per cell, cells per donor."""
     values = np.asarray(donors, dtype=object)
     missing = sum(value is None or value != value for value in values)
     if missing:
@@ -197,5 +197,5 @@ def _donors(
 def _size(fraction: float, n: int) -> int:
     if not 0 < fraction <= 1:
         raise ValueError(f"{fraction=} is not in (0, 1].")
-    # 0.07 * 100 is a little more than 7.
+    # Rounded, since 0.07 * 100 is a little more than 7 in floating point.
     return ceil(round(fraction * n, 9))

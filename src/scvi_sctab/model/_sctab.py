@@ -320,14 +320,13 @@ class SCTAB(
         arguments = locals()
         given = {f.name: arguments[f.name] for f in fields(NetworkConfig)}
         overrides = {name: value for name, value in given.items() if value is not None}
-        was_built = any(name in others for name in _OF_BUILT)
         pretrained, first_query_batches = (others.pop(name, None) for name in _OF_BUILT)
         if is_mudata(adata):
             adata, self.modalities_ = self._set_up_cells(adata)
         super().__init__(adata, registry)
         asked = preset
         preset = choose_preset(preset, self._n_labeled_cells())
-        config = override(PRESETS[preset].network, overrides | others, resolved=was_built)
+        config = override(PRESETS[preset].network, overrides | others)
         if asked == "auto":
             logger.info(
                 f"preset='auto' took {preset!r} for {self._n_labeled_cells():,} labelled cells."

@@ -1,4 +1,4 @@
-"""The Cell Ontology: labels matched to its terms, and probabilities summed along it."""
+"""The Cell Ontology: matching of labels to terms, and probabilities of terms."""
 
 from scvi_sctab.ontology._cell_ontology import ROOT, CellOntology
 from scvi_sctab.ontology._hierarchy import LabelHierarchy

@@ -1,4 +1,4 @@
-"""Usual names of cell types that the Cell Ontology does not know."""
+"""Usual names of cell types that are neither names nor synonyms in the Cell Ontology."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class Alias(NamedTuple):
     Attributes
     ----------
     name
-        The name, as people write it.
+        The name, as it is usually written.
     term_ids
         Id of its term; several ids if the name is ambiguous.
     terms
         Names of these terms.
     comment
-        Where the name is used, or why it stands for this term.
+        Where the name is used, or why it belongs to this term.
     """
 
     name: str
@@ -44,7 +44,7 @@ def read_aliases() -> tuple[Alias, ...]:
 
 
 def find_alias(found: Spelling) -> Alias | None:
-    """Alias with the words of a label; one that says *cell* twice names two types and has none."""
+    """Find the alias with the words of a label; with *cell* twice it names two types: none."""
     return _by_words().get(found.words) if found.n_cell <= 1 else None
 
 

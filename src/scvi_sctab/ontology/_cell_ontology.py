@@ -19,34 +19,34 @@ from scvi_sctab.ontology._reading import ObsoleteTerm, Records, Term, read_bundl
 from scvi_sctab.ontology._spelling import Spelling, normalize, spelling_of
 
 ROOT = "CL:0000000"
-"""Id of the term *cell*, of which every cell type is a kind."""
+"""Id of the term *cell*, the ancestor of every cell type."""
 
 _Text = TypeVar("_Text", str, Spelling)
 _ID = re.compile(r"(?:http://purl\.obolibrary\.org/obo/)?CL[:_](\d+)", re.IGNORECASE)
 N_NEAR = 3
-"""How many near misses are listed."""
+"""Number of near misses that are listed."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CellOntology:
-    """The Cell Ontology :cite:p:`Diehl16`: its terms and what is a kind of what.
+    """The Cell Ontology :cite:p:`Diehl16`: its terms and their is_a edges.
 
-    The edges are is_a edges between live CL terms; relations such as *develops from* and terms of
-    other ontologies are left out. It cannot be changed.
+    The edges are those between live CL terms; relations such as *develops from* and terms of
+    other ontologies are left out. An instance cannot be changed.
 
     Parameters
     ----------
     version
-        Release, as the file states it.
+        Release, as written in the file.
     terms
         Live terms by id.
     obsolete
-        Terms that were taken out, by id.
+        Obsolete terms by id.
 
     Raises
     ------
     ValueError
-        If *cell* is missing, or terms are in a circle a kind of each other.
+        If *cell* is missing, or the edges have a cycle.
 
     Examples
     --------
@@ -71,7 +71,7 @@ class CellOntology:
         if ROOT not in self.terms:
             raise ValueError(f"{ROOT} ('cell') is missing, so this is not the Cell Ontology.")
         try:
-            self._ancestors  # noqa: B018  # a circle is found here, not at the first question
+            self._ancestors  # noqa: B018  # so that a cycle is found here, not at the first use
         except CycleError as error:
             circle = " is a ".join(reversed(error.args[1]))
             raise ValueError(f"The ontology has a circle: {circle}.") from error
@@ -86,9 +86,9 @@ class CellOntology:
         Parameters
         ----------
         path
-            OBO or OWL (RDF/XML) file, compressed or not, such as ``cl-basic.obo`` or ``cl.owl``.
-            The bundled one if not given; it is read once. Nothing is downloaded, imports of a
-            file are not followed.
+            OBO or OWL (RDF/XML) file, compressed or not, such as ``cl-basic.obo`` or ``cl.owl``;
+            the bundled file if not given, which is read once. Nothing is downloaded, and imports
+            in a file are not followed.
 
         Raises
         ------
@@ -100,7 +100,7 @@ class CellOntology:
         return _bundled() if path is None else _from_records(read_file(path))
 
     def name(self, term_id: str) -> str:
-        """Name of a term.
+        """Return the name of a term.
 
         Parameters
         ----------
@@ -110,50 +110,50 @@ class CellOntology:
         Raises
         ------
         KeyError
-            If it is no live term; the message has near misses, or what replaced it.
+            If it is no live term; the message has near misses, or the terms that replaced it.
         """
         return self._term(term_id).name
 
     def ancestors(self, term_id: str) -> frozenset[str]:
-        """Ids of all terms that a term is a kind of, directly or not; itself is not among them.
+        """Return the ids of all ancestors of a term, without itself.
 
         Parameters
         ----------
         term_id
-            Id of a term; one that is unknown raises as in :meth:`name`.
+            Id of a term; an unknown one raises as in :meth:`name`.
         """
         self._term(term_id)
         return self._ancestors[term_id]
 
     def descendants(self, term_id: str) -> frozenset[str]:
-        """Ids of all terms that are a kind of a term, directly or not; itself is not among them.
+        """Return the ids of all descendants of a term, without itself.
 
         Parameters
         ----------
         term_id
-            Id of a term; one that is unknown raises as in :meth:`name`.
+            Id of a term; an unknown one raises as in :meth:`name`.
         """
         self._term(term_id)
         return self._descendants[term_id]
 
     def lowest_common_ancestor(self, term_ids: Iterable[str]) -> str:
-        """Id of the most specific term that covers all the terms given.
+        """Return the id of the most specific term that is a common ancestor of some terms.
 
         Parameters
         ----------
         term_ids
-            Ids of one or more terms; those that are unknown raise as in :meth:`name`.
+            Ids of one or more terms; unknown ones raise as in :meth:`name`.
 
         Returns
         -------
-        Of the terms that each of them is or is a kind of, the one with fewest descendants; of
-        equals the one with most ancestors, then the one with the smallest id. It is one of
-        ``term_ids`` if that covers the others.
+        Of the common ancestors, the one with fewest descendants; of equals the one with most
+        ancestors, then the one with the smallest id. Here a term counts as its own ancestor, so
+        that the result is one of ``term_ids`` if that is an ancestor of the others.
 
         Raises
         ------
         ValueError
-            If no term is given, or nothing covers all of them.
+            If no term is given, or there is no common ancestor.
         """
         ids = list(term_ids)
         if not ids:
@@ -164,7 +164,7 @@ class CellOntology:
         return min(common, key=lambda t: (len(self._descendants[t]), -len(self._ancestors[t]), t))
 
     def with_id(self, text: str) -> str | None:
-        """Id, in the form ``CL:0000084``, if a text is the id of a live term.
+        """Return the id, in the form ``CL:0000084``, if a text is the id of a live term.
 
         Parameters
         ----------
@@ -175,7 +175,7 @@ class CellOntology:
         return term_id if term_id in self.terms else None
 
     def with_obsolete(self, text: str) -> str | None:
-        """Id of the obsolete term that a text is the id or the former name of.
+        """Return the id of the obsolete term with this id or former name, if there is one.
 
         Parameters
         ----------
@@ -186,7 +186,7 @@ class CellOntology:
         return term_id if term_id in self.obsolete else self._obsolete_by_name.get(normalize(text))
 
     def with_name(self, text: str) -> tuple[str, ...]:
-        """Ids of the terms with a name, upper or lower case and extra spaces ignored.
+        """Return the ids of the terms with a name, ignoring case and extra spaces.
 
         Parameters
         ----------
@@ -196,7 +196,7 @@ class CellOntology:
         return self._by_name.get(normalize(text), ())
 
     def with_synonym(self, text: str) -> tuple[str, ...]:
-        """Ids of the terms with an exact synonym, upper or lower case and extra spaces ignored.
+        """Return the ids of the terms with an exact synonym, ignoring case and extra spaces.
 
         Parameters
         ----------
@@ -206,21 +206,21 @@ class CellOntology:
         return self._by_synonym.get(normalize(text), ())
 
     def with_alias(self, text: str) -> tuple[str, ...]:
-        """Ids of the terms that a usual name stands for, however it is spelled.
+        """Return the ids of the terms with a usual name, in any spelling.
 
         Parameters
         ----------
         text
             Name such as ``"CD14+ Mono"`` or ``"Treg cells"``, of the table that comes with the
-            package; several terms if it is ambiguous.
+            package; an ambiguous name has several terms.
         """
         alias = find_alias(spelling_of(text))
         return () if alias is None else tuple(t for t in alias.term_ids if t in self.terms)
 
     def with_spelling(self, spelling: Spelling, synonyms: bool = False) -> tuple[str, ...]:
-        """Ids of the terms with a name of the same words, in whatever order and spelling.
+        """Return the ids of the terms with a name of the same words, in any order and spelling.
 
-        Terms of one species, and of invertebrates, plants, fungi and bacteria do not count.
+        Terms of one species, and of invertebrates, plants, fungi and bacteria are left out.
 
         Parameters
         ----------
@@ -233,15 +233,15 @@ class CellOntology:
         return index.get(spelling, ())
 
     def near_misses(self, text: str) -> list[str]:
-        """Up to three terms that a text may mean, as ``name (id)``; none of them has to be right.
+        """List up to three terms that a text may mean, as ``name (id)``; none has to be right.
 
-        Terms of vertebrates come first, and of these those with a usual name.
+        Terms of vertebrates come first, and of these the terms with a usual name.
 
         Parameters
         ----------
         text
-            Something like an id, a name, or an exact synonym. What replaced an obsolete term comes
-            instead of what looks like it.
+            Text similar to an id, a name, or an exact synonym. For an obsolete term the terms that
+            replaced it are listed.
         """
         gone = self.with_obsolete(text)
         if gone is not None:
@@ -254,7 +254,7 @@ class CellOntology:
         return [self.describe(term_id) for term_id in found]
 
     def describe(self, term_id: str) -> str:
-        """Name and id for messages, as in ``T cell (CL:0000084)``; the id alone if it is unknown.
+        """Format name and id, as in ``T cell (CL:0000084)``; the id alone if it is unknown.
 
         Parameters
         ----------
@@ -311,7 +311,7 @@ class CellOntology:
 
     @cached_property
     def _general(self) -> list[str]:
-        """Terms that are neither of one species only nor of organisms that are no vertebrates."""
+        """Terms of vertebrates that are not of one species only."""
         among = sorted(self.terms.keys() - self._foreign)
         return [t for t in among if not of_one_species(self.terms[t].name)]
 
@@ -322,7 +322,7 @@ class CellOntology:
 
     @cached_property
     def _near(self) -> tuple[NearMisses, NearMisses]:
-        """Of vertebrates, and of other organisms."""
+        """Near misses among the terms of vertebrates, and among those of other organisms."""
         usual: dict[str, list[str]] = {}
         for alias in read_aliases():
             for term_id in alias.term_ids:

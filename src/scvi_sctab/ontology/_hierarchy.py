@@ -1,4 +1,4 @@
-"""The labels of a model in the Cell Ontology."""
+"""Hierarchy of the labels of a model, from the Cell Ontology."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from scvi_sctab.ontology._cell_ontology import ROOT, CellOntology
 
-# Probabilities are rounded to multiples of 2^-40, so that float64 adds up to 2^12 of them without
-# an error, in whatever order: equal sets of labels get equal sums, and larger sets no smaller ones.
+# Probabilities are rounded to multiples of 2^-40, so that float64 sums of up to 2^12 of them are
+# exact in any order: equal sets of labels have equal sums, and larger sets no smaller ones.
 _STEP = 2.0**-40
 _MAX_LABELS = 2**12
-_MOST = 1.01  # half precision adds up no better
+_MOST = 1.01  # probabilities in half precision may sum to this much
 _BLOCK_CELLS = 4096
 
 
@@ -23,9 +23,9 @@ _BLOCK_CELLS = 4096
 class LabelHierarchy:
     """Labels, their terms and all ancestors of these, as arrays that need no ontology file.
 
-    Terms stand in the order: most labels first, then fewest ancestors, then id. So a term comes
-    after everything that it is a kind of, and the first one is *cell*, to which every label
-    belongs, matched or not. A label without a term belongs to nothing else.
+    Terms are sorted by number of labels (descending), number of ancestors (ascending) and id. So
+    a term comes after all its ancestors, and the first one is *cell*, to which every label
+    belongs, matched or not. A label without a term belongs to no other term.
 
     Parameters
     ----------
@@ -36,17 +36,17 @@ class LabelHierarchy:
     names
         Names of the terms, ``(n_terms,)``.
     members
-        Whether the term of a label is a term or a kind of it, ``(n_terms, n_labels)``. A column
+        Whether the term of a label is a term or its descendant, ``(n_terms, n_labels)``. A column
         holds a label's own term and its ancestors.
     own
         Row of the label's own term, -1 where it has none, ``(n_labels,)``.
     n_ancestors
-        How many terms of the ontology a term is a kind of, ``(n_terms,)``.
+        Number of ancestors of a term in the ontology, ``(n_terms,)``.
 
     Raises
     ------
     ValueError
-        If the arrays do not fit together.
+        If the shapes or values of the arrays are inconsistent.
 
     Examples
     --------
@@ -60,7 +60,7 @@ class LabelHierarchy:
     ['mature alpha-beta T cell', 'cell']
     """
 
-    # Strings; as `np.str_` their names would end in an underscore, a link to the documentation.
+    # Arrays of strings; Sphinx would read the underscore of `np.str_` as a link.
     labels: NDArray[Any]
     terms: NDArray[Any]
     names: NDArray[Any]
@@ -79,24 +79,24 @@ class LabelHierarchy:
     def build(
         labels: Sequence[str], terms: Mapping[str, str], ontology: CellOntology
     ) -> LabelHierarchy:
-        """Place labels in an ontology.
+        """Build the hierarchy of labels from an ontology.
 
         Parameters
         ----------
         labels
             Distinct labels, ``(n_labels,)``.
         terms
-            CL id by label, such as ``match_labels(labels)["term_id"]``; a label that it lacks, or
-            has with an empty id, is unmatched. Labels that are not asked for are ignored.
+            CL id by label, such as ``match_labels(labels)["term_id"]``; a label without an entry,
+            or with an empty id, is unmatched. Entries of other labels are ignored.
         ontology
-            Where the ids come from.
+            Ontology of the ids.
 
         Raises
         ------
         KeyError
             If an id is no live term of the ontology.
         ValueError
-            If there is no label, a label stands twice, or there are more than 4,096.
+            If there is no label, a label is duplicated, or there are more than 4,096.
         """
         by_label = {str(label): term_id for label, term_id in dict(terms).items()}
         own_ids = [by_label.get(str(label)) or "" for label in labels]
@@ -115,49 +115,48 @@ class LabelHierarchy:
         )
 
     def child_matrix(self) -> NDArray[np.bool_]:
-        """Which predictions scTab's evaluation accepts for which truth :cite:p:`Fischer24`.
+        """Return the predictions that scTab's evaluation accepts per truth :cite:p:`Fischer24`.
 
         Returns
         -------
         ``(n_labels, n_labels)``, true at ``[y, p]`` where ``p`` is ``y`` or the term of ``p`` is
-        that of ``y`` or a kind of it. Two labels with the same term accept each other; a label
+        that of ``y`` or its descendant. Two labels with the same term accept each other; a label
         without a term accepts, and is accepted by, only itself.
         """
         matched = self.own >= 0
-        # Rows of labels without a term are taken from somewhere and masked.
+        # The row -1 of labels without a term is a valid index, and masked.
         accepted: NDArray[np.bool_] = self.members[self.own] & matched[:, None] & matched[None, :]
         np.fill_diagonal(accepted, True)
         return accepted
 
     def finer(self) -> NDArray[np.bool_]:
-        """Which labels are strictly finer than which.
+        """Return which labels are strictly finer than which.
 
         Returns
         -------
-        ``(n_labels, n_labels)``, true at ``[y, p]`` where the term of ``p`` is a kind of the term
-        of ``y`` and not the same.
+        ``(n_labels, n_labels)``, true at ``[y, p]`` where the term of ``p`` is a descendant of the
+        term of ``y``.
         """
         finer = self.child_matrix()
         finer[self.own[:, None] == self.own[None, :]] = False
         return finer
 
     def coarse(self) -> NDArray[np.bool_]:
-        """Which labels have finer ones among the labels, ``(n_labels,)``."""
+        """Return which labels have finer ones among the labels, ``(n_labels,)``."""
         return np.asarray(self.finer().any(axis=1))
 
     def roll_up(self, probabilities: ArrayLike) -> NDArray[np.float64]:
-        """Probability that a cell is of a term or of a kind of it.
+        """Compute the probability of each term: the sum over its labels.
 
         Parameters
         ----------
         probabilities
-            Of the labels, ``(n_cells, n_labels)``.
+            Probabilities of the labels, ``(n_cells, n_labels)``.
 
         Returns
         -------
-        ``(n_cells, n_terms)``: sums over the labels of each term, exact to 1e-8, at most 1.
-        A term never gets less than what is a kind of it, and terms with the same labels get the
-        same, down to the last bit.
+        ``(n_cells, n_terms)``, exact to 1e-8, at most 1. A term never has less than its
+        descendants, and terms with the same labels have the same, bit by bit.
 
         Raises
         ------
@@ -169,21 +168,21 @@ class LabelHierarchy:
         return np.minimum(exact @ self.members.T.astype(np.float64), 1.0)
 
     def deepest(self, probabilities: ArrayLike, level: float) -> NDArray[np.int64]:
-        """Most specific term that the evidence suffices for, in bounded memory.
+        """Find the most specific term with enough probability, in bounded memory.
 
         Parameters
         ----------
         probabilities
-            Of the labels, ``(n_cells, n_labels)``.
+            Probabilities of the labels, ``(n_cells, n_labels)``.
         level
-            What the rolled-up probability has to reach, in (0, 1]. Above one half, terms without
-            a label in common cannot both reach it; below, they can, and the more specific wins.
+            Probability that the term has to reach, in (0, 1]. Above one half, terms without a
+            label in common cannot both reach it; below they can, and the more specific is chosen.
 
         Returns
         -------
         Rows of :attr:`terms`, ``(n_cells,)``: of the terms that reach the level the one with
         fewest labels, of equals the one with most ancestors, then the most probable. The first
-        row, *cell*, counts as reached always.
+        row, *cell*, always counts as reached.
 
         Raises
         ------
@@ -199,12 +198,12 @@ class LabelHierarchy:
         return rows
 
     def lowest_common_ancestor(self, sets: ArrayLike) -> NDArray[np.int64]:
-        """Most specific term that covers a set of labels, such as a prediction set.
+        """Find the most specific term of all labels of a set, such as a prediction set.
 
         Parameters
         ----------
         sets
-            Which labels are in the set of each cell, ``(n_cells, n_labels)``.
+            Whether each label is in the set of each cell, ``(n_cells, n_labels)``.
 
         Returns
         -------
@@ -249,23 +248,23 @@ class LabelHierarchy:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as lists of strings and arrays of numbers, to be saved as data."""
+        """Return the fields as lists of strings and arrays of numbers, to save."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {k: v.tolist() if v.dtype.kind == "U" else v.copy() for k, v in values.items()}
 
     @staticmethod
     def from_dict(saved: Mapping[str, Any]) -> LabelHierarchy:
-        """Undo :meth:`to_dict`; lists in place of arrays are taken as well.
+        """Restore the result of :meth:`to_dict`; lists instead of arrays are accepted.
 
         Parameters
         ----------
         saved
-            What :meth:`to_dict` gave, perhaps through JSON.
+            Result of :meth:`to_dict`, also after a round trip through JSON.
 
         Raises
         ------
         ValueError
-            If a field is missing or unknown, or the arrays do not fit together.
+            If a field is missing or unknown, or the arrays are inconsistent.
         """
         if saved.keys() != _DTYPES.keys():
             raise ValueError(f"A hierarchy has the fields {list(_DTYPES)}, not {list(saved)}.")
@@ -277,7 +276,7 @@ class LabelHierarchy:
             raise ValueError(f"A hierarchy has 1 to {_MAX_LABELS:,} labels, not {n_labels:,}.")
         distinct, counts = np.unique(self.labels, return_counts=True)
         if (counts > 1).any():
-            raise ValueError(f"Labels stand twice: {distinct[counts > 1].tolist()}.")
+            raise ValueError(f"Labels are duplicated: {distinct[counts > 1].tolist()}.")
         shapes = {"names": (n_terms,), "members": (n_terms, n_labels), "own": (n_labels,)}
         for key, shape in (shapes | {"n_ancestors": (n_terms,)}).items():
             if (found := getattr(self, key).shape) != shape:
@@ -306,9 +305,9 @@ class LabelHierarchy:
         return array
 
     def _most_specific(self, holds: NDArray[np.bool_], score: NDArray[Any]) -> NDArray[np.int64]:
-        """Row that holds with fewest members, most ancestors and highest score."""
+        """Find the row in ``holds`` with fewest members, most ancestors and highest score."""
         key = np.stack([self.members.sum(axis=1), -self.n_ancestors])
-        # Terms stand in the order of this key, so the last row that holds tells the best rank.
+        # Terms are sorted by this key, so the last row in `holds` has the best rank.
         rank = np.cumsum(np.concatenate([[0], (np.diff(key) != 0).any(axis=0)]))
         best = rank[holds.shape[1] - 1 - np.argmax(holds[:, ::-1], axis=1)]
         candidates = holds & (rank[None, :] == best[:, None])

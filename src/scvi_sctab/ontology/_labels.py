@@ -1,4 +1,4 @@
-"""Match the labels of a data set to terms of the Cell Ontology."""
+"""Matching of labels to terms of the Cell Ontology."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ def match_labels(
     ontology: CellOntology | None = None,
     table: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
-    """Find the Cell Ontology term of each label, without ever guessing.
+    """Find the Cell Ontology term of each label; ambiguous labels are not matched.
 
     A label matches a term, in this order, by the table, by id (``CL:0000084``, ``CL_0000084``), by
     name, by an exact synonym that only one term has, by a usual name of the table of aliases that
     comes with the package (``"CD14 Mono"``, ``"Treg"``), or by a name or synonym of the same words
-    (``"B-cells, naïve"``). Upper and lower case and extra spaces never matter; for the last two
-    neither do plurals, hyphens, signs as in ``CD4+``, Greek letters, accents, nor *cell* where
-    other words are left. What names two types (``"T/NK"``) or is ambiguous does not match: it is
-    listed with near misses, to be put into a table by who knows the data.
+    (``"B-cells, naïve"``). Case and extra spaces are ignored; for the last two also plurals,
+    hyphens, signs as in ``CD4+``, Greek letters, accents, and *cell* if other words remain. A
+    label that names two types (``"T/NK"``) or is ambiguous does not match: it is listed with near
+    misses, from which you can choose a term for the table.
 
     Parameters
     ----------
     labels
         Labels, such as a column of ``obs``; they may repeat, missing ones are left out.
     ontology
-        The bundled one if not given.
+        The ontology; the bundled one if not given.
     table
-        CL id or name by label, for what does not match by itself or matches wrongly. Labels are
-        compared letter by letter; those that do not occur are ignored.
+        CL id or name by label, for labels that do not match or match wrongly without it. Labels
+        are compared letter by letter; entries of labels that do not occur are ignored.
 
     Returns
     -------
@@ -86,14 +86,14 @@ def match_labels(
 
 
 def wrong_targets(table: Mapping[str, str], ontology: CellOntology) -> list[str]:
-    """Say what is wrong with the targets of a table, a line for each.
+    """Describe the wrong targets of a table, a line for each.
 
     Parameters
     ----------
     table
         CL id or name by label.
     ontology
-        Where the terms come from.
+        Ontology of the terms.
     """
     found = {label: _match(str(target), ontology) for label, target in table.items()}
     return [
@@ -120,16 +120,16 @@ def _match(text: str, ontology: CellOntology) -> _Match:
 
 
 def _names_several(text: str, ontology: CellOntology) -> bool:
-    """Say whether a list names a type in each of its parts, unlike ``"B cell, naive"``."""
+    """Return whether each part of a list names a type, unlike ``"B cell, naive"``."""
     parts = re.split("[,;]", text)
     return len(parts) > 1 and all(_match(part, ontology).term_id for part in parts)
 
 
 def _ways(text: str, ontology: CellOntology) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Ways to find terms, the strictest first, and the terms that each of them finds."""
+    """Yield the ways to find terms, the strictest first, and the terms that each finds."""
     yield "name", ontology.with_name(text)
     usual, synonym = ontology.with_alias(text), ontology.with_synonym(text)
-    if usual in ((), synonym):  # otherwise the synonym is mostly used for another term
+    if usual in ((), synonym):  # otherwise the synonym usually means another term
         yield "synonym", synonym
     if _names_several(text, ontology):
         return

@@ -13,28 +13,28 @@ from scvi_sctab.ontology._organisms import of_one_species
 from scvi_sctab.ontology._spelling import words
 
 _MIN_SCORE = 0.25
-_PREFIX, _MISSPELT = 0.7, 0.8  # what a word counts that only begins a word of a name, or is close
-_MIN_PREFIX, _MIN_MISSPELT = 3, 5
-_CLOSE = 0.85  # share of letters in order, as `difflib` counts it
+_PREFIX, _MISSPELT = 0.7, 0.8  # weight of a word that is the prefix of a known word, or similar
+_MIN_PREFIX, _MIN_MISSPELT = 3, 5  # letters
+_CLOSE = 0.85  # similarity by `difflib`
 _ONE_SPECIES, _USUAL, _PER_ANCESTOR = 0.6, 1.25, 0.004
 
 
 @dataclass(frozen=True, eq=False)
 class NearMisses:
-    """Names of terms, to be ranked by how many of their words a label has.
+    """Names of terms, ranked by the words that they share with a label.
 
-    A name scores the Dice coefficient of its words and the label's, each weighted by how rare it
-    is among all names. Terms that usual names stand for score more, terms of one species and terms
-    with many ancestors less.
+    The score of a name is the Dice coefficient of its words and the label's, each weighted by its
+    rarity among all names. It is higher for terms with usual names, and lower for terms of one
+    species and terms with many ancestors.
 
     Parameters
     ----------
     names
         Name, synonyms and usual names by term, the name first.
     usual
-        Terms that usual names stand for.
+        Terms with usual names.
     n_ancestors
-        How many terms a term is a kind of.
+        Number of ancestors by term.
     """
 
     names: Mapping[str, Sequence[str]]
@@ -42,14 +42,14 @@ class NearMisses:
     n_ancestors: Mapping[str, int]
 
     def find(self, text: str, n: int) -> list[str]:
-        """Ids of up to ``n`` terms, the most plausible first; none has to be right.
+        """Return the ids of up to ``n`` terms, the most plausible first; none has to be right.
 
         Parameters
         ----------
         text
             A label.
         n
-            How many terms are given at most.
+            Largest number of terms.
         """
         says = [word for word in words(text) if word != "cell" and not word.isdigit()]
         wanted = [self._meanings(word) for word in says]
@@ -71,7 +71,7 @@ class NearMisses:
         return sorted(scores, key=lambda t: (-scores[t], t))[:n]
 
     def _meanings(self, word: str) -> dict[str, float]:
-        """Words of names that a word of a label may be, and how much of it they count."""
+        """Find the words of names that a word of a label may mean, and their weights."""
         if word in self._rows:
             return {word: 1.0}
         found = {word: 1.0}

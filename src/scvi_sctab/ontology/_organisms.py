@@ -1,12 +1,12 @@
-"""Organisms that a term is for, as far as its name or its definition says so."""
+"""Terms of invertebrates, plants, fungi and bacteria, and terms of one species."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 
-# Releases mark few terms with a taxon, so these were found by reading names and definitions for
-# words such as insect, nematode, sponge and compound eye. What is a kind of them counts as well.
+# Releases mark few terms with a taxon, so these were found by searching names and definitions for
+# words such as insect, nematode, sponge and compound eye. Their descendants count as well.
 _FOREIGN = frozenset(
     {
         "CL:0000026",  # invertebrate nurse cell
@@ -53,7 +53,7 @@ _ONE_SPECIES = re.compile(
 
 
 def foreign(names: Mapping[str, str]) -> frozenset[str]:
-    """Ids of terms of organisms that are no vertebrates; kinds of these are not among them.
+    """Return the ids of terms of organisms other than vertebrates, without their descendants.
 
     Parameters
     ----------
@@ -64,5 +64,5 @@ def foreign(names: Mapping[str, str]) -> frozenset[str]:
 
 
 def of_one_species(name: str) -> bool:
-    """Say whether a term is for one species, as in ``ILC1, human``."""
+    """Return whether a term is for one species, as in ``ILC1, human``."""
     return _ONE_SPECIES.search(name) is not None

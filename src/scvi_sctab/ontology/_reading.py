@@ -1,4 +1,4 @@
-"""Read the Cell Ontology from a file."""
+"""Reading of the Cell Ontology from files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _PREFIX = "CL:"
 _OBSOLETE_PREFIX = "obsolete "
 _BUNDLED = "cell_ontology.obo.gz"
-# What pronto and the parsers below it raise on files that they cannot make sense of.
+# Errors of pronto and of the parsers that it uses, on files that they cannot read.
 _PARSER_ERRORS = (ValueError, SyntaxError, LookupError, EOFError, OSError, zlib.error)
 
 
@@ -30,7 +30,7 @@ class Term(NamedTuple):
     synonyms
         Its exact synonyms, sorted; broader, narrower and related ones are left out.
     parents
-        Ids of the CL terms that it is directly a kind of, sorted.
+        Ids of its parents among the CL terms, sorted.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Term(NamedTuple):
 
 
 class ObsoleteTerm(NamedTuple):
-    """A term that was taken out of the Cell Ontology.
+    """An obsolete term of the Cell Ontology.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class ObsoleteTerm(NamedTuple):
 
 
 class Records(NamedTuple):
-    """What a file says."""
+    """Version, live and obsolete terms of a file."""
 
     version: str
     terms: dict[str, Term]
@@ -67,7 +67,7 @@ def read_bundled() -> Records:
 
 
 def read_file(path: str | os.PathLike[str]) -> Records:
-    """Read a file of the user, or say what is wrong with it."""
+    """Read a file of the user, or raise an error that says what is wrong with it."""
     place = Path(path)
     if not place.is_file():
         raise FileNotFoundError(
@@ -89,11 +89,11 @@ def read_file(path: str | os.PathLike[str]) -> Records:
 
 
 def _parse(file: BinaryIO) -> Ontology:
-    # Here, because it takes a tenth of a second that only users of an ontology need to wait.
+    # Imported here, because it takes a tenth of a second.
     from pronto.ontology import Ontology
 
     with warnings.catch_warnings():
-        # About axioms, encodings and imports of a file; what is needed of it is checked below.
+        # About axioms, encodings and imports; the parts that are needed are checked below.
         warnings.simplefilter("ignore")
         return Ontology(file, import_depth=0, threads=1)
 

@@ -1,4 +1,4 @@
-"""Spellings of the names of cell types."""
+"""Normalisation of the spelling of names of cell types."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 import unicodedata
 from typing import NamedTuple
 
-# Abbreviations that are used as words inside longer names and mean one thing there.
+# Abbreviations that are words of longer names and have one meaning there.
 _WORDS = {
     "bcell": ("b", "cell"),
     "dc": ("dendritic", "cell"),
@@ -39,8 +39,8 @@ _NUMBERED = {"class", "group", "type"}
 _DASHES = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2212"), "-")
 _MARKER = r"cd\d+[a-z]?"
 _LEVEL = r"bright|high|hi|dim|low|lo"
-# In this order: signs of markers, as + and - or as words, become part of their word. That a marker
-# is present is what a name says that only mentions it, so that nothing is left of a plus.
+# In this order: signs of markers, as + and - or as words, become part of their word. A plus is
+# dropped, since a name that only mentions a marker means that it is present.
 _SIGNS = (
     (r"[_.](\d+)$", r" #\1"),  # the number of a cluster
     (r"[_.]", " "),
@@ -58,26 +58,27 @@ _SIGNS = (
     (r"alpha[-/ ]?beta", " alpha beta "),
 )
 _SIGNS_COMPILED = tuple((re.compile(pattern), to) for pattern, to in _SIGNS)
-# What joins two types or casts doubt on one, such as the slash of "T/NK", is a word of its own.
+# Signs that join two types, such as the slash of "T/NK", are words of their own; a question mark
+# stays in its word, so that such names match no term.
 _WORD = re.compile(r"#?[a-z0-9~?']+|[+/&|]")
 
 
 class Spelling(NamedTuple):
-    """The words of a name, however it is spelled.
+    """Words of a name, the same for all its spellings.
 
     Attributes
     ----------
     words
         All words but *cell*, sorted.
     n_cell
-        How often it says *cell*.
+        How often the word *cell* occurs.
     """
 
     words: tuple[str, ...]
     n_cell: int
 
     def equivalents(self) -> list[Spelling]:
-        """Spellings that mean the same, itself first.
+        """List the spellings with the same meaning, itself first.
 
         "Monocyte cells" are monocytes and "naive B" is a naive B cell, but "kidney" is an organ.
         """
@@ -88,12 +89,12 @@ class Spelling(NamedTuple):
 
 
 def normalize(text: str) -> str:
-    """Text to compare by: lower case, single spaces."""
+    """Normalise a text for comparison: lower case, single spaces."""
     return " ".join(text.casefold().split())
 
 
 def words(text: str) -> list[str]:
-    """Words of a name, in the singular, abbreviations of words spelled out.
+    """Split a name into words, in the singular, with abbreviations spelled out.
 
     Examples
     --------
@@ -112,15 +113,15 @@ def words(text: str) -> list[str]:
         if before in _NUMBERED:
             word = _ROMAN.get(word, word)
         if word.isdigit() and before[-1:].isalpha():
-            found[-1] += word  # a number belongs to what is before it, and does not move
-        elif word != "cell" or before != "cell":  # "DC cells": the abbreviation says it already
+            found[-1] += word  # a number belongs to the word before it, also after sorting
+        elif word != "cell" or before != "cell":  # "DC cells": the abbreviation includes *cell*
             is_word = (word, after) == _ENTEROCHROMAFFIN
             found.extend((word,) if is_word else _WORDS.get(word, (word,)))
     return found
 
 
 def spelling_of(text: str) -> Spelling:
-    """Words of a name without their order, and without *cell*.
+    """Return the words of a name without their order, and without *cell*.
 
     Examples
     --------
@@ -132,7 +133,7 @@ def spelling_of(text: str) -> Spelling:
 
 
 def _plain(text: str) -> str:
-    """Lower case, American, compatible characters made equal, Greek letters by name, no accents."""
+    """Normalise case, British spelling, compatible characters, Greek letters and accents."""
     text = unicodedata.normalize("NFKC", text).casefold().translate(_DASHES)
     for other, ours in _RESPELLED:
         text = text.replace(other, ours)

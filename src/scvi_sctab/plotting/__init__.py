@@ -1,4 +1,4 @@
-"""Plots of frames, on axes."""
+"""Plots of the frames of this package: functions that draw on matplotlib axes."""
 
 from scvi_sctab.plotting._benchmark import plot_benchmark, plot_scaling
 from scvi_sctab.plotting._colors import label_colors

@@ -1,4 +1,4 @@
-"""Axes with room for the names of ticks."""
+"""Layout of axes with long tick labels."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ if TYPE_CHECKING:
 
 POINTS_PER_INCH = 72
 MIN_SIZE = 7
-# Height of a line over the size of its font, with a gap to the next.
+# Height of a line relative to its font size, with a gap to the next line.
 LINE = 1.3
 _SIZES = (9, 8, MIN_SIZE)
 _MAX_INCHES = 18.0
 _MAX_TIGHTENED = 10
-# Names beside or below the axes may take this share of these.
+# Largest share of the axes' width or height for the names beside or below them.
 _NAMES_SHARE = 0.45
 
 
 def new_axes(width: float, height: float) -> Axes:
-    """Axes in a figure of their own, in inches, that is never larger than a poster."""
+    """Make axes in a new figure of a limited size, in inches."""
     size = min(width, _MAX_INCHES), min(height, _MAX_INCHES)
     return plt.subplots(figsize=size, layout="constrained")[1]
 
 
 def settle(ax: Axes) -> None:
-    """Give the texts of the axes room, where nobody does when the figure is drawn."""
+    """Lay out the figure of the axes, if no layout engine would do so when it is drawn."""
     figure = ax.figure.canvas.figure
     engine = figure.get_layout_engine()
-    # `tight_layout` leaves a placeholder behind, as does whoever switches another engine off.
+    # `tight_layout` leaves a placeholder engine, and so does switching off another engine.
     left_by_tight = isinstance(engine, PlaceHolderLayoutEngine) and engine.colorbar_gridspec
     if (engine is None or left_by_tight) and ax.get_subplotspec() is not None:
         with warnings.catch_warnings():
-            # Axes that somebody else placed by hand stay where they are.
+            # Axes placed by hand are not moved.
             warnings.filterwarnings("ignore", message=".*not compatible with tight_layout")
-            # Where the aspect is fixed, the axes change with the room that they are given.
+            # With a fixed aspect the size of the axes depends on the layout: iterate.
             for _ in range(1 if ax.get_aspect() == "auto" else _MAX_TIGHTENED):
                 before = ax.get_position(original=True)
                 figure.tight_layout()
@@ -55,9 +55,9 @@ def settle(ax: Axes) -> None:
 
 
 def lay_out(ax: Axes, bar: Axes | None = None) -> tuple[float, float]:
-    """Lay out the figure; return the axes' width and height in points, as far as they are sure.
+    """Lay out the figure; return the width and height in points that the axes have at least.
 
-    Texts of panels that come later may take as much room as those of this one, with its bar.
+    Panels that are drawn later may need as much room for texts as this one with its colour bar.
     """
     settle(ax)
     points = POINTS_PER_INCH / ax.figure.dpi
@@ -65,7 +65,7 @@ def lay_out(ax: Axes, bar: Axes | None = None) -> tuple[float, float]:
     place = ax.get_subplotspec()
     if place is None:
         return width, height
-    # A colour bar may have divided the place of its axes.
+    # A colour bar may have divided the subplot of its axes.
     place = place.get_topmost_subplotspec()
     around, figure = ax.get_tightbbox(), ax.figure.bbox
     beside = around.width - ax.bbox.width + (0 if bar is None else 1.2 * bar.get_tightbbox().width)
@@ -81,7 +81,7 @@ def _share(ratios: Sequence[float], span: range) -> float:
 
 
 def room(ax: Axes) -> tuple[float, float]:
-    """Width and height in points that the axes would have without the texts of other panels."""
+    """Return the width and height in points that axes would have without texts of other panels."""
     width, height = lay_out(ax)
     place = ax.get_subplotspec()
     if place is None:
@@ -92,7 +92,7 @@ def room(ax: Axes) -> tuple[float, float]:
 
 
 def names_inches(names: Sequence[object], notes: Sequence[str] = ()) -> float:
-    """Width that names take beside axes."""
+    """Compute the width of names beside axes, in inches."""
     return widest(with_notes(names, notes), _SIZES[0]) / POINTS_PER_INCH + 0.2
 
 
@@ -101,7 +101,8 @@ def name_rows(
 ) -> None:
     """Write a name, and a note that is never shortened, at each of the rows 0, 1, ...
 
-    Where rows are lower than a line of text, as many are named as fit, and the axis says so.
+    If rows are lower than a line of text, only as many names as fit are written, and the label of
+    the axis has their number.
     """
     ax.set_ylabel(label)
     width, _ = room(ax)
@@ -114,7 +115,7 @@ def name_rows(
 
 
 def name_columns(ax: Axes, names: Sequence[object], label: str = "") -> None:
-    """Write a name at each of the columns 0, 1, ...: level if they fit, else upright."""
+    """Write a name at each of the columns 0, 1, ...: horizontal if they fit, else vertical."""
     ax.set_xlabel(label)
     width, _ = lay_out(ax)
     if widest(shorten(names), _SIZES[0]) <= 0.9 * width / _span(ax.xaxis):
@@ -132,7 +133,7 @@ def name_columns(ax: Axes, names: Sequence[object], label: str = "") -> None:
 
 
 def name_values(ax: Axes, values: Sequence[float], texts: Sequence[str]) -> None:
-    """Write texts at values of the horizontal axis, as far as there is room."""
+    """Write as many texts at values of the horizontal axis as fit."""
     size = _SIZES[0]
     ax.set_xticks(values, texts, fontsize=size, parse_math=False)
     lay_out(ax)
@@ -144,15 +145,15 @@ def _write(axis: Axis, texts: Sequence[str], size: float) -> None:
 
 
 def _span(axis: Axis) -> float:
-    """Rows or columns that the axes show."""
+    """Count the rows or columns that the axes show."""
     low, high = axis.get_view_interval()
     return abs(high - low)
 
 
 def _leave_out(ax: Axes, axis: Axis, length: float, label: str | None = None) -> None:
-    """Erase the texts of ticks that are nearer than ``length`` points to one that stays."""
+    """Remove the texts of ticks that are nearer than ``length`` points to one that is kept."""
     which = 0 if axis is ax.xaxis else 1
-    # On the other axis, which may be logarithmic, any place will do.
+    # Any valid position on the other axis, which may be logarithmic.
     places = np.tile(ax.viewLim.min, (len(axis.get_ticklocs()), 1))
     places[:, which] = axis.get_ticklocs()
     centres = ax.transData.transform(places)[:, which] * POINTS_PER_INCH / ax.figure.dpi

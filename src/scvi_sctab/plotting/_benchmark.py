@@ -1,4 +1,4 @@
-"""Methods beside each other."""
+"""Plots of benchmarks: comparison of methods, and scaling with the training data."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NAMES = {
 _LESS_IS_BETTER = {"ece", "fit_seconds", "predict_seconds"}
 _MARKERS = "osD^vPX*"
 _INCHES = 5.0, 3.6
-# Inches of a row: of many all together, and so that each can be named.
+# Inches: limit of all rows together, and least height of a row with a name.
 _ALL_ROWS, _MIN_ROW = 10.0, 0.15
 
 
@@ -46,16 +46,15 @@ def plot_benchmark(
     results
         A table of :func:`scvi_sctab.metrics.benchmark`.
     metric
-        Which of its metrics.
+        Metric of the table.
     ax
-        Where to draw; a figure that fits the table if not given. A figure without a layout
+        Axes to draw on; a new figure that fits the table if not given. A figure without a layout
         engine is laid out by :meth:`~matplotlib.figure.Figure.tight_layout`.
 
     Returns
     -------
-    The axes. A point is the mean over seeds, its line reaches from the smallest to the largest, a
-    bar is the mean over splits. Runs that failed are counted beside the
-    method.
+    The axes. A point is the mean over seeds, its line reaches from the smallest to the largest
+    value, a bar is the mean over splits. The number of failed runs is written beside the method.
 
     Raises
     ------
@@ -98,7 +97,7 @@ def plot_benchmark(
 def _draw_splits(
     ax: Axes, runs: pd.DataFrame, methods: pd.Index, splits: list[str]
 ) -> list[PathCollection]:
-    """Draw the means and extremes of each split, a little above each other."""
+    """Draw the mean, minimum and maximum of each split, with vertical offsets."""
     heights = np.linspace(0.3, -0.3, len(splits) + 2)[1:-1]
     colors = panel_colors(ax, splits)
     points = []
@@ -119,23 +118,24 @@ def _draw_splits(
 def plot_scaling(
     results: pd.DataFrame, metric: str = "f1_macro", by: str = "donors", ax: Axes | None = None
 ) -> Axes:
-    """Draw how methods do with more to learn from, as the scTab paper does.
+    """Draw a metric against the share of the training data, as the scTab paper does.
 
     Parameters
     ----------
     results
         A table of :func:`scvi_sctab.metrics.paper_protocol`.
     metric
-        Which of its metrics.
+        Metric of the table.
     by
-        ``"donors"`` or ``"cells"``: of what the share grows.
+        ``"donors"`` or ``"cells"``: unit of the share.
     ax
-        Where to draw; a new figure that fits the legend if not given. A figure without a layout
+        Axes to draw on; a new figure that fits the legend if not given. A figure without a layout
         engine is laid out by :meth:`~matplotlib.figure.Figure.tight_layout`.
 
     Returns
     -------
-    The axes. A point is the mean over seeds, its line reaches from the smallest to the largest.
+    The axes. A point is the mean over seeds, its line reaches from the smallest to the largest
+    value.
 
     Raises
     ------
@@ -149,7 +149,7 @@ def plot_scaling(
         raise ValueError(
             f"The table has no shares of {by!r}; it has {sorted(set(results['by']))}."
         )
-    # The order of the table gives colours, so that they are the same for every `by` and metric.
+    # Colours by the order of the table, so that they are the same for every `by` and metric.
     methods = [str(method) for method in dict.fromkeys(results["method"])]
     notes = [_failures(method, runs) for method in methods]
     if ax is None:
@@ -178,7 +178,7 @@ def plot_scaling(
 
 
 def _runs(results: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Take the runs of a metric, with names as text."""
+    """Select the runs of a metric, with names as text."""
     require(results, ("method", "split", "metric", "value"), "metrics.benchmark")
     runs = results[results["metric"] == metric]
     if runs.empty:

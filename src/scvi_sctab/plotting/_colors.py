@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MISSING = "#cccccc"
-# A column of booleans is about the cells that are True.
+# The cells that are True are the ones of interest, so theirs is the stronger colour.
 BOOLEANS = {"False": "#a9bccf", "True": "#d55e00"}
-# With more categories than colours that can be told apart, unused ones get none.
+# Number of distinguishable colours; with more categories, unused ones have no colour.
 N_DISTINCT = 64
 _N_COLORS = 256
 
@@ -28,7 +28,8 @@ _FIRST = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9")
 _AVOIDED = ("white", "black", MISSING)
 _LIGHTNESS, _CHROMA = (0.35, 0.85), (0.05, 0.24)
 _COLOR_BLIND_SHARE = 0.4
-# OKLab (Ottosson 2020): linear RGB to cone responses, their cube roots to lightness and two hues.
+# OKLab (Ottosson 2020): linear RGB to cone responses, their cube roots to lightness and two
+# opponent colours.
 _TO_CONES = np.array(
     [
         [0.4122214708, 0.5363325363, 0.0514459929],
@@ -56,20 +57,20 @@ _OF_FIGURE: WeakKeyDictionary[Figure, dict[str, str]] = WeakKeyDictionary()
 
 
 def label_colors(*columns: Iterable[object]) -> dict[str, str]:
-    """Give each label a colour of its own, for ``colors=`` of several figures.
+    """Assign a colour to each label, for ``colors=`` of several figures.
 
-    Panels of one figure agree without it.
+    Within one figure, panels have the same colours without it.
 
     Parameters
     ----------
     *columns
-        Labels, e.g. columns of ``obs``. A categorical counts with its unused categories, so that
-        colours stay when cells are left out.
+        Labels, e.g. columns of ``obs``. Unused categories of a categorical count as well, so that
+        colours do not change when cells are left out.
 
     Returns
     -------
-    Label to colour (hexadecimal). The first six are safe for colour-blind readers, the first 64
-    differ clearly, and colours repeat after 256.
+    Colour (hexadecimal) by label. The first six are safe for colour-blind readers, the first 64
+    are clearly different, and colours repeat after 256.
 
     Examples
     --------
@@ -83,7 +84,7 @@ def label_colors(*columns: Iterable[object]) -> dict[str, str]:
 
 
 def categories_of(column: Iterable[object]) -> pd.Categorical:
-    """Categories of a column; unused ones too, while there are clear colours for them."""
+    """Return the categories of a column, with unused ones if all can have distinct colours."""
     categories = pd.Categorical(column)
     if len(categories.categories) > N_DISTINCT:
         return categories.remove_unused_categories()
@@ -93,14 +94,14 @@ def categories_of(column: Iterable[object]) -> pd.Categorical:
 def panel_colors(
     ax: Axes, names: Iterable[str], given: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Colours of the names, those that other panels of the figure use where these know them.
+    """Choose colours of names, the same as in other panels of the figure.
 
     Raises
     ------
     ValueError
         If colours are given, but not for each name.
     """
-    # Of a subfigure, too, the canvas is that of the whole figure.
+    # The canvas of a subfigure is that of the whole figure.
     known = _OF_FIGURE.setdefault(ax.figure.canvas.figure, {})
     names = list(names)
     if given is not None:
@@ -114,21 +115,21 @@ def panel_colors(
     new = [name for name in names if name not in known]
     taken = set(known.values())
     free = [color for color in palette(len(taken) + len(new)) if color not in taken]
-    # After the last colour of the palette they start again.
+    # After the last colour of the palette, colours repeat.
     free += palette(len(new))
     known |= dict(zip(new, free, strict=False))
     return {name: known[name] for name in names}
 
 
 def palette(n_colors: int) -> list[str]:
-    """List colours, the first of which are the easiest to tell apart."""
+    """List colours, the most distinct ones first."""
     colors = _all_colors()
     return [colors[i % len(colors)] for i in range(n_colors)]
 
 
 @cache
 def _all_colors() -> tuple[str, ...]:
-    """Each next colour is the one farthest from all before it (as in Glasbey et al. 2007)."""
+    """List colours, each the farthest from all before it (as in Glasbey et al. 2007)."""
     steps = np.linspace(0, 1, 11)
     candidates = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(-1, 3)
     lightness, *hue = _seen(candidates)[:, :3].T
@@ -147,13 +148,13 @@ def _all_colors() -> tuple[str, ...]:
 
 
 def _seen(colors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """``(n, 3)`` RGB to ``(n, 6)``: OKLab with and without deuteranopia."""
+    """Convert RGB, ``(n, 3)``, to OKLab without and with deuteranopia, ``(n, 6)``."""
     linear = np.where(colors <= 0.04045, colors / 12.92, ((colors + 0.055) / 1.055) ** 2.4)
     both = (linear, np.clip(linear @ _DEUTERANOPIA.T, 0, 1))
     return np.hstack([np.cbrt(part @ _TO_CONES.T) @ _TO_LAB.T for part in both])
 
 
 def _distance(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Differences of colours, ``(n,)``, mostly for readers with full colour vision."""
+    """Compute differences of colours, ``(n,)``, weighted over full vision and deuteranopia."""
     full, blind = (np.linalg.norm((a - b)[:, part], axis=1) for part in (slice(3), slice(3, 6)))
     return (1 - _COLOR_BLIND_SHARE) * full + _COLOR_BLIND_SHARE * blind

@@ -1,4 +1,4 @@
-"""Confusion matrix of labels."""
+"""Plot of a confusion matrix."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-# Cells of the table below this share stay without a number.
+# Smallest share that is written as a number.
 _MIN_SHARE_WRITTEN = 0.005
 _DARK_FROM = 0.55
-# Inches of a row or column: of few, of all together if many, and so that each can be named.
+# Inches: usual size of a row or column, limit of all together, and least size with a name.
 _CELL, _ALL_CELLS, _MIN_CELL = 0.45, 10.0, 0.13
 _TITLE_INCHES = 0.9
 
@@ -43,17 +43,17 @@ def plot_confusion(
         True labels by predicted labels: shares, or counts of cells (whole numbers), which are
         drawn as shares of their row.
     ax
-        Where to draw; a figure that fits the table if not given. A figure without a layout engine
-        is laid out by :meth:`~matplotlib.figure.Figure.tight_layout`.
+        Axes to draw on; a new figure that fits the table if not given. A figure without a layout
+        engine is laid out by :meth:`~matplotlib.figure.Figure.tight_layout`.
     n_cells
         Cells of each true label, e.g. ``truth.value_counts()``. If not given, the sums of the
-        rows of counts, or what :func:`~scvi_sctab.metrics.confusion` keeps in
+        rows of counts, or those that :func:`~scvi_sctab.metrics.confusion` keeps in
         ``table.attrs["n_cells"]``.
 
     Returns
     -------
-    The axes. Numbers in the cells are shares of the row, as far as cells are large enough for
-    them; else a bar explains the colours. Rows without cells are grey.
+    The axes. Numbers in the matrix are shares of the row; if they do not fit, there is a colour
+    bar instead. Rows without cells are grey.
 
     Raises
     ------
@@ -89,7 +89,7 @@ def plot_confusion(
 def _shares_and_counts(
     table: pd.DataFrame, n_cells: Mapping[str, int] | None
 ) -> tuple[NDArray[np.float64], list[int | None]]:
-    """Shares of the rows, and how many cells each row stands for, where that is known."""
+    """Compute the shares of the rows, and the number of cells of each row, if known."""
     values = table.to_numpy(dtype=float)
     totals = np.nansum(values, axis=1)
     known = dict(table.attrs.get("n_cells", {}) if n_cells is None else n_cells)
@@ -102,7 +102,7 @@ def _shares_and_counts(
 
 
 def _write_shares(ax: Axes, shares: NDArray[np.float64]) -> bool:
-    """Write the shares into their cells, and say whether there was room."""
+    """Write the shares into the matrix if they fit, and return whether they do."""
     width, height = lay_out(ax)
     width, height = width / shares.shape[1], height / shares.shape[0]
     fitting = [

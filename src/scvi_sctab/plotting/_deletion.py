@@ -1,4 +1,4 @@
-"""How fast a label goes with its genes."""
+"""Plot of the deletion test of gene rankings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def plot_deletion(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     table
         Columns ``ranking``, ``n_genes``, ``drop``.
     ax
-        Where to draw; a new figure that fits the legend if not given. A figure without a layout
+        Axes to draw on; a new figure that fits the legend if not given. A figure without a layout
         engine is laid out by :meth:`~matplotlib.figure.Figure.tight_layout`.
 
     Returns
@@ -35,7 +35,7 @@ def plot_deletion(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     Raises
     ------
     ValueError
-        If a column is not there, or the table is empty.
+        If a column is missing, or the table is empty.
     """
     require(table, ("ranking", "n_genes", "drop"), "SCTAB.deletion_test")
     curves = dict(tuple(table.groupby("ranking", sort=False, observed=True)))

@@ -1,4 +1,4 @@
-"""Cells in two dimensions."""
+"""Scatter plot of cells in two dimensions."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def plot_embedding(
         ``(n_cells,)``; its name is the title. Booleans are categories. Missing and infinite
         values are grey.
     ax
-        Where to draw; a new figure that fits the legend if not given. A figure without a layout
+        Axes to draw on; a new figure that fits the legend if not given. A figure without a layout
         engine is laid out by :meth:`~matplotlib.figure.Figure.tight_layout`.
     colors
         Colour of each category, e.g. of :func:`label_colors`. If not given, categories of the
-        same name have the same colour in all panels of a figure, and others have others.
+        same name have the same colour in all panels of a figure.
 
     Returns
     -------
@@ -72,7 +72,7 @@ def plot_embedding(
 
 
 def _bare(ax: Axes, title: object) -> Axes:
-    """Leave only the title of axes, since the two dimensions have no units."""
+    """Remove everything but the title of axes, since the two dimensions have no units."""
     ax.set(xticks=[], yticks=[])
     ax.set_title("" if title is None else title, wrap=True, parse_math=False)
     ax.spines[:].set_visible(False)
@@ -107,7 +107,7 @@ def _draw_categories(
         colors_of = BOOLEANS
     else:
         colors_of = panel_colors(ax, present if colors else names, colors)
-    # Missing values have the code -1, hence the last colour; they lie below the others.
+    # Missing values have the code -1, hence the last colour; they are drawn below the others.
     palette = [*(colors_of.get(name, MISSING) for name in names), MISSING]
     for part in (missing, ~missing):
         if part.any():

@@ -1,4 +1,4 @@
-"""Checks of frames before they are drawn."""
+"""Checks of frames before drawing."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ if TYPE_CHECKING:
 
 
 def require(table: pd.DataFrame, columns: tuple[str, ...], source: str) -> None:
-    """Refuse a table that lacks columns or rows, and say what makes one.
+    """Refuse a table that lacks columns or rows; the error names the function that makes one.
 
     Raises
     ------
     ValueError
-        If a column is not there, or the table is empty.
+        If a column is missing, or the table is empty.
     """
     if lacking := [column for column in columns if column not in table]:
         raise ValueError(

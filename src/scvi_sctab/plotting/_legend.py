@@ -15,22 +15,22 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
-# Of the axes, a legend may take this share.
+# Largest share of the axes' width for a legend.
 _SHARE = 0.6
-# Lengths, in sizes of the font.
+# Lengths, in units of the font size.
 _ROW, _HANDLE, _HANDLE_GAP, _COLUMN_GAP = 1.5, 1.6, 0.5, 1.2
 _GAPS = _HANDLE + _HANDLE_GAP + _COLUMN_GAP
 _SIZES = (8, MIN_SIZE)
 _MIN_CHARACTERS = 8
 _MAX_COLUMNS = 3
-# Title, ticks and their label, above and below the axes.
+# Height of title, ticks and their label, above and below the axes.
 _LINES_INCHES = 0.6
 
 
 def legend_inches(
     names: Sequence[str], height: float, notes: Sequence[str] = ()
 ) -> tuple[float, float]:
-    """Width that a legend takes beside axes of this height, and the height that it needs."""
+    """Compute width and height of a legend beside axes of this height, in inches."""
     size = _SIZES[0]
     rows = int(max(1, height * POINTS_PER_INCH / (_ROW * size), len(names) / _MAX_COLUMNS))
     column = widest(with_notes(names, notes), size) + _GAPS * size
@@ -41,7 +41,7 @@ def legend_inches(
 def axes_with_legend(
     inches: tuple[float, float], names: Sequence[str], notes: Sequence[str] = ()
 ) -> Axes:
-    """Axes in a figure of their own that has room for a legend beside them."""
+    """Make axes in a new figure with room for a legend beside them."""
     width, height = legend_inches(names, inches[1] - _LINES_INCHES, notes)
     return new_axes(inches[0] + width, max(inches[1], height + _LINES_INCHES))
 
@@ -49,10 +49,10 @@ def axes_with_legend(
 def legend_beside(
     ax: Axes, handles: Sequence[Artist], names: Sequence[str], notes: Sequence[str] = ()
 ) -> None:
-    """Write a legend to the right of the axes, in columns as high as these.
+    """Write a legend to the right of the axes, in columns of their height.
 
-    Names, but not the notes after them, are shortened where there is no room. If even that does
-    not help, the last line of the legend counts the names that are left out.
+    Names, but not the notes after them, are shortened to fit. If they still do not fit, the last
+    line of the legend has the number of names that are left out.
     """
     if ax.get_legend() is not None:
         ax.get_legend().remove()
@@ -66,7 +66,7 @@ def legend_beside(
         texts.append(f"+ {len(names) - len(texts):,} more")
     legend = ax.legend(
         handles,
-        # The texts are set below: matplotlib would leave out names that start with "_".
+        # The texts are set below, since matplotlib leaves out names that start with "_".
         ["." for _ in texts],
         loc="center left",
         bbox_to_anchor=(1.02, 0.5),
@@ -88,7 +88,7 @@ def legend_beside(
 def _fit(
     names: Sequence[str], notes: Sequence[str], width: float, height: float
 ) -> tuple[list[str], float, int]:
-    """Texts that fit, size of their font, number of columns."""
+    """Return texts that fit, their font size and the number of columns."""
     for size in _SIZES:
         rows = max(1, int(height / (_ROW * size)))
         n_columns, texts = math.ceil(len(names) / rows), with_notes(names, notes)

@@ -1,4 +1,4 @@
-"""Marker genes of groups of cells."""
+"""Plot of marker genes of groups of cells."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _MIN_DOT, _MAX_DOT = 7, 13  # points across
 _ROW_INCHES = 0.3
-# Of many rows all together, and so that each can be named.
+# Limit of all rows together, and least height of a row with a name.
 _ALL_ROWS_INCHES, _MIN_ROW_INCHES = 12.0, 0.15
 _BAR_INCHES, _MIN_INCHES = 2.5, 2.4
 _EXPLAINED = "genes, best first\narea: score, over the best of its row"
@@ -44,18 +44,18 @@ def plot_markers(markers: pd.DataFrame, n_genes: int = 8, ax: Axes | None = None
     n_genes
         Genes per group.
     ax
-        Where to draw; a figure that fits the groups if not given. A figure without a layout
+        Axes to draw on; a new figure that fits the groups if not given. A figure without a layout
         engine is laid out by :meth:`~matplotlib.figure.Figure.tight_layout`.
 
     Returns
     -------
-    The axes. The area of a dot is the gene's score over the best one of its group, its colour the
-    mean expression.
+    The axes. The area of a dot is the gene's score relative to the best of its group, its colour
+    the mean expression.
 
     Raises
     ------
     ValueError
-        If there are no markers, a column is not there, or ``n_genes`` is not positive.
+        If there are no markers, a column is missing, or ``n_genes`` is not positive.
     """
     require(markers, ("group", "gene", "score", "expression"), "SCTAB.get_markers")
     if n_genes < 1:
@@ -105,12 +105,12 @@ def _draw_genes(
     inside: tuple[float, float],
     colors: tuple[Normalize, Colormap],
 ) -> None:
-    """Draw a dot per gene and its name to the right, as many in a row as have room."""
+    """Draw a dot per gene with its name to the right, as many in a row as fit."""
     width, height = inside
     bottom, top = ax.get_ylim()
     n_genes = best["column"].max() + 1
     shortest = widest(fit(best["gene"], MIN_SIZE, 0), MIN_SIZE) + 6
-    # Smaller dots before fewer genes.
+    # Dots are made smaller before genes are left out.
     dot = min(max(width / n_genes - shortest, _MIN_DOT), _MAX_DOT, 0.8 * height / (bottom - top))
     n_shown = max(1, min(n_genes, int(width / (shortest + dot))))
     best = best[best["column"] < n_shown]

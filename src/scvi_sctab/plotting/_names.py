@@ -1,4 +1,4 @@
-"""Texts that fit the room they have."""
+"""Shortening of names to a width."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from matplotlib.textpath import text_to_path
 MAX_CHARACTERS = 40
 _MIN_CHARACTERS = 6
 _ELLIPSIS = "…"
-# Shares of the characters that stand before the ellipsis; the next is tried where two names
-# come out the same.
+# Shares of the characters before the ellipsis; the next is tried if two shortened names are equal.
 _SHARES = (0.5, 0.7, 0.3, 0.9, 0.1)
 
 
 def text_width(text: str, size: float) -> float:
-    """Width of a line of text, in points."""
+    """Compute the width of a line of text, in points."""
     return _unit_width(text) * size / 10
 
 
@@ -28,7 +27,7 @@ def _unit_width(text: str) -> float:
 
 
 def widest(texts: Iterable[str], size: float) -> float:
-    """Width of the longest of some texts, in points."""
+    """Compute the width of the widest of some texts, in points."""
     return max((text_width(text, size) for text in texts), default=0.0)
 
 
@@ -60,7 +59,7 @@ def with_notes(
 
 
 def fit(names: Sequence[object], size: float, room: float, notes: Sequence[str] = ()) -> list[str]:
-    """Shorten names until the widest, with its note, takes at most ``room`` points."""
+    """Shorten names until the widest, with its note, has at most ``room`` points."""
     n_characters = MAX_CHARACTERS
     while True:
         texts = with_notes(names, notes, n_characters)

@@ -1,4 +1,4 @@
-"""Stated against observed accuracy."""
+"""Reliability diagram: observed accuracy against stated probability."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def plot_reliability(
     label: str | None = None,
     ece: float | None = None,
 ) -> Axes:
-    """Draw bins of :func:`scvi_sctab.metrics.reliability`; on the diagonal, 80% means 80%.
+    """Draw bins of :func:`scvi_sctab.metrics.reliability`, with the diagonal of calibration.
 
     Parameters
     ----------
     bins
         Columns ``probability``, ``accuracy``, ``n_cells``, and ``low``, ``high`` for intervals.
     ax
-        Where to draw; a new figure if not given. Call again with the same axes to compare. A
+        Axes to draw on; a new figure if not given. Call again with the same axes to compare. A
         figure without a layout engine is laid out by
         :meth:`~matplotlib.figure.Figure.tight_layout`.
     label
@@ -45,13 +45,13 @@ def plot_reliability(
 
     Returns
     -------
-    The axes. Lines at the points are the intervals of the accuracy; the panel below shows how
-    many cells each point stands for, ``ax.child_axes[-1]``.
+    The axes. Lines at the points are the intervals of the accuracy; the panel below,
+    ``ax.child_axes[-1]``, shows the number of cells of each point.
 
     Raises
     ------
     ValueError
-        If a column is not there, or there are no bins.
+        If a column is missing, or there are no bins.
     """
     require(
         bins, ("probability", "accuracy", "n_cells"), "metrics.reliability, of at least one cell"
@@ -69,11 +69,11 @@ def plot_reliability(
         stated, bins["accuracy"], color=color, linewidth=1.2, marker="o", markersize=4,
         gid=f"{_CURVE}{note}",
     )  # fmt: skip
-    # `plot` would put a label of its own in the place of an empty one.
+    # `plot` replaces an empty label by one of its own.
     line.set_label(label or "")
     if {"low", "high"} <= {*bins}:
         ax.vlines(stated, bins["low"], bins["high"], color=color, linewidth=1.4, alpha=0.6)
-    # Beside those of the curves before, which often have the same bins.
+    # Shifted from those of earlier curves, which often have the same bins.
     below.vlines(stated + n_before * _SHIFT, 0.5, bins["n_cells"], color=color, linewidth=2.2)
     top = max(below.get_ylim()[1], 10 ** math.ceil(math.log10(bins["n_cells"].max() + 1)))
     below.set_ylim(0.5, top)
@@ -82,7 +82,7 @@ def plot_reliability(
 
 
 def _write_legend(ax: Axes) -> None:
-    """Name the curves that have a name or an error."""
+    """Write a legend of the curves that have a name or an error."""
     notes = {curve: curve.get_gid().removeprefix(_CURVE) for curve in _curves(ax)}
     notes = {curve: note for curve, note in notes.items() if note or curve.get_label()}
     if notes:
@@ -97,7 +97,7 @@ def _curves(ax: Axes) -> list[Line2D]:
 
 
 def _panel_below(ax: Axes) -> Axes:
-    """Panel of the sizes of bins; the first call makes it, and the diagonal."""
+    """Return the panel of the sizes of bins; the first call makes it, and the diagonal."""
     for child in ax.child_axes:
         if child.get_gid() == _PANEL:
             return child
