@@ -44,7 +44,7 @@ class Appearance:
 
     @property
     def is_rounded(self) -> bool:
-        """Whether the cure rounds values."""
+        """True if the cure rounds values."""
         return self.cure in ("round", "ask")
 
 

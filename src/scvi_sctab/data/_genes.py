@@ -82,7 +82,7 @@ class GeneAlignment:
 
     @property
     def is_identity(self) -> bool:
-        """Whether the query has exactly the model's genes, in their order."""
+        """True if the query has exactly the model's genes, in their order."""
         return len(self.target) == self.n_genes and bool(
             (self.target == np.arange(self.n_genes)).all()
         )
