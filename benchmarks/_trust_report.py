@@ -30,7 +30,7 @@ def draw_accuracy(rows: pd.DataFrame, path: Path) -> None:
     for ax, (score, title) in zip(axes, _SCORES.items(), strict=True):
         for number, method in enumerate(methods):
             own = rows[rows["method"] == method].groupby("task")[score]
-            mean, sd = own.mean().reindex(tasks), own.std(ddof=0).reindex(tasks)
+            mean, sd = own.mean().reindex(tasks), own.std().reindex(tasks).fillna(0)
             height = np.arange(len(tasks)) + 0.7 * (number / max(len(methods) - 1, 1) - 0.5)
             ax.errorbar(mean, height, xerr=sd, fmt="o", markersize=5, label=method)
         ax.set(yticks=range(len(tasks)), ylim=(len(tasks) - 0.5, -0.5), xlabel=title)

@@ -203,7 +203,7 @@ def _by_seed(
 
 
 def _mean_and_spread(groups: Any) -> pd.Series:
-    mean, sd, n = groups.mean(), groups.std(ddof=0), groups.count()
+    mean, sd, n = groups.mean(), groups.std(), groups.count()
     text = [
         f"{m:.3f} ± {s:.3f}" if k > 1 else f"{m:.3f}" for m, s, k in zip(mean, sd, n, strict=True)
     ]

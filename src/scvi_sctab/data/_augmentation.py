@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.cluster import KMeans
 
-from scvi_sctab.nn._transforms import TARGET_SUM
+from scvi_sctab.data._expression import normalize_block
+from scvi_sctab.sparse import in_order
 
 Codes = NDArray[np.int64]
 
@@ -56,15 +57,12 @@ def group_means(blocks: Iterable[sparse.csr_matrix], groups: Codes) -> NDArray[n
     """
     n_groups, start, sums = groups.max() + 1, 0, None
     for block in blocks:
-        total = np.asarray(block.sum(axis=1)).ravel()
-        scale = TARGET_SUM / np.where(total == 0, 1, total)
-        data = np.log1p(block.data * np.repeat(scale, np.diff(block.indptr)))
         n_cells = block.shape[0]
         member = sparse.csr_matrix(
             (np.ones(n_cells), (groups[start : start + n_cells], np.arange(n_cells))),
             shape=(n_groups, n_cells),
         )
-        part = member @ sparse.csr_matrix((data, block.indices, block.indptr), block.shape)
+        part = member @ normalize_block(in_order(block))
         sums = part if sums is None else sums + part
         start += n_cells
     if sums is None:

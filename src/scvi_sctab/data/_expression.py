@@ -52,5 +52,16 @@ def normalized_expression(
     n_genes = adata.n_vars if alignment is None else alignment.n_genes
     blocks = [sparse.csr_matrix((0, n_genes), dtype="float32")]
     for counts in read_counts(adata, layer, indices, alignment):
-        blocks.append(to_scipy(normalize_counts(to_tensor(counts))))
+        blocks.append(normalize_block(counts))
     return sparse.vstack(blocks, format="csr")
+
+
+def normalize_block(counts: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Normalise rows in memory as :func:`scvi_sctab.nn.normalize_counts` does.
+
+    Parameters
+    ----------
+    counts
+        Raw counts, ``(n_cells, n_genes)``, CSR, columns increasing in every row.
+    """
+    return to_scipy(normalize_counts(to_tensor(counts)))
