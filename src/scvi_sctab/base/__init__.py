@@ -4,7 +4,11 @@ from scvi_sctab.base._arrays import draw_cells
 from scvi_sctab.base._cells import CellReader, CellsMixin
 from scvi_sctab.base._checkpoint import CheckpointMixin, read_digest
 from scvi_sctab.base._digest import hash_json, hash_tensors, read_checked, write_checked
-from scvi_sctab.base._encoder import EncoderMixin
+from scvi_sctab.base._encoder import (
+    bring_to_encoder,
+    network_of_encoder,
+    start_from_encoder,
+)
 from scvi_sctab.base._encoder_model import EncoderModel
 from scvi_sctab.base._files import (
     find_leftovers,
@@ -40,7 +44,6 @@ __all__ = [
     "CellReader",
     "CellsMixin",
     "CheckpointMixin",
-    "EncoderMixin",
     "EncoderModel",
     "HostModel",
     "NotPortableError",
@@ -48,6 +51,7 @@ __all__ = [
     "RegisteredMixin",
     "all_or_nothing",
     "arguments_of",
+    "bring_to_encoder",
     "check_epochs",
     "check_trainer_arguments",
     "choose_device",
@@ -60,6 +64,7 @@ __all__ = [
     "hash_json",
     "hash_tensors",
     "move_files",
+    "network_of_encoder",
     "read_checked",
     "read_checkpoint",
     "read_digest",
@@ -69,6 +74,7 @@ __all__ = [
     "run",
     "seed",
     "setup_arguments",
+    "start_from_encoder",
     "temporary_folder",
     "watch_validation",
     "write_checked",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import warnings
 from collections.abc import Sequence
@@ -19,6 +18,8 @@ from scvi_sctab.base import read_checkpoint, registry_without_cells
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from scvi_sctab.model._sctab import SCTAB
+
 _PREFIX = "classifier."
 _SCORE = re.compile(r"val_f1_macro=(\d+\.\d+)")
 _SHARED = re.compile(r"\.shared\.(?:shared_layers\.(\d+)|glu_layers\.(\d+)\.fc)\.weight$")
@@ -26,112 +27,41 @@ _SHARED = re.compile(r"\.shared\.(?:shared_layers\.(\d+)|glu_layers\.(\d+)\.fc)\
 _RECORDED = ("gamma", "epsilon", "virtual_batch_size", "momentum", "mask_type")
 
 
-class PublishedCheckpointMixin:
-    """Models from the archives of scTab."""
+def load_published(
+    cls: type[SCTAB], path: Path, var_names: Sequence[str], labels: Sequence[str]
+) -> SCTAB:
+    """Build a model with the weights of a published checkpoint.
 
-    @classmethod
-    def from_sctab_checkpoint(
-        cls,
-        path: str | os.PathLike,
-        var_names: Sequence[str],
-        labels: Sequence[str],
-    ) -> Any:
-        """Import a published scTab checkpoint; none of its pickled code is executed.
-
-        Parameters
-        ----------
-        path
-            A ``.ckpt`` file, or the directory of a run, whose checkpoint with the best validation
-            macro F1 is taken.
-        var_names
-            Genes in the order of the checkpoint: ``feature_id`` of the archive's ``var.parquet``
-            for Ensembl ids, or ``feature_name`` for symbols.
-        labels
-            Cell types in the order of the checkpoint: ``label`` of the archive's
-            ``categorical_lookup/cell_type.parquet``.
-
-        Returns
-        -------
-        A trained model without an AnnData, to predict with.
-
-        Raises
-        ------
-        FileNotFoundError
-            If there is no checkpoint.
-        ValueError
-            If the file is damaged, is not a scTab TabNet checkpoint, holds anything but tensors
-            and settings, or does not fit ``var_names`` and ``labels``.
-
-        Warns
-        -----
-        UserWarning
-            If the checkpoint does not record what its shapes do not show.
-
-        Examples
-        --------
-        >>> genes = pd.read_parquet("minimal/var.parquet").feature_id  # doctest: +SKIP
-        >>> types = pd.read_parquet(
-        ...     "minimal/categorical_lookup/cell_type.parquet"
-        ... ).label  # doctest: +SKIP
-        >>> SCTAB.from_sctab_checkpoint("scTab/run5", genes, types)  # doctest: +SKIP
-        """
-        path = find_checkpoint(Path(path))
-        checkpoint = read_checkpoint(path)
-        if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-            raise ValueError(f"{path} is not a Lightning checkpoint: it has no state_dict.")
-        state = network_state(checkpoint, path)
-        hyperparameters = read_hyperparameters(state, checkpoint.get("hyper_parameters", {}))
-        n_labels, n_genes = (
-            len(state["final_mapping.weight"]),
-            len(state["encoder.initial_bn.weight"]),
+    Parameters
+    ----------
+    cls
+        Class of the model to build.
+    path, var_names, labels
+        As of :meth:`scvi_sctab.SCTAB.from_sctab_checkpoint`.
+    """
+    path = find_checkpoint(path)
+    checkpoint = read_checkpoint(path)
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise ValueError(f"{path} is not a Lightning checkpoint: it has no state_dict.")
+    state = network_state(checkpoint, path)
+    hyperparameters = read_hyperparameters(state, checkpoint.get("hyper_parameters", {}))
+    n_labels, n_genes = (
+        len(state["final_mapping.weight"]),
+        len(state["encoder.initial_bn.weight"]),
+    )
+    if len(var_names) != n_genes or len(labels) != n_labels:
+        raise ValueError(
+            f"{path} has {n_genes:,} genes and {n_labels:,} labels, but {len(var_names):,} "
+            f"var_names and {len(labels):,} labels were given."
         )
-        if len(var_names) != n_genes or len(labels) != n_labels:
-            raise ValueError(
-                f"{path} has {n_genes:,} genes and {n_labels:,} labels, but {len(var_names):,} "
-                f"var_names and {len(labels):,} labels were given."
-            )
-        model = cls(
-            registry=make_registry(cls, var_names, labels), preset="paper", **hyperparameters
-        )
-        position = {label: i for i, label in enumerate(map(str, labels))}
-        order = torch.tensor([position[label] for label in model.labels])
-        state["final_mapping.weight"] = state["final_mapping.weight"][order]
-        model.module.load_state_dict(state)
-        model.module.eval()
-        model.is_trained_ = True
-        return model
-
-    @classmethod
-    def from_sctab_checkpoints(
-        cls,
-        path: str | os.PathLike,
-        var_names: Sequence[str],
-        labels: Sequence[str],
-    ) -> list[Any]:
-        """Import all runs of a published archive; see :meth:`from_sctab_checkpoint`.
-
-        Parameters
-        ----------
-        path
-            Directory with ``run1``, ``run2``, ...
-        var_names, labels
-            As in :meth:`from_sctab_checkpoint`.
-
-        Returns
-        -------
-        A model per run. Their mean ``predict(soft=True)`` is scTab's deep ensemble.
-
-        Raises
-        ------
-        FileNotFoundError
-            If there is no run.
-        ValueError
-            As in :meth:`from_sctab_checkpoint`.
-        """
-        runs = sorted(Path(path).glob("run*"), key=lambda run: (len(run.name), run.name))
-        if not runs:
-            raise FileNotFoundError(f"There is no run1, run2, ... in {path}.")
-        return [cls.from_sctab_checkpoint(run, var_names, labels) for run in runs]
+    model = cls(registry=make_registry(cls, var_names, labels), preset="paper", **hyperparameters)
+    position = {label: i for i, label in enumerate(map(str, labels))}
+    order = torch.tensor([position[label] for label in model.labels])
+    state["final_mapping.weight"] = state["final_mapping.weight"][order]
+    model.module.load_state_dict(state)
+    model.module.eval()
+    model.is_trained_ = True
+    return model
 
 
 def find_checkpoint(path: Path) -> Path:

@@ -1,21 +1,24 @@
 """SCTAB in the order of its life: set up, build, train, map a query, embed.
 
 ``predict``, ``annotate``, ``evaluate``, ``calibrate`` and the other verbs that a model shares with
-an ensemble are in ``_annotator.py``; ``get_markers`` and the other explanations in
-``_explainer.py``; surgery in ``_surgery.py``; ``save`` and ``load`` in ``base``.
+an ensemble are in ``_annotator.py``, ``get_markers`` and the other explanations in
+``_explainer.py``, ``save`` and ``load`` in ``base/_checkpoint.py``.
 """
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from scvi import REGISTRY_KEYS
 from scvi.data.fields import BaseAnnDataField, LayerField
+from scvi.model import SCANVI, SCVI
 
 from scvi_sctab._config import (
     PRESETS,
@@ -39,6 +42,7 @@ from scvi_sctab.base import (
     all_or_nothing,
     check_epochs,
     check_trainer_arguments,
+    choose_device,
     fit,
     setup_arguments,
 )
@@ -49,6 +53,7 @@ from scvi_sctab.data import (
     NamedObsField,
     TrainingRecord,
     as_keys,
+    cells_of_mudata,
     check_anndata,
     check_cells,
     check_key,
@@ -63,16 +68,16 @@ from scvi_sctab.data import (
 from scvi_sctab.metrics import CellEvidence
 from scvi_sctab.model._annotator import CellAnnotator
 from scvi_sctab.model._explainer import CellExplainer
-from scvi_sctab.model._mudata import MuDataMixin
-from scvi_sctab.model._pretrained import PretrainedMixin
-from scvi_sctab.model._published import PublishedCheckpointMixin
+from scvi_sctab.model._mudata import columns_of, find_registered, register_mudata
+from scvi_sctab.model._pretrained import build_on_encoder, build_on_latent_space
+from scvi_sctab.model._published import load_published
 from scvi_sctab.model._query_training import QueryTrainer, describe_reference
 from scvi_sctab.model._records import (
     QueryRecord,
     ReferenceStatistics,
     saved_record,
 )
-from scvi_sctab.model._surgery import SurgeryMixin
+from scvi_sctab.model._surgery import map_query, report_surgery
 from scvi_sctab.model._training import ReferenceTrainer, pretrain_encoder
 from scvi_sctab.module import CellTypeClassifier, build_classifier
 from scvi_sctab.nn import single_precision
@@ -80,25 +85,20 @@ from scvi_sctab.train import ClassifierTrainingPlan, SinglePrecisionRunner
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from mudata import MuData
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from scvi_sctab._types import HasEncoder
     from scvi_sctab.data import CellSelection
+    from scvi_sctab.model._surgery_report import SurgeryReport
 
 # Arguments of a model that was built before: its latent space, and for each query that it was
 # grown by the code of the first batch.
 _OF_BUILT = ("pretrained", "first_query_batches")
 
 
-class SCTAB(
-    CellAnnotator,
-    CellExplainer,
-    SurgeryMixin,
-    PretrainedMixin,
-    PublishedCheckpointMixin,
-    MuDataMixin,
-    BaseModel,
-):
+class SCTAB(BaseModel, CellAnnotator, CellExplainer):
     """Cell types from raw counts with scTab :cite:p:`Fischer24`.
 
     Learns cell types from an annotated reference and predicts them for cells it has not seen, of
@@ -187,6 +187,8 @@ class SCTAB(
     training_record: TrainingRecord | None = None
     reference_statistics: ReferenceStatistics | None = None
     query_record: QueryRecord | None = None
+    # Modality of counts and of columns, where the model was set up with a MuData.
+    modalities_: dict[str, str] | None = None
     # Names under which files hold it.
     training_record_ = saved_record("training_record", TrainingRecord)
     reference_ = saved_record("reference_statistics", ReferenceStatistics)
@@ -269,6 +271,58 @@ class SCTAB(
         )
         cls._register(adata, fields, setup, **kwargs)
 
+    @classmethod
+    def setup_mudata(
+        cls,
+        mdata: MuData,
+        layer: str | None = None,
+        labels_key: str | None = None,
+        unlabeled_category: str = UNLABELED_CATEGORY,
+        batch_key: str | None = None,
+        donor_key: str | None = None,
+        categorical_covariate_keys: list[str] | None = None,
+        modalities: Mapping[str, str] | None = None,
+    ) -> None:
+        """Check a reference and register where its counts and labels are.
+
+        Parameters
+        ----------
+        mdata
+            Reference with raw counts of genes in one modality. A model of it takes MuData and
+            AnnData alike.
+        layer
+            Layer of that modality with raw counts; ``None`` is its ``X``.
+        labels_key, unlabeled_category, batch_key, donor_key, categorical_covariate_keys
+            As in :meth:`setup_anndata`. A column is one of ``mdata.obs``, else of the modality
+            with counts, unless ``modalities`` says otherwise.
+        modalities
+            Modality by argument, as scvi-tools' other models take it:
+            ``{"layer": "rna", "labels_key": "rna"}``. Only ``"layer"`` is needed.
+
+        Raises
+        ------
+        KeyError
+            If a modality or a column does not exist.
+        TypeError
+            If ``mdata`` is no MuData.
+        ValueError
+            As in :meth:`setup_anndata`, or if it is not said which modality holds counts.
+
+        Examples
+        --------
+        >>> SCTAB.setup_mudata(
+        ...     mdata, labels_key="cell_type", modalities={"layer": "rna"}
+        ... )  # doctest: +SKIP
+        >>> model = SCTAB(mdata)  # doctest: +SKIP
+        """
+        arguments = {
+            "labels_key": labels_key,
+            "batch_key": batch_key,
+            "donor_key": donor_key,
+            "categorical_covariate_keys": categorical_covariate_keys,
+        }
+        register_mudata(cls, mdata, layer, unlabeled_category, arguments, modalities)
+
     @staticmethod
     def _fields(
         layer: str | None,
@@ -322,7 +376,7 @@ class SCTAB(
         overrides = {name: value for name, value in given.items() if value is not None}
         pretrained, first_query_batches = (others.pop(name, None) for name in _OF_BUILT)
         if is_mudata(adata):
-            adata, self.modalities_ = self._set_up_cells(adata)
+            adata, self.modalities_ = find_registered(type(self), adata)
         super().__init__(adata, registry)
         asked = preset
         preset = choose_preset(preset, self._n_labeled_cells())
@@ -363,6 +417,166 @@ class SCTAB(
             return int(self.summary_stats.n_cells)
         codes = self.adata_manager.get_from_registry(REGISTRY_KEYS.LABELS_KEY)
         return int((np.asarray(codes) < len(self.labels)).sum())
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: SCVI | SCANVI | HasEncoder,
+        labels_key: str | None = None,
+        unlabeled_category: str | None = None,
+        freeze_encoder: bool = False,
+        *,
+        adata: AnnData | None = None,
+        batch_key: str | None = None,
+        donor_key: str | None = None,
+        preset: str = "auto",
+        **overrides: Any,
+    ) -> Any:
+        """Build a model on the encoder of a trained one; ``model`` is left as it is.
+
+        From a model of :mod:`scvi_sctab.pretrain`, the encoder of genes is taken over, and trained
+        further unless it is frozen. Beside it runs the linear path of the preset;
+        ``linear_skip=False`` goes without.
+
+        From an SCVI or a SCANVI, TabNet reads the latent space in place of genes. Unless it is
+        frozen, the autoencoder is trained further, with its evidence lower bound in the loss.
+        Batches and covariates are its own, and :meth:`load_query_data` adapts it to new ones. For
+        that, train it as scvi-tools advises for surgery: ``encode_covariates=True``,
+        ``use_layer_norm="both"``, ``use_batch_norm="none"``.
+
+        Parameters
+        ----------
+        model
+            A trained model of :mod:`scvi_sctab.pretrain`, a :class:`scvi.model.SCVI` or
+            :class:`scvi.model.SCANVI` with its AnnData, or another model with a method
+            ``pretrained_encoder``.
+        labels_key, unlabeled_category
+            As in :meth:`setup_anndata`; those of ``model`` if not given.
+        freeze_encoder
+            Whether the encoder stays as it is. Only the embedding of a SELU encoder is
+            standardised over ``adata``, once, frozen or not.
+        adata
+            Cells with labels, if they are others than those of ``model``; their counts in the
+            same layer. Genes are matched by name. Not for an SCVI or a SCANVI.
+        batch_key, donor_key
+            As in :meth:`setup_anndata`; an SCVI or a SCANVI has batches of its own.
+        preset, **overrides
+            As of the class; for an SCVI or a SCANVI ``reconstruction_weight`` is the weight of
+            the lower bound in nats per cell and gene, 1 if not given.
+
+        Returns
+        -------
+        A model to :meth:`train`.
+
+        Raises
+        ------
+        TypeError
+            If ``model`` has no encoder that is known.
+        RuntimeError
+            If it is not trained.
+        ValueError
+            If there are no cells, the encoder would have another shape, or ``model`` was set up in a way that this cannot follow, or as
+            :meth:`setup_anndata`.
+        """
+        labels = {"labels_key": labels_key, "unlabeled_category": unlabeled_category}
+        labels = {name: value for name, value in labels.items() if value is not None}
+        if hasattr(model, "pretrained_encoder") and not isinstance(model, type):
+            setup = {"batch_key": batch_key, "donor_key": donor_key, **labels}
+            overrides = {"freeze_encoder": freeze_encoder, **overrides}
+            return build_on_encoder(cls, model, adata, setup, preset, overrides)
+        if not isinstance(model, SCVI | SCANVI):
+            raise TypeError(
+                f"from_pretrained() takes a trained SCVI or SCANVI, a model of "
+                "`scvi_sctab.pretrain`, or one with a method `pretrained_encoder`, not a "
+                f"{type(model).__name__}."
+            )
+        if adata is not None or batch_key is not None:
+            raise ValueError(
+                f"A {type(model).__name__} brings its own cells and batches: train it on the "
+                "labelled cells, too, and leave out `adata` and `batch_key`."
+            )
+        setup = {"donor_key": donor_key, **labels}
+        return build_on_latent_space(cls, model, freeze_encoder, setup, preset, overrides)
+
+    @classmethod
+    def from_sctab_checkpoint(
+        cls,
+        path: str | os.PathLike,
+        var_names: Sequence[str],
+        labels: Sequence[str],
+    ) -> Any:
+        """Import a published scTab checkpoint; none of its pickled code is executed.
+
+        Parameters
+        ----------
+        path
+            A ``.ckpt`` file, or the directory of a run, whose checkpoint with the best validation
+            macro F1 is taken.
+        var_names
+            Genes in the order of the checkpoint: ``feature_id`` of the archive's ``var.parquet``
+            for Ensembl ids, or ``feature_name`` for symbols.
+        labels
+            Cell types in the order of the checkpoint: ``label`` of the archive's
+            ``categorical_lookup/cell_type.parquet``.
+
+        Returns
+        -------
+        A trained model without an AnnData, to predict with.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no checkpoint.
+        ValueError
+            If the file is damaged, is not a scTab TabNet checkpoint, holds anything but tensors
+            and settings, or does not fit ``var_names`` and ``labels``.
+
+        Warns
+        -----
+        UserWarning
+            If the checkpoint does not record what its shapes do not show.
+
+        Examples
+        --------
+        >>> genes = pd.read_parquet("minimal/var.parquet").feature_id  # doctest: +SKIP
+        >>> types = pd.read_parquet(
+        ...     "minimal/categorical_lookup/cell_type.parquet"
+        ... ).label  # doctest: +SKIP
+        >>> SCTAB.from_sctab_checkpoint("scTab/run5", genes, types)  # doctest: +SKIP
+        """
+        return load_published(cls, Path(path), var_names, labels)
+
+    @classmethod
+    def from_sctab_checkpoints(
+        cls,
+        path: str | os.PathLike,
+        var_names: Sequence[str],
+        labels: Sequence[str],
+    ) -> list[Any]:
+        """Import all runs of a published archive; see :meth:`from_sctab_checkpoint`.
+
+        Parameters
+        ----------
+        path
+            Directory with ``run1``, ``run2``, ...
+        var_names, labels
+            As in :meth:`from_sctab_checkpoint`.
+
+        Returns
+        -------
+        A model per run. Their mean ``predict(soft=True)`` is scTab's deep ensemble.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no run.
+        ValueError
+            As in :meth:`from_sctab_checkpoint`.
+        """
+        runs = sorted(Path(path).glob("run*"), key=lambda run: (len(run.name), run.name))
+        if not runs:
+            raise FileNotFoundError(f"There is no run1, run2, ... in {path}.")
+        return [cls.from_sctab_checkpoint(run, var_names, labels) for run in runs]
 
     def train(
         self,
@@ -528,6 +742,119 @@ class SCTAB(
         with all_or_nothing(self):
             pretrain_encoder(self, max_epochs, batch_size, plan_kwargs or {}, trainer_kwargs)
 
+    @classmethod
+    def load_query_data(
+        cls,
+        adata: AnnData | None = None,
+        reference_model: Any = None,
+        registry: dict[str, Any] | None = None,
+        policy: str | Sequence[str] = "batch",
+        *,
+        learn_labels: bool = False,
+        layer: str | None = None,
+        min_gene_overlap: float = MIN_GENE_OVERLAP,
+        accelerator: str = "auto",
+        device: int | str = "auto",
+        allow_pickle: bool = False,
+    ) -> Any:
+        """Make a model for a query, of other batches than the reference, from a trained one.
+
+        The model predicts at once as the reference does for cells of an unknown batch.
+        :meth:`train` then adapts it to the query, without labels.
+
+        Parameters
+        ----------
+        adata
+            Raw counts of the query, in the layer of the reference; genes in any order. It needs
+            the columns of batch and covariates that the reference was set up with; that of
+            labels may be missing. Nothing is written into it: the model has counts of its own,
+            ``model.adata``, which share memory if genes are the reference's already.
+        reference_model
+            A trained model, or the directory that one was saved to. A query model is one, too.
+        registry
+            In place of ``adata``, the registry of a query model of this reference.
+        policy
+            What training may move: ``"batch"``, only what the query's batches and new labels add,
+            so that the reference's cells keep their predictions exactly (with new labels, the
+            logits of the old ones); ``"head"``, the linear
+            layers to the logits, too; ``"all"``; or patterns of names of parameters, such as
+            ``["final_mapping.*"]``, to train beside what is new. Running statistics of batch norm
+            are always kept.
+        learn_labels
+            Whether training learns from the labels that the query has in the reference's column
+            of labels; the model grows by those that the reference does not know. If not, they are
+            taken for somebody else's annotation: they change nothing and stay where they are.
+        layer
+            Layer of the query with raw counts, if not that of the reference; ``"X"`` is
+            ``adata.X``.
+        min_gene_overlap
+            Share of the reference's genes below which the query is refused.
+        accelerator, device
+            Where to put the model.
+        allow_pickle
+            Whether to load a reference that was saved as ``model.pt`` only, see :meth:`load`.
+
+        Returns
+        -------
+        A model of the query.
+
+        Raises
+        ------
+        KeyError
+            If the query lacks a column, or the layer.
+        TypeError
+            If ``reference_model`` is a model of another class.
+        RuntimeError
+            If the reference is not trained.
+        ValueError
+            If the policy does not exist or leaves nothing to train, a column has missing values,
+            or ``X`` does not hold raw counts or too few of the reference's genes; if ``registry`` is
+            not that of a query of this reference, or cells without a label are called otherwise.
+
+        Warns
+        -----
+        UserWarning
+            If there are new labels, or fewer than 80 % of the genes.
+
+        Examples
+        --------
+        >>> query_model = SCTAB.load_query_data(query, "reference_model")  # doctest: +SKIP
+        >>> query_model.train()  # doctest: +SKIP
+        >>> print(query_model.surgery_report())  # doctest: +SKIP
+        """
+        reference = cls._load_reference(reference_model, allow_pickle)
+        model = map_query(
+            cls,
+            reference,
+            adata,
+            registry,
+            policy,
+            learn_labels=learn_labels,
+            layer=layer,
+            min_gene_overlap=min_gene_overlap,
+        )
+        model.to_device(choose_device(accelerator, device))
+        model.module.eval()
+        return model
+
+    def surgery_report(self) -> SurgeryReport:
+        """Report what the query brought, what was trained for it, and what that changed.
+
+        Returns
+        -------
+        A report with a value per field, to print as text.
+
+        Raises
+        ------
+        RuntimeError
+            If this is not a model of a query.
+        """
+        if self.query_record is None:
+            raise RuntimeError(
+                "This model was not made by `SCTAB.load_query_data`: there is nothing to report."
+            )
+        return report_surgery(self, self.query_record)
+
     def get_latent_representation(
         self,
         adata: AnnData | None = None,
@@ -632,6 +959,13 @@ class SCTAB(
         """Codes of the labels of the model's AnnData; unlabelled cells come after all labels."""
         codes = self.adata_manager.get_from_registry(REGISTRY_KEYS.LABELS_KEY)
         return np.asarray(codes).ravel().astype(np.int64)
+
+    def _cells_of(self, adata: Any) -> Any:
+        """Take the model's modality of a MuData; anything else is left as it is."""
+        if self.modalities_ is None or not is_mudata(adata):
+            return adata
+        columns = columns_of(self.registry["setup_args"])
+        return cells_of_mudata(adata, self.modalities_, columns, required=False)
 
     def _check_selection(self, adata: AnnData, positions: NDArray[np.intp]) -> None:
         """Warn where a query model cannot tell that cells are of its batches."""

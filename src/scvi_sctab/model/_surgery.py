@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from scvi_sctab._constants import MIN_GENE_OVERLAP, QUERY_POLICIES
+from scvi_sctab._constants import QUERY_POLICIES
 from scvi_sctab._logging import logger
 from scvi_sctab._messages import list_names
-from scvi_sctab.base import choose_device
 from scvi_sctab.data import (
     Condition,
     check_anndata,
@@ -34,241 +33,171 @@ from scvi_sctab.nn import matches, n_trained
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from scvi_sctab.model._sctab import SCTAB
 
-class SurgeryMixin:
-    """Architecture surgery :cite:p:`Lotfollahi21`: a query's own parameters beside frozen ones."""
 
-    query_record: QueryRecord | None
+def map_query(
+    cls: type[SCTAB],
+    reference: SCTAB,
+    adata: AnnData | None,
+    registry: dict[str, Any] | None,
+    policy: str | Sequence[str],
+    *,
+    learn_labels: bool,
+    layer: str | None,
+    min_gene_overlap: float,
+) -> SCTAB:
+    """Build a query model with the weights of a reference and parameters of its own.
 
-    @classmethod
-    def load_query_data(
-        cls,
-        adata: AnnData | None = None,
-        reference_model: Any = None,
-        registry: dict[str, Any] | None = None,
-        policy: str | Sequence[str] = "batch",
-        *,
-        learn_labels: bool = False,
-        layer: str | None = None,
-        min_gene_overlap: float = MIN_GENE_OVERLAP,
-        accelerator: str = "auto",
-        device: int | str = "auto",
-        allow_pickle: bool = False,
-    ) -> Any:
-        """Make a model for a query, of other batches than the reference, from a trained one.
+    Parameters
+    ----------
+    cls
+        Class of the model to build.
+    reference
+        Trained model.
+    adata, registry, policy, learn_labels, layer, min_gene_overlap
+        As of :meth:`scvi_sctab.SCTAB.load_query_data`.
+    """
+    if adata is None:
+        if registry is None:
+            raise ValueError("Give a query: `adata=`, or the registry of one, `registry=`.")
+        _check_registry(registry, reference)
+        query, missing = None, list[str]()
+    else:
+        adata = check_anndata(reference._cells_of(adata))
+        place = choose_layer(adata, layer, reference.layer), min_gene_overlap
+        query, missing = _set_up_query(cls, adata, reference, learn_labels, *place)
+        registry = cls._registry_of(query)
+    model = cls(query, registry=registry, **_arguments_of_query(reference, registry))
+    n_categories = [len(condition.categories) for condition in reference.conditions]
+    new_entries = model.module.grow_from(reference.module.state_dict(), n_categories)
+    model.annotation = reference.annotation.for_labels(model.labels)
+    model.reference_statistics = reference.reference_statistics
+    model.training_record = reference.training_record
+    model.modalities_ = reference.modalities_
+    model.query_record = QueryRecord(
+        policy=policy if isinstance(policy, str) else list(policy),
+        new_entries=new_entries,
+        missing_genes=missing,
+        reference_categories={key: list(values) for key, values in reference.conditions},
+        reference_labels=[str(label) for label in reference.labels],
+        known_batches=_known(reference.conditions, query),
+    )
+    _check_policy(model, model.query_record)
+    model.is_trained_ = True
+    return model
 
-        The model predicts at once as the reference does for cells of an unknown batch.
-        :meth:`train` then adapts it to the query, without labels.
 
-        Parameters
-        ----------
-        adata
-            Raw counts of the query, in the layer of the reference; genes in any order. It needs
-            the columns of batch and covariates that the reference was set up with; that of
-            labels may be missing. Nothing is written into it: the model has counts of its own,
-            ``model.adata``, which share memory if genes are the reference's already.
-        reference_model
-            A trained model, or the directory that one was saved to. A query model is one, too.
-        registry
-            In place of ``adata``, the registry of a query model of this reference.
-        policy
-            What training may move: ``"batch"``, only what the query's batches and new labels add,
-            so that the reference's cells keep their predictions exactly (with new labels, the
-            logits of the old ones); ``"head"``, the linear
-            layers to the logits, too; ``"all"``; or patterns of names of parameters, such as
-            ``["final_mapping.*"]``, to train beside what is new. Running statistics of batch norm
-            are always kept.
-        learn_labels
-            Whether training learns from the labels that the query has in the reference's column
-            of labels; the model grows by those that the reference does not know. If not, they are
-            taken for somebody else's annotation: they change nothing and stay where they are.
-        layer
-            Layer of the query with raw counts, if not that of the reference; ``"X"`` is
-            ``adata.X``.
-        min_gene_overlap
-            Share of the reference's genes below which the query is refused.
-        accelerator, device
-            Where to put the model.
-        allow_pickle
-            Whether to load a reference that was saved as ``model.pt`` only, see :meth:`load`.
-
-        Returns
-        -------
-        A model of the query.
-
-        Raises
-        ------
-        KeyError
-            If the query lacks a column, or the layer.
-        TypeError
-            If ``reference_model`` is a model of another class.
-        RuntimeError
-            If the reference is not trained.
-        ValueError
-            If the policy does not exist or leaves nothing to train, a column has missing values,
-            or ``X`` does not hold raw counts or too few of the reference's genes; if ``registry`` is
-            not that of a query of this reference, or cells without a label are called otherwise.
-
-        Warns
-        -----
-        UserWarning
-            If there are new labels, or fewer than 80 % of the genes.
-
-        Examples
-        --------
-        >>> query_model = SCTAB.load_query_data(query, "reference_model")  # doctest: +SKIP
-        >>> query_model.train()  # doctest: +SKIP
-        >>> print(query_model.surgery_report())  # doctest: +SKIP
-        """
-        reference = cls._load_reference(reference_model, allow_pickle)
-        if adata is None:
-            if registry is None:
-                raise ValueError("Give a query: `adata=`, or the registry of one, `registry=`.")
-            _check_registry(registry, reference)
-            query, missing = None, list[str]()
-        else:
-            adata = check_anndata(reference._cells_of(adata))
-            place = choose_layer(adata, layer, reference.layer), min_gene_overlap
-            query, missing = cls._set_up_query(adata, reference, learn_labels, *place)
-            registry = cls._registry_of(query)
-        model = cls(query, registry=registry, **cls._arguments_of_query(reference, registry))
-        n_categories = [len(condition.categories) for condition in reference.conditions]
-        new_entries = model.module.grow_from(reference.module.state_dict(), n_categories)
-        model.annotation = reference.annotation.for_labels(model.labels)
-        model.reference_statistics = reference.reference_statistics
-        model.training_record = reference.training_record
-        model.modalities_ = reference.modalities_
-        model.query_record = QueryRecord(
-            policy=policy if isinstance(policy, str) else list(policy),
-            new_entries=new_entries,
-            missing_genes=missing,
-            reference_categories={key: list(values) for key, values in reference.conditions},
-            reference_labels=[str(label) for label in reference.labels],
-            known_batches=_known(reference.conditions, query),
+def _set_up_query(
+    cls: type[SCTAB],
+    adata: AnnData,
+    reference: SCTAB,
+    learn_labels: bool,
+    layer: str | None,
+    min_gene_overlap: float,
+) -> tuple[AnnData, list[str]]:
+    """Set up the counts of the query; also return the genes that it lacks."""
+    setup, arguments = reference.registry["setup_args"], _condition_arguments(reference)
+    check_query_conditions(adata.obs, arguments)
+    labels_of_query = (adata.obs, setup["labels_key"], setup["unlabeled_category"])
+    labels, new_labels = None, list[str]()
+    if learn_labels:
+        labels, new_labels = query_labels(*labels_of_query, reference.labels)
+    elif (n_cells := n_labelled(*labels_of_query)) and not cls._has_set_up(adata):
+        logger.info(
+            f"query.obs[{setup['labels_key']!r}] has labels of {n_cells:,} cells, which are "
+            "not learnt from. To learn from them, pass `learn_labels=True`."
         )
-        model._check_policy(model.query_record)
-        model.is_trained_ = True
-        model.to_device(choose_device(accelerator, device))
-        model.module.eval()
-        return model
+    query = query_cells(adata, layer, reference.gene_names, min_gene_overlap, into=reference.layer)
+    if labels is not None:
+        query.obs[setup["labels_key"]] = pd.Categorical(labels)
+    for key, known in reference.conditions:
+        query.obs[key] = name_as_known(name_values(query.obs[key]), known)
+    source = query_registry(reference.registry, new_labels, learn_labels=learn_labels)
+    cls.setup_anndata(
+        query, source_registry=source, extend_categories=True, **source["setup_args"]
+    )
+    present = set(strip_versions(adata.var_names))
+    missing = [gene for gene in reference.gene_names if gene not in present]
+    return query, missing
 
-    @classmethod
-    def _set_up_query(
-        cls,
-        adata: AnnData,
-        reference: Any,
-        learn_labels: bool,
-        layer: str | None,
-        min_gene_overlap: float,
-    ) -> tuple[AnnData, list[str]]:
-        """Set up the counts of the query; also return the genes that it lacks."""
-        setup, arguments = reference.registry["setup_args"], reference._condition_arguments()
-        check_query_conditions(adata.obs, arguments)
-        labels_of_query = (adata.obs, setup["labels_key"], setup["unlabeled_category"])
-        labels, new_labels = None, list[str]()
-        if learn_labels:
-            labels, new_labels = query_labels(*labels_of_query, reference.labels)
-        elif (n_cells := n_labelled(*labels_of_query)) and not cls._has_set_up(adata):
-            logger.info(
-                f"query.obs[{setup['labels_key']!r}] has labels of {n_cells:,} cells, which are "
-                "not learnt from. To learn from them, pass `learn_labels=True`."
-            )
-        query = query_cells(
-            adata, layer, reference.gene_names, min_gene_overlap, into=reference.layer
-        )
-        if labels is not None:
-            query.obs[setup["labels_key"]] = pd.Categorical(labels)
-        for key, known in reference.conditions:
-            query.obs[key] = name_as_known(name_values(query.obs[key]), known)
-        source = query_registry(reference.registry, new_labels, learn_labels=learn_labels)
-        cls.setup_anndata(
-            query, source_registry=source, extend_categories=True, **source["setup_args"]
-        )
-        present = set(strip_versions(adata.var_names))
-        missing = [gene for gene in reference.gene_names if gene not in present]
-        return query, missing
 
-    @classmethod
-    def _arguments_of_query(cls, reference: Any, registry: dict[str, Any]) -> dict[str, Any]:
-        """Arguments of the reference, with the first batch of the query beside those before."""
-        arguments = reference._arguments()
-        known, conditions = reference.conditions, registered_conditions(registry)
-        if registry["setup_args"].get("batch_key") is not None:
-            n_known = len(known[0].categories)
-            if len(conditions[0].categories) > n_known:
-                before = arguments.get("first_query_batches", ())
-                arguments["first_query_batches"] = [*before, n_known]
-        return arguments
+def _arguments_of_query(reference: SCTAB, registry: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of the reference, with the first batch of the query beside those before."""
+    arguments = reference._arguments()
+    known, conditions = reference.conditions, registered_conditions(registry)
+    if registry["setup_args"].get("batch_key") is not None:
+        n_known = len(known[0].categories)
+        if len(conditions[0].categories) > n_known:
+            before = arguments.get("first_query_batches", ())
+            arguments["first_query_batches"] = [*before, n_known]
+    return arguments
 
-    def _condition_arguments(self) -> dict[str, str]:
-        """Columns that the encoder is told, with the arguments that named them."""
-        setup = self.registry["setup_args"]
-        arguments = {}
-        if setup.get("batch_key") is not None:
-            arguments[setup["batch_key"]] = "batch_key"
-        for key in setup.get("categorical_covariate_keys") or ():
-            arguments.setdefault(key, "categorical_covariate_keys")
-        return arguments
 
-    def _check_policy(self, record: QueryRecord) -> None:
-        """Stop if the policy does not exist, or leaves nothing to train."""
-        policy = record.policy
-        names = [name for name, _ in self.module.named_parameters()]
-        if isinstance(policy, str) and policy not in QUERY_POLICIES:
-            raise ValueError(
-                f"{policy=} is none of {', '.join(map(repr, QUERY_POLICIES))}, nor a list of "
-                "patterns of names of parameters."
-            )
-        for pattern in policy if not isinstance(policy, str) else ():
-            if pattern != "*" and not any(matches(name, [pattern]) for name in names):
-                raise ValueError(f"No parameter fits the pattern {pattern!r}: {names}.")
-        trainer = QueryTrainer(self, record)
-        if trainer.has_objective or trainer.adapter is not None:
-            return
-        if "batch_key" not in self._condition_arguments().values():
-            raise ValueError(
-                "The reference was set up without `batch_key`, so that a query has nothing of its "
-                "own to train. Predict without adapting, `reference.predict(query)`; or set up "
-                "and train the reference with `batch_key=`; or train the reference's own "
-                "parameters, `policy='head'` or 'all'."
-            )
-        known = record.known_batches[self.conditions[0].key] if self.conditions else []
+def _condition_arguments(model: SCTAB) -> dict[str, str]:
+    """Columns that the encoder is conditioned on, with the arguments that named them."""
+    setup = model.registry["setup_args"]
+    arguments = {}
+    if setup.get("batch_key") is not None:
+        arguments[setup["batch_key"]] = "batch_key"
+    for key in setup.get("categorical_covariate_keys") or ():
+        arguments.setdefault(key, "categorical_covariate_keys")
+    return arguments
+
+
+def _check_policy(model: SCTAB, record: QueryRecord) -> None:
+    """Stop if the policy does not exist, or leaves nothing to train."""
+    policy = record.policy
+    names = [name for name, _ in model.module.named_parameters()]
+    if isinstance(policy, str) and policy not in QUERY_POLICIES:
         raise ValueError(
-            "Nothing is left to train: the reference knows every batch of the query, "
-            f"{list_names(known)}. Predict with the reference, rename the "
-            "query's batches if they are others of the same name, or train the reference's own "
+            f"{policy=} is none of {', '.join(map(repr, QUERY_POLICIES))}, nor a list of "
+            "patterns of names of parameters."
+        )
+    for pattern in policy if not isinstance(policy, str) else ():
+        if pattern != "*" and not any(matches(name, [pattern]) for name in names):
+            raise ValueError(f"No parameter fits the pattern {pattern!r}: {names}.")
+    trainer = QueryTrainer(model, record)
+    if trainer.has_objective or trainer.adapter is not None:
+        return
+    if "batch_key" not in _condition_arguments(model).values():
+        raise ValueError(
+            "The reference was set up without `batch_key`, so that a query has nothing of its "
+            "own to train. Predict without adapting, `reference.predict(query)`; or set up "
+            "and train the reference with `batch_key=`; or train the reference's own "
             "parameters, `policy='head'` or 'all'."
         )
+    known = record.known_batches[model.conditions[0].key] if model.conditions else []
+    raise ValueError(
+        "Nothing is left to train: the reference knows every batch of the query, "
+        f"{list_names(known)}. Predict with the reference, rename the "
+        "query's batches if they are others of the same name, or train the reference's own "
+        "parameters, `policy='head'` or 'all'."
+    )
 
-    def surgery_report(self) -> SurgeryReport:
-        """Report what the query brought, what was trained for it, and what that changed.
 
-        Returns
-        -------
-        A report with a value per field, to print as text.
+def report_surgery(model: SCTAB, record: QueryRecord) -> SurgeryReport:
+    """Report the surgery of a query model.
 
-        Raises
-        ------
-        RuntimeError
-            If this is not a model of a query.
-        """
-        record = self.query_record
-        if record is None:
-            raise RuntimeError(
-                "This model was not made by `SCTAB.load_query_data`: there is nothing to report."
-            )
-        known, trainer = record.reference_categories, QueryTrainer(self, record)
-        return SurgeryReport(
-            policy=record.policy,
-            n_parameters=sum(p.numel() for p in self.module.parameters()),
-            n_trained=_n_trained(trainer),
-            n_genes=len(self.gene_names),
-            missing_genes=list(record.missing_genes),
-            new_batches={key: values[len(known[key]) :] for key, values in self.conditions},
-            known_batches=dict(record.known_batches),
-            new_labels=[str(label) for label in self.labels[len(record.reference_labels) :]],
-            **vars(record.training),
-        )
+    Parameters
+    ----------
+    model
+        The model.
+    record
+        Its record.
+    """
+    known, trainer = record.reference_categories, QueryTrainer(model, record)
+    return SurgeryReport(
+        policy=record.policy,
+        n_parameters=sum(p.numel() for p in model.module.parameters()),
+        n_trained=_n_trained(trainer),
+        n_genes=len(model.gene_names),
+        missing_genes=list(record.missing_genes),
+        new_batches={key: values[len(known[key]) :] for key, values in model.conditions},
+        known_batches=dict(record.known_batches),
+        new_labels=[str(label) for label in model.labels[len(record.reference_labels) :]],
+        **vars(record.training),
+    )
 
 
 def _n_trained(trainer: QueryTrainer) -> int:

@@ -18,7 +18,14 @@ from scvi_sctab._config import (
     override,
 )
 from scvi_sctab._constants import MIN_GENE_OVERLAP
-from scvi_sctab.base import EncoderMixin, EncoderModel, draw_cells, setup_arguments
+from scvi_sctab.base import (
+    EncoderModel,
+    bring_to_encoder,
+    draw_cells,
+    network_of_encoder,
+    setup_arguments,
+    start_from_encoder,
+)
 from scvi_sctab.data import (
     NamedObsField,
     check_anndata,
@@ -49,7 +56,7 @@ if TYPE_CHECKING:
     from scvi_sctab.data import CellSelection, UnlabeledDataSplitter
 
 
-class ProteinPredictor(EncoderMixin, EncoderModel):
+class ProteinPredictor(EncoderModel):
     """Predict surface proteins from RNA, as :cite:t:`Richter24` do with CITE-seq.
 
     Learns log counts of proteins, standardised, from cells that have both; proteins may be missing
@@ -220,7 +227,7 @@ class ProteinPredictor(EncoderMixin, EncoderModel):
         """
         encoder = model.pretrained_encoder()
         proteins = get_proteins(adata, protein_expression_obsm_key, protein_names_uns_key)
-        cells = cls._cells_of_encoder(encoder, adata)
+        cells = bring_to_encoder(encoder, adata)
         cells.obsm[protein_expression_obsm_key] = proteins
         if protein_names_uns_key is not None:
             cells.uns[protein_names_uns_key] = list(proteins.columns)
@@ -231,9 +238,9 @@ class ProteinPredictor(EncoderMixin, EncoderModel):
             batch_key=batch_key,
             layer=encoder.registry["setup_args"]["layer"],
         )
-        network = cls._network_of_encoder(encoder, overrides)
+        network = network_of_encoder(encoder, overrides)
         predictor = cls(cells, **{"freeze_encoder": freeze_encoder, **network})
-        predictor._start_from_encoder(encoder)
+        start_from_encoder(predictor, encoder)
         return predictor
 
     @property
