@@ -13,7 +13,7 @@ from scipy import sparse
 
 from scvi_sctab._constants import READ_BLOCK_CELLS
 from scvi_sctab.data._counts import Cures, Diagnosis, NotCountsError, diagnose
-from scvi_sctab.sparse import as_float32, dense_to_scipy, in_order, slice_rows
+from scvi_sctab.sparse import as_csr, as_float32, in_order, slice_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -139,14 +139,7 @@ def take_rows(matrix: Any, rows: slice | NDArray[np.integer[Any]]) -> sparse.csr
     else:
         block = matrix[rows]
     block = block.compute() if hasattr(block, "compute") else block
-    # scipy has no sparse matrices of half precision or of Python objects, numba no long double and
-    # no foreign byte order.
-    known = block.dtype.kind in "biu" or block.dtype in (np.float32, np.float64)
-    dtype = block.dtype.newbyteorder("=") if known else np.float64
-    block = block if block.dtype == dtype else block.astype(dtype)
-    return (
-        sparse.csr_matrix(block) if sparse.issparse(block) else dense_to_scipy(np.asarray(block))
-    )
+    return as_csr(block)
 
 
 def row_readable(matrix: Any, source: str) -> Any:

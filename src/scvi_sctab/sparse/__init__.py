@@ -14,6 +14,7 @@ from scvi_sctab.sparse._products import (
     csr_transposed_matmul,
 )
 from scvi_sctab.sparse._scipy import (
+    as_csr,
     as_float32,
     assemble,
     dense_to_scipy,
@@ -27,6 +28,7 @@ from scvi_sctab.sparse._scipy import (
 
 __all__ = [
     "CSR",
+    "as_csr",
     "as_float32",
     "assemble",
     "available_cpus",

@@ -79,6 +79,25 @@ def as_float32(block: sparse.csr_matrix) -> sparse.csr_matrix:
     return assemble(block.data.astype(np.float32), block.indices, block.indptr, block.shape[1])
 
 
+def as_csr(block: Any) -> sparse.csr_matrix:
+    """Turn rows in memory into CSR, which shares their memory where it can.
+
+    Parameters
+    ----------
+    block
+        ``(n_rows, n_columns)``, dense or sparse, of any type of numbers. Those that scipy or
+        numba does not know become float64.
+    """
+    # scipy has no sparse matrices of half precision or of Python objects, numba no long double and
+    # no foreign byte order.
+    known = block.dtype.kind in "biu" or block.dtype in (np.float32, np.float64)
+    dtype = block.dtype.newbyteorder("=") if known else np.float64
+    block = block if block.dtype == dtype else block.astype(dtype)
+    return (
+        sparse.csr_matrix(block) if sparse.issparse(block) else dense_to_scipy(np.asarray(block))
+    )
+
+
 def dense_to_scipy(dense: NDArray[Any]) -> sparse.csr_matrix:
     """Keep what is not 0.
 
