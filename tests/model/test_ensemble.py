@@ -13,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 from scvi_sctab import SCTAB, SCTABEnsemble
 from scvi_sctab._constants import CONDITIONS_KEY, ENSEMBLE_FILE, PICKLE_FILE
 from scvi_sctab.explanation._network import dense_expression, logits_of
+from scvi_sctab.model import _ensemble_files
 
 QUIET = {"max_epochs": 8, "enable_progress_bar": False, "accelerator": "cpu"}
 WITHOUT = "CD14 Mono"
@@ -144,7 +145,7 @@ def test_saving_does_not_destroy_what_is_there(ensemble, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="already exists and was left as it is"):
         ensemble.save(path)
     before = content_of(path)
-    monkeypatch.setattr(SCTABEnsemble, "_save_own", lambda self, path, members: 1 / 0)
+    monkeypatch.setattr(_ensemble_files, "_save_own", lambda ensemble, path, members: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         ensemble.save(path, overwrite=True)
     monkeypatch.undo()

@@ -149,7 +149,7 @@ class CellsMixin:
     def _select(
         self,
         adata: AnnData | None,
-        indices: Sequence[int] | None = None,
+        indices: Sequence[int] | NDArray[Any] | None = None,
         layer: str | None = None,
         min_gene_overlap: float = MIN_GENE_OVERLAP,
     ) -> CellSelection:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,6 @@ from scvi_sctab._messages import list_near_names
 from scvi_sctab.annotation import (
     MIN_CELLS_TO_CALIBRATE,
     VOTE_WEIGHT,
-    AnnotationState,
     Rates,
     annotate_cells,
     count_labels,
@@ -36,7 +35,7 @@ from scvi_sctab.annotation import (
 )
 from scvi_sctab.base import draw_cells
 from scvi_sctab.data import (
-    TrainingRecord,
+    CellIdentities,
     find_cells,
     find_held_out,
     identify,
@@ -44,6 +43,7 @@ from scvi_sctab.data import (
     true_labels,
 )
 from scvi_sctab.metrics import CellEvidence, check_method
+from scvi_sctab.model._classifier import CellClassifier
 from scvi_sctab.model._groups import batch_codes, cluster_codes, write_columns
 from scvi_sctab.model._records import saved_annotation
 from scvi_sctab.ontology import CellOntology, LabelHierarchy
@@ -51,7 +51,6 @@ from scvi_sctab.ontology import CellOntology, LabelHierarchy
 if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
-    from torch import Tensor
 
     from scvi_sctab.data import CellSelection
     from scvi_sctab.metrics import Calibration, ScalingMethod
@@ -60,17 +59,12 @@ if TYPE_CHECKING:
 _MAX_CELLS = 20_000
 
 
-class CellAnnotator:
+class CellAnnotator(CellClassifier):
     """Labels, probabilities and statements about cells.
 
-    A model that annotates has ``labels``, ``gene_names``, ``adata`` and ``registry``, an
-    ``annotation`` state, a ``training_record``, and turns batches of counts into logits and into
-    an embedding; nothing else is asked of it here. Nothing is written into the AnnData but by
-    ``annotate(key_added=...)``.
+    Nothing is written into the AnnData but by ``annotate(key_added=...)``.
     """
 
-    annotation: AnnotationState
-    training_record: TrainingRecord | None
     # Names under which files hold parts of the state.
     calibration_ = saved_annotation("calibration")
     hierarchy_ = saved_annotation("hierarchy")
@@ -631,7 +625,9 @@ class CellAnnotator:
         self.annotation = state
         return matches
 
-    def trained_on(self, adata: AnnData | None = None, layer: str | None = None) -> NDArray:
+    def trained_on(
+        self, adata: AnnData | None = None, layer: str | None = None
+    ) -> NDArray[np.bool_]:
         """Mark the cells whose labels the model was trained on, by name and counts.
 
         Scores on such cells flatter, and nothing can be calibrated on them.
@@ -681,15 +677,6 @@ class CellAnnotator:
     def coarse_labels(self) -> dict[str, list[str]]:
         """Labels that stand for finer ones, and are not predicted."""
         return {label: list(finer) for label, finer in self.annotation.coarse_labels.items()}
-
-    def _logits_of(
-        self, cells: CellSelection, batch_size: int | None = None
-    ) -> Iterator[CellEvidence]:
-        """Yield logits of cells, a batch at a time."""
-        return self._map_cells(self._to_logits, cells, batch_size)
-
-    def _to_logits(self, tensors: dict[str, Tensor]) -> CellEvidence:
-        raise NotImplementedError
 
     def _predict(self, cells: CellSelection, batch_size: int | None = None) -> NDArray[np.str_]:
         """Most probable label of each cell."""
@@ -755,8 +742,9 @@ class CellAnnotator:
 
     def _trained_cells(self) -> CellSelection:
         """Find the cells of the model's AnnData that were trained on."""
-        wanted = self.training_record.trained
-        return find_cells(self._select(None), wanted, self.train_indices, self.gene_names)
+        everyone, record = self._select(None), self.training_record
+        wanted = CellIdentities.none() if record is None else record.trained
+        return find_cells(everyone, wanted, self.train_indices, self.gene_names)
 
     def _has_held_out(self) -> bool:
         record = self.training_record

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import reduce
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -16,10 +17,15 @@ from scvi_sctab._config import ENSEMBLE
 from scvi_sctab._constants import MIN_GENE_OVERLAP
 from scvi_sctab._logging import logger
 from scvi_sctab.annotation import AnnotationState, same_values
+from scvi_sctab.base import resolve_target
 from scvi_sctab.data import TrainingRecord
 from scvi_sctab.metrics import CellEvidence
-from scvi_sctab.model._annotator import CellAnnotator
-from scvi_sctab.model._ensemble_files import EnsembleFilesMixin
+from scvi_sctab.model._ensemble_files import (
+    hash_ensemble,
+    map_members,
+    read_ensemble,
+    save_ensemble,
+)
 from scvi_sctab.model._explainer import CellExplainer
 from scvi_sctab.model._sctab import SCTAB
 
@@ -40,7 +46,7 @@ _TINY = 1e-30
 _MEMBERS_PER_SEED = 1000
 
 
-class SCTABEnsemble(CellAnnotator, CellExplainer, EnsembleFilesMixin):
+class SCTABEnsemble(CellExplainer):
     """Deep ensemble of :class:`~scvi_sctab.SCTAB` :cite:p:`Lakshminarayanan17`.
 
     Members differ by their random start and by the order of cells; all hold out the same cells.
@@ -259,6 +265,110 @@ class SCTABEnsemble(CellAnnotator, CellExplainer, EnsembleFilesMixin):
     def _embed(self, tensors: dict[str, Tensor]) -> NDArray[np.float32]:
         return np.concatenate([member._embed(tensors) for member in self.members], axis=1)
 
+    @classmethod
+    def load_query_data(
+        cls,
+        adata: AnnData,
+        reference_model: Any,
+        *,
+        policy: str | list[str] = "batch",
+        learn_labels: bool = False,
+        allow_pickle: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Map a query onto each member; see :meth:`SCTAB.load_query_data`.
+
+        Parameters
+        ----------
+        adata
+            Cells of the query.
+        reference_model
+            A trained ensemble, or the directory that one was saved to.
+        policy, learn_labels, allow_pickle, **kwargs
+            As of :meth:`SCTAB.load_query_data`; ``layer`` and ``min_gene_overlap`` among them.
+
+        Returns
+        -------
+        An ensemble of the query.
+
+        Raises
+        ------
+        TypeError
+            If ``reference_model`` is no ensemble.
+        ValueError
+            As of :meth:`SCTAB.load_query_data`.
+        """
+        if isinstance(reference_model, str | os.PathLike[str]):
+            reference_model = cls.load(reference_model, adata=False, allow_pickle=allow_pickle)
+        if not isinstance(reference_model, cls):
+            raise TypeError(
+                f"The reference is a {type(reference_model).__name__}, not a {cls.__name__}."
+            )
+        arguments = {"policy": policy, "learn_labels": learn_labels, **kwargs}
+        ensemble = cls.from_members(map_members(reference_model.members, adata, arguments))
+        ensemble.annotation = reference_model.annotation.for_labels(ensemble.labels)
+        return ensemble
+
+    def save(
+        self, dir_path: str | os.PathLike[str], overwrite: bool = False, save_anndata: bool = False
+    ) -> None:
+        """Save all members, each in both forms of :meth:`SCTAB.save`, and the calibration.
+
+        Members are written into new folders. The file that names them is replaced at last, so that
+        a killed run or a full disk leaves what was there, never members of two ensembles.
+
+        Parameters
+        ----------
+        dir_path
+            Directory to save to; a link is followed.
+        overwrite
+            Whether to replace the ensemble in an existing directory; other files in it stay.
+        save_anndata
+            Whether to save the AnnData, too, once.
+
+        Raises
+        ------
+        ValueError
+            If the directory exists and ``overwrite`` is not set.
+        PermissionError
+            If it may not be written to.
+        """
+        save_ensemble(self, resolve_target(dir_path, overwrite), save_anndata)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what the ensemble holds now; see :attr:`SCTAB.digest`."""
+        return hash_ensemble(self)
+
+    @classmethod
+    def load(
+        cls,
+        dir_path: str | os.PathLike[str],
+        adata: AnnData | str | Path | bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Load an ensemble; nothing in its files is executed.
+
+        Parameters
+        ----------
+        dir_path
+            Directory that :meth:`save` wrote.
+        adata, **kwargs
+            As of :meth:`SCTAB.load`.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no ensemble.
+        ValueError
+            If a file is damaged, or as of :meth:`SCTAB.load`.
+        """
+        directory = Path(dir_path)
+        members, calibration, hierarchy = read_ensemble(directory, adata, kwargs)
+        ensemble = cls.from_members(members)
+        ensemble.calibration_, ensemble.hierarchy_ = calibration, hierarchy
+        return ensemble
+
     def surgery_report(self) -> list[SurgeryReport]:
         """Report on each member; see :meth:`SCTAB.surgery_report`.
 
@@ -284,14 +394,6 @@ class SCTABEnsemble(CellAnnotator, CellExplainer, EnsembleFilesMixin):
         if self._is_adapted:
             before = _log_mean([state.class_balanced(p.reference_logits) for state, p in parts])
         return CellEvidence(logits, before, np.mean([part.features for _, part in parts], axis=0))
-
-    def _map_cells(
-        self,
-        function: Callable[[dict[str, Tensor]], T],
-        cells: CellSelection,
-        batch_size: int | None = None,
-    ) -> Iterator[T]:
-        return self._read(cells).map(function, batch_size)
 
     def _read(self, cells: CellSelection) -> CellReader:
         """Read cells once for all members."""
@@ -371,17 +473,21 @@ class SCTABEnsemble(CellAnnotator, CellExplainer, EnsembleFilesMixin):
     def training_record(self) -> TrainingRecord | None:
         """Fingerprints of cells that any member was trained on, and that all held out."""
         records = [member.training_record for member in self.members]
-        return None if None in records else TrainingRecord.join(records)
+        known = [record for record in records if record is not None]
+        return TrainingRecord.join(known) if len(known) == len(records) else None
 
     @property
     def validation_indices(self) -> NDArray[np.intp] | None:
         """Cells that all members held out."""
-        held_out = [member.validation_indices for member in self.members]
-        if any(indices is None for indices in held_out):
-            return None
         if any(member.adata is not self.adata for member in self.members):
             return None  # positions in different data
-        return reduce(np.intersect1d, held_out[1:], np.asarray(held_out[0]))
+        held_out: set[int] | None = None
+        for member in self.members:
+            if member.validation_indices is None:
+                return None
+            own = set(member.validation_indices.tolist())
+            held_out = own if held_out is None else held_out & own
+        return np.array(sorted(held_out or ()), dtype=np.intp)
 
     def __repr__(self) -> str:
         return f"SCTABEnsemble of {len(self.members)}: {self.members[0]._model_summary_string}"

@@ -1,9 +1,8 @@
-"""Save, load and map an ensemble."""
+"""Files of an ensemble: a directory per member, and what belongs to all of them."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 from contextlib import suppress
 from dataclasses import replace
@@ -31,190 +30,156 @@ from scvi_sctab.base import (
     move_files,
     read_checked,
     read_digest,
-    resolve_target,
     temporary_folder,
     write_checked,
 )
 from scvi_sctab.model._sctab import SCTAB
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from anndata import AnnData
+
+    from scvi_sctab.model._ensemble import SCTABEnsemble
 
 _FORMAT = "scvi-sctab-ensemble-2"
 _UNCHECKED_FORMAT = "scvi-sctab-ensemble-1"
 _FOLDER = re.compile(r"member\d+-[0-9a-f]{8}(-\d+)?")
 
 
-class EnsembleFilesMixin:
-    """A directory per member, and what belongs to all of them."""
+def map_members(
+    members: Sequence[SCTAB], adata: AnnData, arguments: dict[str, Any]
+) -> list[SCTAB]:
+    """Map a query onto each member of an ensemble.
 
-    @classmethod
-    def load_query_data(
-        cls,
-        adata: AnnData,
-        reference_model: Any,
-        *,
-        policy: str | list[str] = "batch",
-        learn_labels: bool = False,
-        allow_pickle: bool = False,
-        **kwargs: Any,
-    ) -> Any:
-        """Map a query onto each member; see :meth:`SCTAB.load_query_data`.
+    Parameters
+    ----------
+    members
+        Trained members.
+    adata
+        Cells of the query.
+    arguments
+        Of :meth:`SCTAB.load_query_data`.
+    """
+    mapped: list[SCTAB] = []
+    for member in members:
+        if not mapped:
+            mapped.append(type(member).load_query_data(adata, member, **arguments))
+            continue
+        # The first one brings the genes into order; the others share its counts.
+        shared = {name: value for name, value in arguments.items() if name != "layer"}
+        other = type(member).load_query_data(mapped[0].adata, member, **shared)
+        first, record = mapped[0].query_record, other.query_record
+        if first is not None and record is not None:
+            other.query_record = replace(record, missing_genes=first.missing_genes)
+        mapped.append(other)
+    return mapped
 
-        Parameters
-        ----------
-        adata
-            Cells of the query.
-        reference_model
-            A trained ensemble, or the directory that one was saved to.
-        policy, learn_labels, allow_pickle, **kwargs
-            As of :meth:`SCTAB.load_query_data`; ``layer`` and ``min_gene_overlap`` among them.
 
-        Returns
-        -------
-        An ensemble of the query.
+def save_ensemble(ensemble: SCTABEnsemble, target: Path, save_anndata: bool) -> None:
+    """Save members into new folders, then the file that names them, then remove the old ones.
 
-        Raises
-        ------
-        TypeError
-            If ``reference_model`` is no ensemble.
-        ValueError
-            As of :meth:`SCTAB.load_query_data`.
-        """
-        if isinstance(reference_model, str | os.PathLike):
-            reference_model = cls.load(reference_model, adata=False, allow_pickle=allow_pickle)
-        if not isinstance(reference_model, cls):
-            raise TypeError(
-                f"The reference is a {type(reference_model).__name__}, not a {cls.__name__}."
-            )
-        members: list[SCTAB] = []
-        for member in reference_model.members:
-            # The first one brings the genes into order; the others share its counts.
-            query = members[0].adata if members else adata
-            if members:
-                kwargs.pop("layer", None)
-            arguments = {"policy": policy, "learn_labels": learn_labels, **kwargs}
-            members.append(SCTAB.load_query_data(query, member, **arguments))
-            record = members[-1].query_record
-            missing = members[0].query_record.missing_genes
-            members[-1].query_record = replace(record, missing_genes=missing)
-        ensemble = cls.from_members(members)
-        ensemble.annotation = reference_model.annotation.for_labels(ensemble.labels)
-        return ensemble
+    Parameters
+    ----------
+    ensemble
+        The ensemble.
+    target
+        Directory; what is there stays until the new files are whole.
+    save_anndata
+        Whether to save the AnnData, too, once.
+    """
+    for leftover in find_leftovers(target):
+        _remove_replaced(target, leftover / JOURNAL_FILE)
+    with temporary_folder(target) as beside:
+        digests = {}
+        for number, member in enumerate(ensemble.members):
+            digest = member.digest
+            folder = _free_name(target, f"member{number}-{digest[:8]}")
+            member.save(beside / folder, save_anndata=save_anndata and number == 0)
+            digests[folder] = digest
+        _save_own(ensemble, beside / ENSEMBLE_FILE, digests)
+        if target.exists():
+            _replace(target, beside, list(digests))
+        else:
+            move_files(beside, target)
 
-    def save(
-        self, dir_path: str | os.PathLike, overwrite: bool = False, save_anndata: bool = False
-    ) -> None:
-        """Save all members, each in both forms of :meth:`SCTAB.save`, and the calibration.
 
-        Members are written into new folders. The file that names them is replaced at last, so that
-        a killed run or a full disk leaves what was there, never members of two ensembles.
+def hash_ensemble(ensemble: SCTABEnsemble) -> str:
+    """SHA-256 of what an ensemble holds.
 
-        Parameters
-        ----------
-        dir_path
-            Directory to save to; a link is followed.
-        overwrite
-            Whether to replace the ensemble in an existing directory; other files in it stay.
-        save_anndata
-            Whether to save the AnnData, too, once.
+    Parameters
+    ----------
+    ensemble
+        The ensemble.
+    """
+    arrays: dict[str, Any] = {}
+    content = _own_content(ensemble, arrays)
+    hashes = hash_tensors({name: from_numpy(array) for name, array in arrays.items()})
+    members = [member.digest for member in ensemble.members]
+    return hash_json([type(ensemble).__name__, members, content, hashes])
 
-        Raises
-        ------
-        ValueError
-            If the directory exists and ``overwrite`` is not set.
-        PermissionError
-            If it may not be written to.
-        """
-        target = resolve_target(dir_path, overwrite)
-        for leftover in find_leftovers(target):
-            _remove_replaced(target, leftover / JOURNAL_FILE)
-        with temporary_folder(target) as beside:
-            digests = {}
-            for number, member in enumerate(self.members):
-                digest = member.digest
-                folder = _free_name(target, f"member{number}-{digest[:8]}")
-                member.save(beside / folder, save_anndata=save_anndata and number == 0)
-                digests[folder] = digest
-            self._save_own(beside / ENSEMBLE_FILE, digests)
-            if target.exists():
-                _replace(target, beside, list(digests))
-            else:
-                move_files(beside, target)
 
-    def _save_own(self, path: Path, members: dict[str, str]) -> None:
-        arrays: dict[str, Any] = {}
-        metadata = {
-            "format": _FORMAT,
-            "version": version("scvi-sctab"),
-            "members": json.dumps(members),
-            **{k: json.dumps(v) for k, v in self._own_content(arrays).items()},
-            "digest": self.digest,
-        }
-        tensors = {name: from_numpy(array) for name, array in arrays.items()}
-        write_checked(path, tensors, metadata)
-        # safetensors writes files that only their owner can read; follow the user's umask instead.
-        path.chmod((path.parent / next(iter(members)) / WEIGHTS_FILE).stat().st_mode)
+def read_ensemble(
+    directory: Path, adata: AnnData | str | Path | bool | None, arguments: dict[str, Any]
+) -> tuple[list[SCTAB], Any, Any]:
+    """Read members, calibration and hierarchy; nothing in the files is executed.
 
-    def _own_content(self, arrays: dict[str, Any]) -> dict[str, Any]:
-        """Encode what belongs to all members."""
-        return {
-            "calibration": encode(self.calibration_, arrays),
-            "hierarchy": encode(self.hierarchy_, arrays),
-        }
+    Parameters
+    ----------
+    directory
+        Directory of :func:`save_ensemble`.
+    adata, arguments
+        As of :meth:`SCTAB.load`.
 
-    @property
-    def digest(self) -> str:
-        """SHA-256 of what the ensemble holds now; see :attr:`SCTAB.digest`."""
-        arrays: dict[str, Any] = {}
-        content = self._own_content(arrays)
-        hashes = hash_tensors({name: from_numpy(array) for name, array in arrays.items()})
-        members = [member.digest for member in self.members]
-        return hash_json([type(self).__name__, members, content, hashes])
+    Raises
+    ------
+    FileNotFoundError
+        If there is no ensemble.
+    ValueError
+        If a file is damaged, or members of two ensembles are mixed.
+    """
+    path = directory / ENSEMBLE_FILE
+    if not path.exists():
+        raise FileNotFoundError(
+            f"There is no ensemble in {directory}: no {ENSEMBLE_FILE}. A single model is "
+            "loaded by `SCTAB.load`."
+        )
+    tensors, metadata = read_checked(path, "an ensemble", _FORMAT, _UNCHECKED_FORMAT)
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    members: list[SCTAB] = []
+    for folder, digest in _members(metadata).items():
+        cells = adata
+        if members:
+            cells = False if members[0].adata is None else members[0].adata
+        _require_digest(directory / folder, digest)
+        members.append(SCTAB.load(directory / folder, cells, **arguments))
+    calibration, hierarchy = (
+        decode(json.loads(metadata[name]), arrays) for name in ("calibration", "hierarchy")
+    )
+    return members, calibration, hierarchy
 
-    @classmethod
-    def load(
-        cls,
-        dir_path: str | os.PathLike,
-        adata: AnnData | str | Path | bool | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        """Load an ensemble; nothing in its files is executed.
 
-        Parameters
-        ----------
-        dir_path
-            Directory that :meth:`save` wrote.
-        adata, **kwargs
-            As of :meth:`SCTAB.load`.
+def _save_own(ensemble: SCTABEnsemble, path: Path, members: dict[str, str]) -> None:
+    arrays: dict[str, Any] = {}
+    metadata = {
+        "format": _FORMAT,
+        "version": version("scvi-sctab"),
+        "members": json.dumps(members),
+        **{k: json.dumps(v) for k, v in _own_content(ensemble, arrays).items()},
+        "digest": ensemble.digest,
+    }
+    tensors = {name: from_numpy(array) for name, array in arrays.items()}
+    write_checked(path, tensors, metadata)
+    # safetensors writes files that only their owner can read; follow the user's umask instead.
+    path.chmod((path.parent / next(iter(members)) / WEIGHTS_FILE).stat().st_mode)
 
-        Raises
-        ------
-        FileNotFoundError
-            If there is no ensemble.
-        ValueError
-            If a file is damaged, or as of :meth:`SCTAB.load`.
-        """
-        directory = Path(dir_path)
-        path = directory / ENSEMBLE_FILE
-        if not path.exists():
-            raise FileNotFoundError(
-                f"There is no ensemble in {directory}: no {ENSEMBLE_FILE}. A single model is "
-                "loaded by `SCTAB.load`."
-            )
-        tensors, metadata = read_checked(path, "an ensemble", _FORMAT, _UNCHECKED_FORMAT)
-        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-        members: list[SCTAB] = []
-        for folder, digest in _members(metadata).items():
-            cells = adata
-            if members:
-                cells = False if members[0].adata is None else members[0].adata
-            _require_digest(directory / folder, digest)
-            members.append(SCTAB.load(directory / folder, cells, **kwargs))
-        ensemble = cls.from_members(members)
-        ensemble.calibration_ = decode(json.loads(metadata["calibration"]), arrays)
-        ensemble.hierarchy_ = decode(json.loads(metadata["hierarchy"]), arrays)
-        return ensemble
+
+def _own_content(ensemble: SCTABEnsemble, arrays: dict[str, Any]) -> dict[str, Any]:
+    """Encode what belongs to all members."""
+    return {
+        "calibration": encode(ensemble.calibration_, arrays),
+        "hierarchy": encode(ensemble.hierarchy_, arrays),
+    }
 
 
 def _members(metadata: dict[str, str]) -> dict[str, str | None]:

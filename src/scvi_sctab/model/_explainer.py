@@ -22,6 +22,7 @@ from scvi_sctab.explanation import (
     marker_table,
     refuse_latent,
 )
+from scvi_sctab.model._annotator import CellAnnotator
 from scvi_sctab.model._groups import column_of
 
 if TYPE_CHECKING:
@@ -29,12 +30,8 @@ if TYPE_CHECKING:
     from scipy import sparse
 
 
-class CellExplainer:
-    """Attention, marker genes and attributions.
-
-    Beside what :class:`~scvi_sctab.model._annotator.CellAnnotator` needs, a model that explains
-    has ``networks``, over which explanations are averaged.
-    """
+class CellExplainer(CellAnnotator):
+    """Attention, marker genes and attributions, averaged over the networks of a model."""
 
     def get_attention(
         self,

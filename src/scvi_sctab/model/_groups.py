@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -65,7 +65,7 @@ def cluster_codes(
     return np.unique(codes, axis=0, return_inverse=True)[1].ravel()
 
 
-def _clusters_of(cells: CellSelection, clusters: str | Sequence[object]) -> NDArray:
+def _clusters_of(cells: CellSelection, clusters: str | Sequence[object]) -> NDArray[Any]:
     if isinstance(clusters, str):
         return column_of(cells, clusters, "clusters")
     if isinstance(clusters, pd.Series) and not isinstance(clusters.index, pd.RangeIndex):
@@ -79,7 +79,7 @@ def _clusters_of(cells: CellSelection, clusters: str | Sequence[object]) -> NDAr
     return values[cells.positions]
 
 
-def column_of(cells: CellSelection, key: str, argument: str) -> NDArray:
+def column_of(cells: CellSelection, key: str, argument: str) -> NDArray[Any]:
     """Values of a column of ``obs``, ``(n_cells,)``.
 
     Parameters

@@ -160,7 +160,7 @@ class QueryTrainer:
         module = self.model.module
         before = {name: t.detach().clone() for name, t in module.state_dict().items()}
         unadapted = self._reference_labels()
-        arguments = {
+        arguments: dict[str, Any] = {
             "max_epochs": max_epochs,
             "batch_size": batch_size,
             "datasplitter_kwargs": datasplitter_kwargs,
@@ -233,7 +233,7 @@ class QueryTrainer:
             len(model.labels),
             **{
                 "train_size": 1.0,
-                "external_indexing": [np.arange(model.adata.n_obs), [], []],
+                "external_indexing": [model._select(None).positions, [], []],
                 "require_labels": False,
                 "batch_size": batch_size or QUERY.batch_size,
                 **datasplitter_kwargs,
@@ -320,12 +320,13 @@ class QueryTrainer:
 
     def _self_train(self, cells: QueryCells, seems_sorted: bool) -> QueryFit:
         skip, statistics = self.model.module.linear_skip, self.model.reference_statistics
+        floor = statistics.energy_floor if seems_sorted and statistics is not None else -np.inf
         # Of a query of few types every cell counts alike, and cells unlike the reference do not.
         return fit_query_path(
             cells,
             None if skip is None else skip.weight.detach().cpu().numpy(),
             SELF_TRAINING,
-            energy_floor=statistics.energy_floor if seems_sorted else -np.inf,
+            energy_floor=floor,
             class_weight_power=0.0 if seems_sorted else SELF_TRAINING.class_weight_power,
         )
 

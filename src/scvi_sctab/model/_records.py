@@ -130,6 +130,12 @@ class QueryRecord:
         return hash((str(self.policy), tuple(self.reference_labels)))
 
 
+_PARTS: dict[str, Callable[[Any], Any]] = {
+    "calibration": Calibration.from_dict,
+    "hierarchy": LabelHierarchy.from_dict,
+}
+
+
 class Saved:
     """Plain form of a part of a model's state, under the name that it has in files.
 
@@ -171,7 +177,7 @@ def saved_annotation(part: str) -> Saved:
     part
         ``"calibration"`` or ``"hierarchy"``.
     """
-    decode = {"calibration": Calibration, "hierarchy": LabelHierarchy}[part].from_dict
+    decode = _PARTS[part]
 
     def put(model: Any, value: Any) -> None:
         model.annotation = replace(model.annotation, **{part: value})

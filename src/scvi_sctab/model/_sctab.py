@@ -66,7 +66,6 @@ from scvi_sctab.data import (
     is_mudata,
 )
 from scvi_sctab.metrics import CellEvidence
-from scvi_sctab.model._annotator import CellAnnotator
 from scvi_sctab.model._explainer import CellExplainer
 from scvi_sctab.model._mudata import columns_of, find_registered, register_mudata
 from scvi_sctab.model._pretrained import build_on_encoder, build_on_latent_space
@@ -98,7 +97,7 @@ if TYPE_CHECKING:
 _OF_BUILT = ("pretrained", "first_query_batches")
 
 
-class SCTAB(BaseModel, CellAnnotator, CellExplainer):
+class SCTAB(BaseModel, CellExplainer):
     """Cell types from raw counts with scTab :cite:p:`Fischer24`.
 
     Learns cell types from an annotated reference and predicts them for cells it has not seen, of
@@ -501,7 +500,7 @@ class SCTAB(BaseModel, CellAnnotator, CellExplainer):
     @classmethod
     def from_sctab_checkpoint(
         cls,
-        path: str | os.PathLike,
+        path: str | os.PathLike[str],
         var_names: Sequence[str],
         labels: Sequence[str],
     ) -> Any:
@@ -549,7 +548,7 @@ class SCTAB(BaseModel, CellAnnotator, CellExplainer):
     @classmethod
     def from_sctab_checkpoints(
         cls,
-        path: str | os.PathLike,
+        path: str | os.PathLike[str],
         var_names: Sequence[str],
         labels: Sequence[str],
     ) -> list[Any]:

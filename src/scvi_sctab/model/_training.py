@@ -230,7 +230,7 @@ def pretrain_encoder(
         len(model.labels),
         train_size=1.0,
         batch_size=batch_size or PRETRAINING.batch_size,
-        external_indexing=[np.arange(model.adata.n_obs), [], []],
+        external_indexing=[model._select(None).positions, *np.zeros((2, 0), np.intp)],
         require_labels=False,
     )
     splitter.cells.labels[:] = len(model.labels)
@@ -282,7 +282,7 @@ def center_reconstruction(model: SCTAB) -> None:
     decoder = model.module.reconstruction.decoder
     if decoder.final_mapping.bias.any():
         return
-    cells = draw_cells(np.arange(model.adata.n_obs))
+    cells = draw_cells(model._select(None).positions)
     means = normalized_expression(model.adata, model.layer, indices=cells).mean(axis=0)
     decoder.start_from(torch.from_numpy(np.asarray(means).ravel()).float())
 
