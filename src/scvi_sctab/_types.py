@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
     from numpy.typing import NDArray
+    from scipy import sparse
     from torch import Tensor
 
     from scvi_sctab.nn import EncoderOutput, GeneLinear
@@ -73,6 +74,39 @@ class CellBatches(Protocol):
         self, function: Callable[[dict[str, Tensor]], T], batch_size: int | None = None
     ) -> Iterator[T]:
         """Apply a function to batches of raw counts and codes of conditions."""
+
+
+class TrainingCells(Protocol):
+    """Cells to train on and to hold out: an AnnData, or a store that does not fit into memory."""
+
+    labels: NDArray[np.int64]
+    """Codes of labels, ``(n_cells,)``; those of unlabelled cells come after all labels."""
+    train_idx: NDArray[np.intp]
+    val_idx: NDArray[np.intp]
+    test_idx: NDArray[np.intp]
+
+    @property
+    def n_val(self) -> int:
+        """Number of cells to hold out."""
+
+    @property
+    def donors(self) -> NDArray[np.int64] | None:
+        """Codes of donors, ``(n_cells,)``, if there are any."""
+
+    def assign(self, cells: NDArray[np.intp], codes: NDArray[np.int64] | int) -> None:
+        """Train cells on other labels from now on."""
+
+    def assigned(self) -> NDArray[np.int64]:
+        """Return the codes of the labels that are trained on, ``(n_cells,)``."""
+
+    def read(self, cells: NDArray[np.intp]) -> Iterator[sparse.csr_matrix]:
+        """Read raw counts of some cells, a block at a time."""
+
+    def train_dataloader(self) -> Any:
+        """Load the cells to train on in batches."""
+
+    def val_dataloader(self) -> Any:
+        """Load the cells to hold out in batches."""
 
 
 class PretrainedEncoder(NamedTuple):

@@ -16,7 +16,7 @@ from scvi_sctab.data._counts import (
     empty_cells,
 )
 from scvi_sctab.data._data_splitter import LabeledDataSplitter
-from scvi_sctab.data._expression import normalized_expression
+from scvi_sctab.data._expression import normalize_block, normalized_expression
 from scvi_sctab.data._fields import NamedJointObsField, NamedLabelsField, NamedObsField
 from scvi_sctab.data._genes import (
     GeneAlignment,
@@ -105,6 +105,7 @@ __all__ = [
     "n_labelled",
     "name_as_known",
     "name_values",
+    "normalize_block",
     "normalized_expression",
     "prepare_query",
     "query_cells",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,10 +14,12 @@ from scvi_sctab._constants import DONOR_KEY
 from scvi_sctab.data._cell_splitter import CellSplitter
 from scvi_sctab.data._cells import CellDataset
 from scvi_sctab.data._indices import check_indices
+from scvi_sctab.data._reader import read_counts
 from scvi_sctab.data._splits import split_cells
 
 if TYPE_CHECKING:
     import pandas as pd
+    from scipy import sparse
     from scvi.data import AnnDataManager
 
 
@@ -100,6 +103,34 @@ class LabeledDataSplitter(CellSplitter):
     def donors(self) -> NDArray[np.int64] | None:
         """Code of the donor of every cell, or ``None`` without a donor key."""
         return self._codes(DONOR_KEY) if DONOR_KEY in self.adata_manager.data_registry else None
+
+    def read(self, cells: NDArray[np.intp]) -> Iterator[sparse.csr_matrix]:
+        """Read raw counts of some cells, a block at a time.
+
+        Parameters
+        ----------
+        cells
+            Positions, ``(n_cells,)``.
+        """
+        layer = self.adata_manager.registry["setup_args"]["layer"]
+        return read_counts(self.adata_manager.adata, layer, cells)
+
+    def assign(self, cells: NDArray[np.intp], codes: NDArray[np.int64] | int) -> None:
+        """Train cells on other labels from now on; :attr:`labels` stays as it is.
+
+        Parameters
+        ----------
+        cells
+            Positions, ``(n_cells,)``.
+        codes
+            Codes of labels.
+        """
+        self.assigned()[cells] = codes
+
+    def assigned(self) -> NDArray[np.int64]:
+        """Return the codes of the labels that are trained on, ``(n_cells,)``."""
+        labels: NDArray[np.int64] = self.cells.labels
+        return labels
 
     def _codes(self, key: str) -> NDArray[np.int64]:
         return np.asarray(self.adata_manager.get_from_registry(key)).ravel().astype(np.int64)

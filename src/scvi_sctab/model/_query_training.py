@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from scvi_sctab.data import LabeledDataSplitter
+    from scvi_sctab._types import TrainingCells
     from scvi_sctab.model._sctab import SCTAB
     from scvi_sctab.nn import GeneLinear
     from scvi_sctab.train import ClassifierTrainingPlan
@@ -228,9 +228,7 @@ class QueryTrainer:
         """Train what the policy allows by the losses that the module has."""
         model = self.model
         self._check_plan(plan_kwargs)
-        splitter = model._data_splitter_cls(
-            model.adata_manager,
-            len(model.labels),
+        splitter = model._training_cells(
             **{
                 "train_size": 1.0,
                 "external_indexing": [model._select(None).positions, [], []],
@@ -268,20 +266,20 @@ class QueryTrainer:
                 "Running statistics are the reference's; frozen_statistics stays set."
             )
 
-    def _relabel(self, splitter: LabeledDataSplitter, plan: ClassifierTrainingPlan) -> None:
+    def _relabel(self, cells: TrainingCells, plan: ClassifierTrainingPlan) -> None:
         """Give cells without a label the model's own, where it is sure.
 
         As long as it has not learnt new labels it would be sure of the wrong ones.
         """
-        model, labels = self.model, splitter.cells.labels
-        n_labels = len(model.labels)
+        model, n_labels = self.model, len(self.model.labels)
         if plan.current_epoch or not self.n_new_labels:
-            cells = np.flatnonzero(splitter.labels >= n_labels)
-            logits = model._logits_of(model._select(None, cells))
+            unlabelled = np.flatnonzero(cells.labels >= n_labels)
+            logits = model._logits_of(model._select(None, unlabelled))
             batches = (torch.from_numpy(part.logits).softmax(dim=1).numpy() for part in logits)
             empty = np.zeros((0, n_labels), np.float32)
-            labels[cells] = select_confident(np.concatenate([empty, *batches]), QUERY.share)
-        weights = class_weights(labels, n_labels, QUERY.class_weight_power)
+            codes = select_confident(np.concatenate([empty, *batches]), QUERY.share)
+            cells.assign(unlabelled, codes)
+        weights = class_weights(cells.assigned(), n_labels, QUERY.class_weight_power)
         plan.class_weights = torch.from_numpy(weights).to(plan.device)
 
     def _fit_adapter(self) -> tuple[bool, bool]:
@@ -297,7 +295,7 @@ class QueryTrainer:
         with torch.no_grad():
             adapter.weight.zero_()
             adapter.bias.zero_()
-        batch = model._conditions_of(model.adata)[:, 0]
+        batch = model._read(model._select(None)).conditions[:, 0]
         own = np.flatnonzero(batch >= model.module.query_paths.first_batches[-1])
         cells = read_query_cells(model, draw_cells(own, SELF_TRAINING.max_cells))
         seems_sorted = has_low_diversity(model, cells)

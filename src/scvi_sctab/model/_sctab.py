@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -84,11 +84,12 @@ from scvi_sctab.train import ClassifierTrainingPlan, SinglePrecisionRunner
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from lightning.pytorch import LightningDataModule
     from mudata import MuData
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from scvi_sctab._types import HasEncoder
+    from scvi_sctab._types import HasEncoder, TrainingCells
     from scvi_sctab.data import CellSelection
     from scvi_sctab.model._surgery_report import SurgeryReport
 
@@ -926,14 +927,20 @@ class SCTAB(BaseModel, CellExplainer):
         self._renew_registration()
         check_cells(self.adata, self.layer)
 
+    def _training_cells(self, **splitting: Any) -> TrainingCells:
+        """Split the model's cells into those to train on and to hold out."""
+        return self._data_splitter_cls(self.adata_manager, len(self.labels), **splitting)
+
     def _fit(
         self,
         plan: ClassifierTrainingPlan,
-        splitter: LabeledDataSplitter,
+        splitter: TrainingCells,
         max_epochs: int,
         trainer_kwargs: dict[str, Any],
     ) -> None:
-        self._was_interrupted = fit(self, plan, splitter, max_epochs, **trainer_kwargs)
+        self._was_interrupted = fit(
+            self, plan, cast("LightningDataModule", splitter), max_epochs, **trainer_kwargs
+        )
 
     def _to_logits(self, tensors: dict[str, Tensor]) -> CellEvidence:
         """Logits, and reference logits, of a batch of cells."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from scipy import sparse
 
 from scvi_sctab._config import PRESETS, PRETRAINING, Preset, plan_of
 from scvi_sctab._logging import logger
@@ -21,8 +22,7 @@ from scvi_sctab.data import (
     class_weights,
     donor_difference_vectors,
     identify,
-    normalized_expression,
-    read_counts,
+    normalize_block,
     sample_cells,
 )
 from scvi_sctab.module import build_reconstruction
@@ -32,7 +32,7 @@ from scvi_sctab.sparse import CSR
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from scvi_sctab.data import LabeledDataSplitter
+    from scvi_sctab._types import TrainingCells
     from scvi_sctab.model._sctab import SCTAB
     from scvi_sctab.train import ClassifierTrainingPlan
 
@@ -99,12 +99,12 @@ class ReferenceTrainer:
         elif early_stopping:
             raise ValueError("early_stopping needs held-out cells: give a train_size below 1.")
         if model.module.reconstruction is not None:
-            center_reconstruction(model)
+            center_reconstruction(model, splitter)
         plan = self._plan(splitter, augment, plan_kwargs)
         model._fit(plan, splitter, max_epochs, trainer_kwargs)
         return self._record(splitter)
 
-    def _split(self, splitting: dict[str, Any]) -> LabeledDataSplitter:
+    def _split(self, splitting: dict[str, Any]) -> TrainingCells:
         """Choose the cells to train on and to hold out; those held out before, if there are any."""
         model, defaults = self.model, self.preset.train
         asked = any(
@@ -119,9 +119,7 @@ class ReferenceTrainer:
             splitting["batch_size"] = defaults.batch_size
         if model.is_trained_ and not asked:
             splitting["external_indexing"] = self._split_as_before()
-        return model._data_splitter_cls(
-            model.adata_manager, len(model.labels), **{"seed": seed(), **splitting}
-        )
+        return model._training_cells(**{"seed": seed(), **splitting})
 
     def _split_as_before(self) -> list[NDArray[np.intp]] | None:
         """Split cells as the training before did; ``None`` where it saw none of them."""
@@ -145,7 +143,7 @@ class ReferenceTrainer:
     def _identify(self, cells: NDArray[np.intp]) -> CellIdentities:
         return identify(self.model._select(None, cells), self.model.gene_names)
 
-    def _record(self, splitter: LabeledDataSplitter) -> TrainingRecord:
+    def _record(self, splitter: TrainingCells) -> TrainingRecord:
         """Identities of cells that were trained on, in this training or before, and held out."""
         trained, held_out, aside = (
             self._identify(np.sort(part))
@@ -169,7 +167,7 @@ class ReferenceTrainer:
         return TrainingRecord(trained, held_out, aside)
 
     def _plan(
-        self, splitter: LabeledDataSplitter, augment: bool | None, plan_kwargs: dict[str, Any]
+        self, splitter: TrainingCells, augment: bool | None, plan_kwargs: dict[str, Any]
     ) -> ClassifierTrainingPlan:
         model = self.model
         weights = class_weights(
@@ -184,9 +182,7 @@ class ReferenceTrainer:
             **{**plan_of(model.preset_, model.network), **plan_kwargs},
         )
 
-    def _augmentation_vectors(
-        self, splitter: LabeledDataSplitter, augment: bool | None
-    ) -> CSR | None:
+    def _augmentation_vectors(self, splitter: TrainingCells, augment: bool | None) -> CSR | None:
         """Differences between the donors of the training cells, if wanted."""
         model, reads_genes = self.model, self.model.module.reads_genes
         if augment and splitter.donors is None:
@@ -201,7 +197,7 @@ class ReferenceTrainer:
         cells = cells[splitter.labels[cells] < len(model.labels)]
         cells = cells[sample_cells(splitter.labels[cells], seed())]
         vectors = donor_difference_vectors(
-            read_counts(model.adata, model.layer, cells),
+            splitter.read(cells),
             splitter.labels[cells],
             splitter.donors[cells],
             seed(),
@@ -225,26 +221,24 @@ def pretrain_encoder(
     max_epochs, batch_size, plan_kwargs, trainer_kwargs
         As of :meth:`scvi_sctab.SCTAB.pretrain`.
     """
-    splitter = model._data_splitter_cls(
-        model.adata_manager,
-        len(model.labels),
+    splitter = model._training_cells(
         train_size=1.0,
         batch_size=batch_size or PRETRAINING.batch_size,
         external_indexing=[model._select(None).positions, *np.zeros((2, 0), np.intp)],
         require_labels=False,
     )
-    splitter.cells.labels[:] = len(model.labels)
+    splitter.assign(np.arange(len(splitter.labels)), len(model.labels))
     if max_epochs is None:
         max_epochs = ceil(PRETRAINING.max_steps / len(splitter.train_dataloader()))
     settings = {**PRESETS[model.preset_].plan.to_kwargs(), **PRETRAINING.plan}
     encoder = ["encoder.*", "batch_embedding.*", "reconstruction.*"]
-    with _reconstructing(model), frozen_but(model.module, encoder, {}):
+    with _reconstructing(model, splitter), frozen_but(model.module, encoder, {}):
         plan = model._training_plan_cls(model.module, **{**settings, **plan_kwargs})
         model._fit(plan, splitter, max_epochs, trainer_kwargs)
 
 
 @contextmanager
-def _reconstructing(model: SCTAB) -> Iterator[None]:
+def _reconstructing(model: SCTAB, cells: TrainingCells) -> Iterator[None]:
     """Give the module a decoder, if it has none, and take reconstruction for its only loss."""
     module, weight = model.module, model.module.reconstruction_weight
     history, trained = model.history_, model.is_trained_
@@ -256,7 +250,7 @@ def _reconstructing(model: SCTAB) -> Iterator[None]:
                 [len(condition.categories) for condition in model.conditions],
                 model.network,
             ).to(module.device)
-    center_reconstruction(model)
+    center_reconstruction(model, cells)
     module.reconstruction_weight = 1.0
     model.history_, model.is_trained_ = None, False
     module.train()
@@ -271,19 +265,21 @@ def _reconstructing(model: SCTAB) -> Iterator[None]:
         module.eval()
 
 
-def center_reconstruction(model: SCTAB) -> None:
+def center_reconstruction(model: SCTAB, cells: TrainingCells) -> None:
     """Start a decoder that has learnt nothing from the mean expression of each gene.
 
     Parameters
     ----------
     model
-        With its AnnData, and with a decoder.
+        With a decoder.
+    cells
+        Cells to train on.
     """
     decoder = model.module.reconstruction.decoder
     if decoder.final_mapping.bias.any():
         return
-    cells = draw_cells(model._select(None).positions)
-    means = normalized_expression(model.adata, model.layer, indices=cells).mean(axis=0)
+    drawn = draw_cells(np.arange(len(cells.labels)))
+    means = sparse.vstack([*map(normalize_block, cells.read(drawn))]).mean(axis=0)
     decoder.start_from(torch.from_numpy(np.asarray(means).ravel()).float())
 
 
