@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import pandas as pd
     from anndata import AnnData
     from torch import Tensor
+    from torch.nn import Parameter
 
     from scvi_sctab.nn import CSR, EncoderOutput
 
@@ -22,6 +25,15 @@ class Encoder(Protocol):
     @property
     def n_condition(self) -> int:
         """Width of a condition."""
+
+    def parameters(self) -> Iterator[Parameter]:
+        """List its weights, as every module does."""
+
+    def requires_grad_(self, requires_grad: bool = True) -> Any:
+        """Say whether its weights are trained."""
+
+    def eval(self) -> Any:
+        """Leave training mode."""
 
     def __call__(self, x: Tensor | CSR, condition: Tensor | None = None) -> EncoderOutput:
         """Embed cells ``(n_cells, n_genes)``, stored densely or, on the CPU, sparsely.

@@ -8,11 +8,17 @@ import numpy as np
 import torch
 
 from scvi_sctab.base._arrays import draw_cells
+from scvi_sctab.base._cells import CellsMixin
+from scvi_sctab.base._host import HostModel
 from scvi_sctab.data import check_genes, query_cells
 from scvi_sctab.nn import SELUEncoder
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from anndata import AnnData
+    from numpy.typing import NDArray
+    from torch import Tensor
 
     from scvi_sctab._types import PretrainedEncoder
 
@@ -20,8 +26,10 @@ if TYPE_CHECKING:
 _OF_SHAPE = ("encoder", "widths", "n_d", "n_a", "n_steps", "n_independent", "n_shared")
 
 
-class EncoderMixin:
+class EncoderMixin(CellsMixin, HostModel):
     """Cells and weights of a pretrained encoder."""
+
+    _embed: Callable[[dict[str, Tensor]], NDArray[np.float32]]
 
     @staticmethod
     def _cells_of_encoder(encoder: PretrainedEncoder, adata: AnnData | None) -> AnnData:
@@ -35,7 +43,9 @@ class EncoderMixin:
         return encoder.adata
 
     @staticmethod
-    def _network_of_encoder(encoder: PretrainedEncoder, overrides: dict[str, Any]) -> dict:
+    def _network_of_encoder(
+        encoder: PretrainedEncoder, overrides: dict[str, Any]
+    ) -> dict[str, Any]:
         """Hyperparameters of an encoder and others; those that shape it are its own."""
         network = encoder.network
         shape = [name for name in _OF_SHAPE if name in overrides]
@@ -53,7 +63,7 @@ class EncoderMixin:
         own = self.module.encoder
         own.load_state_dict(encoder.weights)
         if isinstance(own, SELUEncoder):
-            cells = self._select(None, draw_cells(np.arange(self.adata.n_obs)))
+            cells = self._select(None, draw_cells(np.arange(self.adata.n_obs)).tolist())
             z = np.concatenate(list(self._map_cells(self._embed, cells, None)))
             moments = (torch.from_numpy(moment) for moment in (z.mean(axis=0), z.std(axis=0)))
             own.standardize(*(moment.to(self.module.device) for moment in moments))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from scvi import REGISTRY_KEYS
+from scvi.data.fields import LayerField
 
 from scvi_sctab._config import SELF_SUPERVISED_PLAN, SELF_SUPERVISED_TRAIN
 from scvi_sctab._constants import MIN_GENE_OVERLAP
@@ -11,7 +14,7 @@ from scvi_sctab._types import PretrainedEncoder
 from scvi_sctab.base._cells import CellsMixin
 from scvi_sctab.base._checkpoint import CheckpointMixin
 from scvi_sctab.base._fit import check_epochs, check_trainer_arguments, fit, watch_validation
-from scvi_sctab.base._host import seed
+from scvi_sctab.base._host import HostModel, seed
 from scvi_sctab.base._query_preparation import QueryPreparationMixin
 from scvi_sctab.base._registered import RegisteredMixin
 from scvi_sctab.data import UnlabeledDataSplitter, check_cells
@@ -24,13 +27,14 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from lightning.pytorch.callbacks import Callback
     from numpy.typing import NDArray
+    from scvi.data.fields import AnnDataField
     from torch import Tensor
 
 
-class EncoderModel(QueryPreparationMixin, CheckpointMixin, RegisteredMixin, CellsMixin):
+class EncoderModel(QueryPreparationMixin, CheckpointMixin, RegisteredMixin, CellsMixin, HostModel):
     """An encoder of genes and what trains it."""
 
-    _training_plan_cls = SelfSupervisedTrainingPlan
+    _training_plan_cls: ClassVar[Any] = SelfSupervisedTrainingPlan
     _data_splitter_cls = UnlabeledDataSplitter
     _train_runner_cls = SinglePrecisionRunner
     _plan_config = SELF_SUPERVISED_PLAN
@@ -119,6 +123,11 @@ class EncoderModel(QueryPreparationMixin, CheckpointMixin, RegisteredMixin, Cell
             devices=devices,
             **trainer_kwargs,
         )
+
+    @staticmethod
+    def _fields(layer: str | None) -> list[AnnDataField]:
+        """List what is registered of genes."""
+        return [LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True)]
 
     def _splitter(self, **kwargs: Any) -> UnlabeledDataSplitter:
         """Choose what is learnt from which cells."""

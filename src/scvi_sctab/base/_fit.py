@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from scvi.train import TrainRunner
 
     from scvi_sctab.base._host import HostModel
+    from scvi_sctab.data import CellSplitter
 
 # What users of other packages look for, and where it is here.
 _TRAINER_CURES = {
@@ -91,7 +92,7 @@ def check_trainer_arguments(given: dict[str, Any], verb: str) -> None:
 def fit(
     model: HostModel,
     plan: pl.LightningModule,
-    splitter: pl.LightningDataModule,
+    splitter: CellSplitter,
     max_epochs: int,
     *,
     accelerator: str = "auto",
@@ -201,14 +202,14 @@ def all_or_nothing(model: HostModel) -> Iterator[None]:
     weights = {name: t.detach().clone() for name, t in model.module.state_dict().items()}
     before = {k: v for k, v in vars(model).items() if k.endswith("_") and k != "registry_"}
     # What is patched in place from here on are copies.
-    vars(model).update(deepcopy(before))
+    model.__dict__.update(deepcopy(before))
     try:
         yield
     except BaseException:
         for name in [name for name in vars(model) if name.endswith("_")]:
             if name not in before and name != "registry_":
                 delattr(model, name)
-        vars(model).update(before)
+        model.__dict__.update(before)
         model.module.load_state_dict(weights)
         model.module.eval()
         raise
