@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy import sparse
     from torch import Tensor
+    from torch.nn import Parameter
 
     from scvi_sctab.nn import EncoderOutput, GeneLinear
     from scvi_sctab.sparse import CSR
@@ -32,6 +33,15 @@ class Encoder(Protocol):
     @property
     def n_condition(self) -> int:
         """Width of a condition."""
+
+    def parameters(self) -> Iterator[Parameter]:
+        """List its weights, as every module does."""
+
+    def requires_grad_(self, requires_grad: bool = True) -> Any:
+        """Say whether its weights are trained."""
+
+    def eval(self) -> Any:
+        """Leave training mode."""
 
     def __call__(self, x: Tensor | CSR, condition: Tensor | None = None) -> EncoderOutput:
         """Embed cells ``(n_cells, n_genes)``, stored densely or, on the CPU, sparsely.

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from scvi import REGISTRY_KEYS
+from scvi.data.fields import LayerField
 
 from scvi_sctab._config import SELF_SUPERVISED_PLAN, SELF_SUPERVISED_TRAIN
 from scvi_sctab._constants import MIN_GENE_OVERLAP
@@ -21,13 +24,14 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from lightning.pytorch.callbacks import Callback
     from numpy.typing import NDArray
+    from scvi.data.fields import AnnDataField
     from torch import Tensor
 
 
 class EncoderModel(BaseModel):
     """An encoder of genes and what trains it."""
 
-    _training_plan_cls = SelfSupervisedTrainingPlan
+    _training_plan_cls: ClassVar[Any] = SelfSupervisedTrainingPlan
     _data_splitter_cls = UnlabeledDataSplitter
     _train_runner_cls = SinglePrecisionRunner
     _plan_config = SELF_SUPERVISED_PLAN
@@ -116,6 +120,11 @@ class EncoderModel(BaseModel):
             devices=devices,
             **trainer_kwargs,
         )
+
+    @staticmethod
+    def _fields(layer: str | None) -> list[AnnDataField]:
+        """List what is registered of genes."""
+        return [LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True)]
 
     def _splitter(self, **kwargs: Any) -> UnlabeledDataSplitter:
         """Choose what is learnt from which cells."""

@@ -84,13 +84,12 @@ from scvi_sctab.train import ClassifierTrainingPlan, SinglePrecisionRunner
 
 if TYPE_CHECKING:
     from anndata import AnnData
-    from lightning.pytorch import LightningDataModule
     from mudata import MuData
     from numpy.typing import NDArray
     from torch import Tensor
 
     from scvi_sctab._types import HasEncoder, TrainingCells
-    from scvi_sctab.data import CellSelection
+    from scvi_sctab.data import CellSelection, CellSplitter
     from scvi_sctab.model._surgery_report import SurgeryReport
 
 # Arguments of a model that was built before: its latent space, and for each query that it was
@@ -939,7 +938,7 @@ class SCTAB(BaseModel, CellExplainer):
         trainer_kwargs: dict[str, Any],
     ) -> None:
         self._was_interrupted = fit(
-            self, plan, cast("LightningDataModule", splitter), max_epochs, **trainer_kwargs
+            self, plan, cast("CellSplitter", splitter), max_epochs, **trainer_kwargs
         )
 
     def _to_logits(self, tensors: dict[str, Tensor]) -> CellEvidence:

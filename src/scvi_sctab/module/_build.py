@@ -45,7 +45,7 @@ def build_classifier(
     ValueError
         If ``config.encoder`` is not an encoder.
     """
-    shared = {
+    shared: dict[str, Any] = {
         "linear_skip": config.linear_skip,
         "encoder_weight": config.encoder_weight,
         "lambda_sparse": config.lambda_sparse,

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _CLOSED = -1e4
 
 
-class CellTypeClassifier(BaseModuleClass):
+class CellTypeClassifier(BaseModuleClass):  # type: ignore[misc]
     r"""Cell types from raw counts: normalise, encode, classify.
 
     With :math:`c` the counts of a cell, :math:`e` the embedding of its batch, :math:`z` the encoder

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Cells = Tensor | CSR
 
 
-class _ContrastiveModule(BaseModuleClass):
+class _ContrastiveModule(BaseModuleClass):  # type: ignore[misc]
     """Normalise counts, draw two views, embed and project both.
 
     NOTE[DIFF] The projector reads the embedding itself. Richter et al. read BYOL's from a layer
@@ -173,7 +173,7 @@ class BYOLModule(_ContrastiveModule):
         super().__init__(encoder, views, (n_hidden, n_projection))
         self.decay = decay
         self.predictor = Projector(n_projection, (n_hidden, n_projection))
-        self.target_encoder = frozen_copy(self.encoder)
+        self.target_encoder: Any = frozen_copy(self.encoder)  # type: ignore[type-var]
         self.target_projector = frozen_copy(self.projector)
 
     @auto_move_data
@@ -214,5 +214,6 @@ class BYOLModule(_ContrastiveModule):
 
     def update_target(self) -> None:
         """Move the target towards encoder and projector."""
-        update_moving_average(self.target_encoder, self.encoder, self.decay)
+        encoder: Any = self.encoder
+        update_moving_average(self.target_encoder, encoder, self.decay)
         update_moving_average(self.target_projector, self.projector, self.decay)

@@ -15,7 +15,9 @@ from scvi_sctab.module._classifier import CellTypeClassifier
 if TYPE_CHECKING:
     from scvi_sctab._types import Encoder
     from scvi_sctab.module._latent_space import VAELatentSpace
-    from scvi_sctab.nn import NewEntries
+    from scvi_sctab.nn import CSR, NewEntries
+
+    Cells = Tensor | CSR
 
 
 class LatentClassifier(CellTypeClassifier):
@@ -64,7 +66,7 @@ class LatentClassifier(CellTypeClassifier):
         return not self.space.frozen
 
     def _get_inference_input(
-        self, tensors: dict[str, Tensor], transform: Callable[[Tensor], Tensor] | None = None
+        self, tensors: dict[str, Tensor], transform: Callable[[Cells], Cells] | None = None
     ) -> dict[str, Any]:
         """Hand over counts and codes."""
         return {

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Cells = Tensor | CSR
 
 
-class MaskedAutoencoderModule(BaseModuleClass):
+class MaskedAutoencoderModule(BaseModuleClass):  # type: ignore[misc]
     r"""A masked autoencoder of raw counts :cite:p:`Richter24`.
 
     With :math:`x` the log-normalised expression of a cell, :math:`m_g = 1` where gene :math:`g`

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import copy
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -117,7 +117,7 @@ def asking_for_all(mask: nn.Module) -> nn.Module:
     mask
         What :func:`build_mask` returned; left as it is.
     """
-    asking = copy(mask)
+    asking: Any = copy(mask)
     asking.n_targets = None
     return asking
 

@@ -5,11 +5,8 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
-from scvi import REGISTRY_KEYS
-from scvi.data.fields import LayerField
-
 from scvi_sctab._constants import MIN_GENE_OVERLAP
-from scvi_sctab.base import EncoderModel, setup_arguments
+from scvi_sctab.base import setup_arguments
 from scvi_sctab.data import (
     check_anndata,
     check_cells,
@@ -26,7 +23,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-class SelfSupervisedModel(NeighborsMixin, PublishedEncoderMixin, EncoderModel):
+class SelfSupervisedModel(NeighborsMixin, PublishedEncoderMixin):
     """An encoder of genes and the pretext that trains it; labels are not needed."""
 
     @classmethod
@@ -58,11 +55,6 @@ class SelfSupervisedModel(NeighborsMixin, PublishedEncoderMixin, EncoderModel):
             check_genes(adata.var_names)
             check_cells(adata, layer)
         cls._register(adata, cls._fields(layer), arguments, **kwargs)
-
-    @staticmethod
-    def _fields(layer: str | None) -> list[LayerField]:
-        """List what is registered."""
-        return [LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True)]
 
     @classmethod
     def load_query_data(

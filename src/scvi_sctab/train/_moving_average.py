@@ -22,4 +22,5 @@ class UpdateMovingAverage(Callback):
         batch_idx: int,
     ) -> None:
         """Move the target."""
-        pl_module.module.update_target()
+        module: Any = pl_module.module
+        module.update_target()

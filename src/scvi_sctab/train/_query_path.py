@@ -139,7 +139,7 @@ def _descend(
         x, mean, scale = np.zeros((len(chosen), 1)), np.zeros(1), np.zeros((linear.shape[1], 1))
         rate = 0.0
     else:
-        scale = weight
+        scale = np.asarray(weight)
         rate = config.gain_lr / max(_curvature(cells.x, scale), 1e-12)
     gain, offset = np.zeros_like(scale, dtype=float), np.zeros(linear.shape[1])
     gain_speed, offset_speed = np.zeros_like(gain), np.zeros_like(offset)

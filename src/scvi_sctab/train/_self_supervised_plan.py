@@ -39,6 +39,8 @@ class SelfSupervisedTrainingPlan(pl.LightningModule):
         Seed of the masks of held-out cells.
     """
 
+    module: BaseModuleClass
+
     def __init__(
         self,
         module: BaseModuleClass,
@@ -79,7 +81,7 @@ class SelfSupervisedTrainingPlan(pl.LightningModule):
         self._log(output, "train")
         return output.loss
 
-    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, **_: Any) -> None:
+    def configure_gradient_clipping(self, *_: Any, **__: Any) -> None:
         """Clip the norm over all parameters."""
         clip_grad_norm_(self.module.parameters(), self.gradient_clip_norm)
 

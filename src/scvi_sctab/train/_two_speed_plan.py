@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 from torch.nn.utils import clip_grad_norm_
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
     from torch.nn import Parameter
 
 
@@ -19,7 +19,7 @@ class TwoSpeedPlan(pl.LightningModule):
     ``gradient_clip_norm``, the largest norm of the gradient of the network.
     """
 
-    module: nn.Module
+    module: Any
     gradient_clip_norm: float
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -49,6 +49,6 @@ class TwoSpeedPlan(pl.LightningModule):
             optimizer.step()
 
     def _step_schedulers(self) -> None:
-        schedulers = self.lr_schedulers()
+        schedulers: Any = self.lr_schedulers()
         for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
             scheduler.step()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-class ProteinField(ObsmField):
+class ProteinField(ObsmField):  # type: ignore[misc]
     """Where proteins are in an AnnData, and what they are called.
 
     Parameters

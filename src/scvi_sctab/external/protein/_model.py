@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import torch
 from scvi import REGISTRY_KEYS
-from scvi.data.fields import LayerField
 
 from scvi_sctab._config import (
     PROTEIN_HIDDEN,
@@ -102,7 +101,7 @@ class ProteinPredictor(EncoderModel):
         adata: AnnData | None = None,
         *,
         n_hidden: int = PROTEIN_HIDDEN,
-        registry: dict | None = None,
+        registry: dict[str, Any] | None = None,
         **overrides: Any,
     ):
         super().__init__(adata, registry)
@@ -179,7 +178,7 @@ class ProteinPredictor(EncoderModel):
         if batch_key is not None:
             get_column(adata.obs, batch_key, "batch_key")
         fields = [
-            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True),
+            *cls._fields(layer),
             NamedObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
             ProteinField(protein_expression_obsm_key, protein_names_uns_key),
         ]
@@ -254,7 +253,7 @@ class ProteinPredictor(EncoderModel):
         setup = self.registry["setup_args"]
         keys = setup["protein_expression_obsm_key"], setup["protein_names_uns_key"]
         proteins = get_proteins(adata, *keys)
-        require_shared(proteins.columns, self.protein_names, keys[0])
+        require_shared([*proteins.columns], [*self.protein_names], keys[0])
         return np.log1p(proteins.reindex(columns=self.protein_names))
 
     def _splitter(self, **kwargs: Any) -> UnlabeledDataSplitter:
@@ -274,8 +273,12 @@ class ProteinPredictor(EncoderModel):
         x = normalized_expression(self.adata, self.layer, indices=draw_cells(cells))
         mean = np.asarray(x.mean(axis=0)).ravel()
         variance = x.multiply(x).sum() / x.shape[0] - mean @ mean
+
+        def as_tensor(moment: pd.Series) -> Tensor:
+            return torch.from_numpy(moment.to_numpy(dtype=np.float32, copy=True))
+
         self.module.standardize(
-            tuple(torch.from_numpy(m.to_numpy(dtype=np.float32, copy=True)) for m in moments),
+            (as_tensor(moments[0]), as_tensor(moments[1])),
             (torch.from_numpy(mean), torch.tensor(float(max(variance, 1e-8)) ** 0.5)),
         )
 

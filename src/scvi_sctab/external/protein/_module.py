@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Cells = Tensor | CSR
 
 
-class ProteinModule(BaseModuleClass):
+class ProteinModule(BaseModuleClass):  # type: ignore[misc]
     r"""Log counts of proteins from raw counts of genes.
 
     With :math:`x` the log-normalised expression of a cell, :math:`z` its embedding, :math:`h` the
