@@ -1,4 +1,4 @@
-"""The module that the training plan trains."""
+"""Modules of scvi-tools: networks with their losses, trained by the plans of ``train``."""
 
 from scvi_sctab.module._build import build_classifier, build_encoder, build_reconstruction
 from scvi_sctab.module._classifier import CellTypeClassifier

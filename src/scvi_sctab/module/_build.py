@@ -1,4 +1,4 @@
-"""Build what a configuration names."""
+"""Construction of classifiers and encoders from a configuration."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def build_classifier(
     Parameters
     ----------
     config
-        Its hyperparameters.
+        Hyperparameters.
     n_genes, n_labels
         Number of genes, and of labels.
     n_categories
         Number of categories of the batch and of each other covariate.
     pretrained
-        Arguments of :class:`~scvi_sctab.module.VAELatentSpace` but ``n_categories``; genes if
-        not given.
+        Arguments of :class:`~scvi_sctab.module.VAELatentSpace` but ``n_categories``; the
+        classifier reads genes if not given.
     first_query_batches
         See :class:`~scvi_sctab.module.QueryPaths`.
 
@@ -74,7 +74,7 @@ def build_classifier(
 def build_reconstruction(
     encoder: Encoder, n_genes: int, n_categories: Sequence[int], config: NetworkConfig
 ) -> MaskedReconstruction:
-    """Build what trains an encoder of genes without labels.
+    """Build the reconstruction of hidden genes, which trains an encoder without labels.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def build_reconstruction(
     n_categories
         Number of categories of the batch and of each other covariate.
     config
-        Its hyperparameters.
+        Hyperparameters.
     """
     return MaskedReconstruction(
         encoder.n_output,
@@ -102,9 +102,9 @@ def build_encoder(n_input: int, config: NetworkConfig) -> Encoder:
     Parameters
     ----------
     n_input
-        Number of genes, or width of what is encoded in their place.
+        Number of genes, or width of the latent space that is read in their place.
     config
-        Its hyperparameters.
+        Hyperparameters.
 
     Raises
     ------

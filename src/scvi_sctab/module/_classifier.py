@@ -1,4 +1,4 @@
-"""Encoder, head, and the linear path beside them."""
+"""Classifier of cells: an encoder, a label head, and a linear path beside them."""
 
 from __future__ import annotations
 
@@ -32,55 +32,56 @@ if TYPE_CHECKING:
 
     Cells = Tensor | CSR
 
-# Finite, so that it can be scaled and averaged; the exponential of it is 0.
+# Finite, so that it can be scaled and averaged; its exponential is 0.
 _CLOSED = -1e4
 
 
 class CellTypeClassifier(BaseModuleClass):  # type: ignore[misc]
-    r"""Cell types from raw counts: normalise, encode, classify.
+    r"""Classifier of cell types from raw counts.
 
-    With :math:`c` the counts of a cell, :math:`e` the embedding of its batch, :math:`z` the encoder
-    and :math:`\ell` the logits,
+    With :math:`c` the counts of a cell, :math:`e` the embedding of its condition, :math:`z` the
+    encoder and :math:`\ell` the logits,
 
     .. math:: x = \log(1 + 10^4 c / \textstyle\sum_g c_g), \qquad
               \ell = W_s\, x + b + a\, W_d\, z(x, e),
 
-    where the linear path :math:`W_s x + b` is there only if ``linear_skip``; a query that was
-    mapped onto the model adds a linear path for its own cells. Without it, and with
-    a TabNet encoder, state-dict keys are those of the published scTab checkpoints.
+    where the linear path :math:`W_s x + b` exists only if ``linear_skip``; each mapped query adds
+    a query adapter for its cells. Without a linear path, and with a TabNet encoder, state-dict
+    keys are those of the published scTab checkpoints.
 
     Parameters
     ----------
     encoder
         Embeds log-normalised expression.
     n_input
-        Number of genes, or width of what the encoder reads in their place.
+        Number of genes, or width of the latent space that is read in their place.
     n_labels
         Number of labels.
     n_categories
-        Number of categories of the batch and of each other covariate that the encoder is told;
-        none makes the plain scTab.
+        Number of categories of the batch and of each other covariate on which the encoder is
+        conditioned; none for plain scTab.
     batch_dropout
-        Share of cells in training whose batch and covariates are withheld from the encoder.
+        Share of cells in training whose batch and covariates are treated as unknown.
     freeze_encoder
-        Whether the encoder stays as it is, dropout and batch norm included.
+        Whether the encoder is frozen, including its dropout and batch norm.
     first_query_batches
         See :class:`QueryPaths`; none before surgery.
     linear_skip
-        Whether a linear path leads from genes to logits, beside the encoder. NOTE[DIFF] scTab has
-        none. Both paths then learn the whole task, each by its own loss: a common loss leaves to
-        the encoder what the linear path got wrong, which is mostly noise of the reference.
+        Whether there is a linear path from genes to logits beside the encoder. NOTE[DIFF] scTab
+        has none. Each of the two has its own loss: with a common loss the encoder would fit the
+        residuals of the linear path, which are mostly noise of the reference.
     encoder_weight
-        :math:`a`, share of the encoder in the logits beside a linear path.
+        :math:`a`, weight of the encoder's logits beside a linear path.
     lambda_sparse
         Weight of the entropy of the attention in the loss.
     reconstruction
-        What hides genes and reconstructs them, if anything.
+        Reconstruction of hidden genes, if any.
     reconstruction_weight
-        Weight of the loss that needs no labels.
+        Weight of the loss of the reconstruction, which needs no labels.
     accepted
-        Which labels a cell of each label may be of, ``(n_labels, n_labels)``; only its own if not
-        given. A label that does not accept itself is never predicted.
+        Whether a prediction of the column's label is right for a cell of the row's label,
+        ``(n_labels, n_labels)``; the identity if not given. The logits of coarse labels, which do
+        not accept themselves, are masked.
 
     Notes
     -----
@@ -134,7 +135,7 @@ class CellTypeClassifier(BaseModuleClass):  # type: ignore[misc]
     def _get_inference_input(
         self, tensors: dict[str, Tensor], transform: Callable[[Cells], Cells] | None = None
     ) -> dict[str, Any]:
-        """Normalise counts; ``transform`` is what training does to the result."""
+        """Normalise counts, and apply ``transform``, the augmentation of training, if given."""
         x = normalize_counts(tensors[REGISTRY_KEYS.X_KEY])
         conditions = tensors.get(CONDITIONS_KEY)
         return {"x": x if transform is None else transform(x), "conditions": conditions}
@@ -152,7 +153,7 @@ class CellTypeClassifier(BaseModuleClass):  # type: ignore[misc]
         return outputs
 
     def train(self, mode: bool = True) -> CellTypeClassifier:
-        """Keep a frozen encoder in evaluation."""
+        """Set training mode; a frozen encoder stays in evaluation mode."""
         super().train(mode)
         if self.freeze_encoder:
             self.encoder.eval()
@@ -165,12 +166,12 @@ class CellTypeClassifier(BaseModuleClass):  # type: ignore[misc]
 
     @property
     def needs_batch(self) -> bool:
-        """Whether it cannot do without the batch of a cell."""
+        """Whether the batch of a cell must be known."""
         return False
 
     @property
     def reads_genes(self) -> bool:
-        """Whether it reads genes, rather than a latent space."""
+        """Whether the classifier reads genes, not a latent space."""
         return True
 
     @property
@@ -180,28 +181,28 @@ class CellTypeClassifier(BaseModuleClass):  # type: ignore[misc]
 
     @property
     def linear_parts(self) -> list[nn.Module]:
-        """Linear paths, which learn at a speed of their own."""
+        """Linear path and query adapters, which have their own optimiser."""
         return [path for path in (self.linear_skip, self.query_paths) if path is not None]
 
     def grow_from(
         self, state: dict[str, Tensor], n_categories: Sequence[int]
     ) -> dict[str, NewEntries | None]:
-        """Take over the weights of a smaller classifier, with fewer labels, batches or queries.
+        """Copy the weights of a smaller classifier, with fewer labels, batches or queries.
 
-        Labels that it lacks start at the mean of those that it has: the mean of some logits is
-        never above their maximum, so that no cell is given a label that is yet to be learnt.
-        Batches start as unknown ones, in a latent space as the mean of the known ones.
+        New labels start at the mean of the old ones: the mean of some logits is never above their
+        maximum, so that an untrained label is never predicted. New batches start as unknown
+        batches, in a latent space at the mean of the old ones.
 
         Parameters
         ----------
         state
-            Its state dict.
+            State dict of the smaller classifier.
         n_categories
-            Its numbers of categories.
+            Numbers of categories of the smaller classifier.
 
         Returns
         -------
-        Parameters with new entries; ``None`` where all of them are new.
+        Parameters with new entries; ``None`` if all entries are new.
         """
         own = self.state_dict()
         grown: dict[str, NewEntries | None] = dict.fromkeys(n for n in own if n not in state)
@@ -211,14 +212,14 @@ class CellTypeClassifier(BaseModuleClass):  # type: ignore[misc]
                 old, grown[name] = self._grow(name, old, own[name], n_categories)
             with torch.no_grad():
                 own[name].copy_(old)
-        # What is frozen has new entries, too, which stay where they start.
+        # New entries of frozen parameters are not trained.
         trainable = {name for name, p in self.named_parameters() if p.requires_grad}
         return {name: entries for name, entries in grown.items() if name in trainable}
 
     def _grow(
         self, name: str, old: Tensor, new: Tensor, n_categories: Sequence[int]
     ) -> tuple[Tensor, NewEntries]:
-        """Lengthen one tensor."""
+        """Append new entries to a tensor."""
         longer, entries = append_entries(old, len(new))
         if "batch_embedding." in name:
             longer[entries.positions] = 0
@@ -240,8 +241,8 @@ class CellTypeClassifier(BaseModuleClass):  # type: ignore[misc]
     def generative(self, x: Cells, z: Tensor, conditions: Tensor | None = None) -> dict[str, Any]:
         """Classify embedded cells.
 
-        ``paths`` are the logits that have a loss each, the linear path first;
-        ``reference_logits`` are those without what a query adds.
+        ``paths`` are the logits with a loss each, those of the linear path first;
+        ``reference_logits`` are the logits without query adapters.
         """
         deep = self._close(self.final_mapping(z))
         linear = None if self.linear_skip is None else self._close(self.linear_skip(x))
@@ -254,7 +255,7 @@ class CellTypeClassifier(BaseModuleClass):  # type: ignore[misc]
         return {"logits": logits + shift, "paths": paths, "reference_logits": logits}
 
     def _close(self, logits: Tensor) -> Tensor:
-        """Take labels that only stand for others out of the choice."""
+        """Mask the logits of coarse labels."""
         if self.accepted is None:
             return logits
         return logits.masked_fill(~self.accepted.diagonal(), _CLOSED)
@@ -267,9 +268,9 @@ class CellTypeClassifier(BaseModuleClass):  # type: ignore[misc]
         class_weights: Tensor | None = None,
         reduction: Reduction = "weighted_mean",
     ) -> LossOutput:
-        """Cross-entropy of each path over labelled cells, with the sparsity term."""
+        """Compute the cross-entropy of each path over labelled cells, with the sparsity term."""
         labels = tensors[REGISTRY_KEYS.LABELS_KEY].flatten()
-        # The host codes cells without a label after all labels.
+        # scvi-tools gives unlabelled cells the last code.
         labels = labels.masked_fill(labels >= self.n_labels, UNLABELED_CODE)
         loss = -self.lambda_sparse * inference_outputs["mask_loss"]
         if "unsupervised_loss" in inference_outputs:
@@ -292,12 +293,12 @@ class CellTypeClassifier(BaseModuleClass):  # type: ignore[misc]
         return marginal_cross_entropy(logits, labels, self.accepted, weights, reduction)
 
     def _forgive(self, labels: Tensor, predicted: Tensor) -> Tensor:
-        """Take the prediction as the truth where it is one of what the label stands for."""
+        """Replace true labels by the predicted ones that they accept, for scores."""
         if self.accepted is None:
             return labels
         right = self.accepted[labels.clamp(min=0), predicted] & (labels != UNLABELED_CODE)
         return torch.where(right, predicted, labels)
 
     def sample(self, *args: object, **kwargs: object) -> None:
-        """Not defined for a classifier."""
+        """Raise an error: sampling is not defined for a classifier."""
         raise NotImplementedError("A classifier does not generate cells.")

@@ -1,4 +1,4 @@
-"""Pretexts that compare two views of each cell."""
+"""Pretext tasks that compare two views of each cell."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 
 class _ContrastiveModule(BaseModuleClass):  # type: ignore[misc]
-    """Normalise counts, draw two views, embed and project both.
+    """Base of modules that draw two views of each cell, embed and project both.
 
-    NOTE[DIFF] The projector reads the embedding itself. Richter et al. read BYOL's from a layer
-    before it, whence the last layer learnt nothing.
+    NOTE[DIFF] The projector reads the embedding itself. In the BYOL of Richter et al. it reads the
+    layer before, so that the last layer is not trained.
     """
 
     def __init__(self, encoder: Encoder, views: CellViews, widths: Sequence[int]):
@@ -44,7 +44,7 @@ class _ContrastiveModule(BaseModuleClass):  # type: ignore[misc]
     def _get_inference_input(
         self, tensors: dict[str, Tensor], generator: Generator | None = None
     ) -> dict[str, Cells]:
-        """Normalise counts and draw the views, with all randomness from ``generator``."""
+        """Normalise counts and draw the views, with random numbers from ``generator``."""
         first, second = self.views(normalize_counts(tensors[REGISTRY_KEYS.X_KEY]), generator)
         return {"first": first, "second": second}
 
@@ -60,11 +60,11 @@ class _ContrastiveModule(BaseModuleClass):  # type: ignore[misc]
 
     @auto_move_data
     def embed(self, tensors: dict[str, Tensor]) -> Tensor:
-        """Embed whole cells, ``(n_cells, n_output)``."""
+        """Embed cells without hidden genes, ``(n_cells, n_output)``."""
         return self.encoder(normalize_counts(tensors[REGISTRY_KEYS.X_KEY])).embedding
 
     def _loss_output(self, loss: Tensor, z: Tensor, projection: Tensor) -> LossOutput:
-        """Report how far both point apart: where projections collapse, embeddings need not."""
+        """Report the spread of embeddings and of projections, either of which may collapse."""
         return LossOutput(
             loss=loss,
             n_obs_minibatch=len(z),
@@ -75,24 +75,24 @@ class _ContrastiveModule(BaseModuleClass):  # type: ignore[misc]
         )
 
     def sample(self, *args: Any, **kwargs: Any) -> None:
-        """Not defined for an encoder."""
+        """Raise an error: sampling is not defined for an encoder."""
         raise NotImplementedError("An encoder does not generate cells.")
 
 
 class BarlowTwinsModule(_ContrastiveModule):
-    """Learn an embedding whose dimensions agree between views and do not repeat each other.
+    """Encoder whose dimensions correlate between views, and not with each other.
 
     As Richter et al. :cite:p:`Richter24` after Zbontar et al. :cite:p:`Zbontar21`. NOTE[DIFF] Any
-    optimiser will do; the published one, LARS, was made anew at each step and lost its momentum.
+    optimiser may be used; the published LARS was created at each step and lost its momentum.
 
     Parameters
     ----------
     encoder
         Embeds log-normalised expression.
     views
-        What draws the views of a cell.
+        Module that draws the views of a cell.
     widths
-        Of the projector, see :class:`~scvi_sctab.nn.Projector`.
+        Widths of the projector, see :class:`~scvi_sctab.nn.Projector`.
     off_diagonal
         Weight of correlations between dimensions, see :func:`~scvi_sctab.nn.barlow_twins_loss`.
 
@@ -101,8 +101,8 @@ class BarlowTwinsModule(_ContrastiveModule):
     - input: raw counts ``(n_cells, n_genes)``, dense or sparse.
     - output: the loss, and the spread of embeddings and projections of the first views, see
       :func:`~scvi_sctab.nn.embedding_spread`.
-    - in evaluation batch norm takes its running statistics, but the correlations are still those
-      of the batch: a loss of few cells is large.
+    - in evaluation batch norm uses its running statistics, but the correlations are those of the
+      minibatch, so that the loss is large for few cells.
     """
 
     def __init__(
@@ -126,28 +126,28 @@ class BarlowTwinsModule(_ContrastiveModule):
         inference_outputs: dict[str, Tensor],
         generative_outputs: dict[str, Tensor],
     ) -> LossOutput:
-        """Distance of the cross-correlation from the identity."""
+        """Compute the distance of the cross-correlation from the identity."""
         loss = barlow_twins_loss(**generative_outputs, off_diagonal=self.off_diagonal)
         return self._loss_output(loss, inference_outputs["z1"], generative_outputs["first"])
 
 
 class BYOLModule(_ContrastiveModule):
-    """Learn to predict what a slower copy makes of the other view.
+    """Encoder from whose view a moving-average copy's projection of the other view is predicted.
 
-    As Richter et al. :cite:p:`Richter24` after Grill et al. :cite:p:`Grill20`. The copy, the
-    target, has no gradient and moves by :meth:`update_target` alone, which
+    As Richter et al. :cite:p:`Richter24` after Grill et al. :cite:p:`Grill20`. The copy, called
+    target, has no gradient and is changed by :meth:`update_target` only, which
     :class:`~scvi_sctab.train.UpdateMovingAverage` calls after each step. NOTE[DIFF] The published
-    one never moved: cells were regressed on a network of random weights.
+    target was never updated, so that the outputs of a random network were predicted.
 
     Parameters
     ----------
     encoder
         Embeds log-normalised expression.
     views
-        What draws the views of a cell.
+        Module that draws the views of a cell.
     decay
-        How much of the target stays at each step. NOTE[DIFF] Richter et al. name 0.99; this is that
-        of the authors of BYOL.
+        Weight of the target in the moving average. NOTE[DIFF] Richter et al. give 0.99; this is
+        the value of the authors of BYOL.
     n_hidden, n_projection
         Widths of the hidden layer and of the output of projector and predictor. NOTE[DIFF] The
         published hidden layer has 4,096 units, eight times as many.
@@ -157,9 +157,9 @@ class BYOLModule(_ContrastiveModule):
     - input: raw counts ``(n_cells, n_genes)``, dense or sparse.
     - output: the loss, between 0 and 8, and the spread of embeddings and projections of the first
       views, see :func:`~scvi_sctab.nn.embedding_spread`.
-    - the target is in training and in evaluation with the rest: while it trains, its batch norm
-      sees the batch, and its dropout is on; in evaluation it has the running statistics that it
-      took over, and the loss of a cell depends on no other.
+    - the target follows the mode of the module: in training, its batch norm uses the statistics of
+      the minibatch, and dropout is on; in evaluation it uses the running statistics that it
+      copied, and the loss of a cell does not depend on other cells.
     """
 
     def __init__(
@@ -178,7 +178,7 @@ class BYOLModule(_ContrastiveModule):
 
     @auto_move_data
     def inference(self, first: Cells, second: Cells) -> dict[str, Tensor]:
-        """Embed both views, each by encoder and target."""
+        """Embed both views by the encoder and by the target."""
         with torch.no_grad():
             targets = [self.target_encoder(view).embedding for view in (first, second)]
         embeddings = super().inference(first, second)
@@ -206,7 +206,7 @@ class BYOLModule(_ContrastiveModule):
         inference_outputs: dict[str, Tensor],
         generative_outputs: dict[str, Tensor],
     ) -> LossOutput:
-        """Distance of each prediction from the target of the other view."""
+        """Compute the distance of each prediction from the target of the other view."""
         found = generative_outputs
         loss = byol_loss(found["prediction1"], found["target2"])
         loss = loss + byol_loss(found["prediction2"], found["target1"])

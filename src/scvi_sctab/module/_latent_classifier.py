@@ -1,4 +1,4 @@
-"""The classifier on a latent space in place of genes."""
+"""Classifier that reads a latent space in place of genes."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
 
 
 class LatentClassifier(CellTypeClassifier):
-    """Cell types from raw counts through a pretrained latent space, whose loss is kept.
+    """Classifier of cell types in a pretrained latent space, whose loss is added unless frozen.
 
     Parameters
     ----------
     space
-        Embeds raw counts.
+        Latent space, which embeds raw counts.
     encoder
-        Embeds the latent.
+        Encoder of the latent representation.
     n_labels
         Number of labels.
     **kwargs
-        Of :class:`CellTypeClassifier`.
+        Arguments of :class:`CellTypeClassifier`.
 
     Notes
     -----
     - input: raw counts ``(n_cells, n_genes)`` and codes of batch and covariates
-      ``(n_cells, n_conditions)``, which go to the latent space.
+      ``(n_cells, n_conditions)``, which the latent space reads.
     - output: logits ``(n_cells, n_labels)``.
     """
 
@@ -52,12 +52,12 @@ class LatentClassifier(CellTypeClassifier):
 
     @property
     def needs_batch(self) -> bool:
-        """Whether the latent of a cell depends on its batch."""
+        """Whether the latent representation of a cell depends on its batch."""
         return self.space.needs_batch
 
     @property
     def reads_genes(self) -> bool:
-        """Whether it reads genes, rather than a latent space."""
+        """Whether the classifier reads genes, not a latent space."""
         return False
 
     @property
@@ -68,7 +68,7 @@ class LatentClassifier(CellTypeClassifier):
     def _get_inference_input(
         self, tensors: dict[str, Tensor], transform: Callable[[Cells], Cells] | None = None
     ) -> dict[str, Any]:
-        """Hand over counts and codes."""
+        """Select counts and codes of conditions."""
         return {
             "counts": tensors[REGISTRY_KEYS.X_KEY],
             "conditions": tensors[CONDITIONS_KEY],
@@ -76,7 +76,7 @@ class LatentClassifier(CellTypeClassifier):
 
     @auto_move_data
     def inference(self, counts: Tensor, conditions: Tensor) -> dict[str, Any]:
-        """Embed counts, and the latent once more."""
+        """Embed counts in the latent space, then by the encoder."""
         latent, loss = self.space(counts, conditions)
         embedding, mask_loss = self.encoder(latent)
         return {"x": latent, "z": embedding, "mask_loss": mask_loss, "unsupervised_loss": loss}
@@ -84,7 +84,7 @@ class LatentClassifier(CellTypeClassifier):
     def _grow(
         self, name: str, old: Tensor, new: Tensor, n_categories: Sequence[int]
     ) -> tuple[Tensor, NewEntries]:
-        """Lengthen one tensor, those of the latent space by its own rule."""
+        """Append new entries to a tensor; the latent space has its own rule."""
         if name.startswith("space."):
             return self.space.grow(name, old, new, n_categories)
         return super()._grow(name, old, new, n_categories)

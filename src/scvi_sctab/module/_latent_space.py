@@ -1,4 +1,4 @@
-"""The latent space of a variational autoencoder of scvi-tools, as something to classify on."""
+"""Latent space of a variational autoencoder of scvi-tools, as the input of a classifier."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from scvi_sctab.nn import NewEntries, append_entries
 
 
 class VAELatentSpace(nn.Module):
-    """Embed counts by the encoder of an SCVI or a SCANVI :cite:p:`Lopez18,Xu21`.
+    """Latent space of an SCVI or a SCANVI :cite:p:`Lopez18,Xu21`.
 
     Parameters
     ----------
     arguments
-        Of :class:`scvi.module.VAE`, without the numbers of categories.
+        Arguments of :class:`scvi.module.VAE`, without the numbers of categories.
     n_categories
         Number of categories of the batch, if there is one, and of each other covariate.
     has_batch
         Whether the first of them is the batch.
     frozen
-        Whether the autoencoder stays as it is.
+        Whether the autoencoder is frozen.
 
     Notes
     -----
     - input: raw counts ``(n_cells, n_genes)``, codes ``(n_cells, len(n_categories))``.
-    - output: latent ``(n_cells, n_latent)``, a sample in training and the mean otherwise; and the
-      negative evidence lower bound per cell and gene ``()``, 0 where it is not trained.
-    - NOTE[DIFF] Of a SCANVI this is the autoencoder alone: its own classifier and the prior that
-      depends on the label give way to those of SCTAB.
+    - output: latent representation ``(n_cells, n_latent)``, a sample in training, else the mean;
+      and the negative evidence lower bound per cell and gene ``()``, 0 if it is not trained.
+    - NOTE[DIFF] Only the autoencoder of a SCANVI is used, without its classifier and without its
+      prior that depends on the label.
     """
 
     def __init__(
@@ -60,11 +60,11 @@ class VAELatentSpace(nn.Module):
 
     @property
     def needs_batch(self) -> bool:
-        """Whether the latent of a cell depends on its batch, so that it has to be a known one."""
+        """Whether the latent representation depends on the batch, which then must be known."""
         return self.vae.encode_covariates
 
     def train(self, mode: bool = True) -> VAELatentSpace:
-        """Keep a frozen autoencoder in evaluation."""
+        """Set training mode; a frozen autoencoder stays in evaluation mode."""
         super().train(mode and not self.frozen)
         return self
 
@@ -82,16 +82,16 @@ class VAELatentSpace(nn.Module):
     def grow(
         self, name: str, old: Tensor, new: Tensor, n_categories: Sequence[int]
     ) -> tuple[Tensor, NewEntries]:
-        """Lengthen a tensor of an autoencoder with fewer categories, new ones at the mean.
+        """Append new categories to a tensor of a smaller autoencoder, at the mean of the old ones.
 
         Parameters
         ----------
         name
             Name of the tensor.
         old
-            The smaller one.
+            Tensor of the smaller autoencoder.
         new
-            The larger one.
+            Tensor of this autoencoder.
         n_categories
             Numbers of categories of the smaller autoencoder.
         """
@@ -102,7 +102,7 @@ class VAELatentSpace(nn.Module):
         fields = list(zip(n_categories, self.n_categories, strict=True))
         if self.has_batch and self.vae.batch_representation == "embedding":
             fields = fields[1:]
-        # scvi-tools gives no column to a field of one category.
+        # In scvi-tools a field with one category has no column.
         n_columns = sum(before for before, _ in fields if before > 1)
         blocks = [old[:, : old.shape[1] - n_columns]]
         start = position = blocks[0].shape[1]
@@ -119,7 +119,7 @@ class VAELatentSpace(nn.Module):
         return torch.cat(blocks, dim=1), NewEntries(1, positions)
 
     def _tensors(self, counts: Tensor, conditions: Tensor) -> dict[str, Tensor]:
-        """Name what the autoencoder reads; where its encoder asks for no batch, any will do."""
+        """Name the inputs of the autoencoder; its encoder ignores the batch if not needed."""
         counts = counts.to_dense() if counts.layout != torch.strided else counts
         codes = conditions.clamp(min=0)
         batch = codes[:, :1] if self.has_batch else codes.new_zeros((len(counts), 1))

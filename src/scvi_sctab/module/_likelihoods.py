@@ -1,4 +1,4 @@
-"""What a masked autoencoder says of genes, and how it is scored."""
+"""Likelihoods of the expression that a masked autoencoder reconstructs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from scvi_sctab.nn import TARGET_SUM, HiddenGenes
 
 Likelihood = Literal["gaussian", "nb"]
 
-# No gene is said to be less than this share of the mean cell.
+# Lower bound of the share of a gene in the mean cell, for its logarithm.
 _LEAST_SHARE = 1e-8
 
 
 class GaussianLikelihood(nn.Module):
-    """Log-normalised expression with an error of the same size everywhere.
+    """Gaussian likelihood of log-normalised expression, with the same variance for all genes.
 
-    The decoder returns log-normalised expression, and squared error is what it is scored by.
+    The decoder returns log-normalised expression; the error is the squared error.
 
     Parameters
     ----------
@@ -33,24 +33,24 @@ class GaussianLikelihood(nn.Module):
         super().__init__()
 
     def start(self, mean_expression: Tensor, mean_share: Tensor) -> Tensor:
-        """Output of a decoder that takes every cell for the mean one, ``(n_genes,)``."""
+        """Return the output for the mean cell, ``(n_genes,)``, to initialise a decoder."""
         return mean_expression
 
     def error(self, output: Tensor, hidden: HiddenGenes, counts: Tensor) -> Tensor:
-        """Squared error of each entry, ``(n_cells, n_targets)``."""
+        """Compute the squared error of each entry, ``(n_cells, n_targets)``."""
         return (output - hidden.values).square()
 
     def expression(self, output: Tensor) -> Tensor:
-        """Log-normalised expression, ``(n_cells, n_genes)``."""
+        """Convert outputs to log-normalised expression, ``(n_cells, n_genes)``."""
         return output
 
 
 class NegativeBinomialLikelihood(nn.Module):
-    r"""Counts, negative-binomial around the cell's total times the share of each gene.
+    r"""Negative binomial likelihood of counts.
 
-    The decoder returns logits of the shares, which add up to one over all genes; dispersion is
-    learnt per gene. NOTE[DIFF] The published one is put on log-normalised values, which it is no
-    distribution of.
+    The mean is the cell's total times the share of the gene. The decoder returns logits of the
+    shares, which add up to one over all genes; the dispersion is learnt per gene. NOTE[DIFF] The
+    published code applies it to log-normalised values, which are not counts.
 
     Parameters
     ----------
@@ -65,11 +65,11 @@ class NegativeBinomialLikelihood(nn.Module):
         self.log_dispersion = nn.Parameter(torch.zeros(n_genes))
 
     def start(self, mean_expression: Tensor, mean_share: Tensor) -> Tensor:
-        """Output of a decoder that takes every cell for the mean one, ``(n_genes,)``."""
+        """Return the output for the mean cell, ``(n_genes,)``, to initialise a decoder."""
         return mean_share.clamp(min=_LEAST_SHARE).log()
 
     def error(self, output: Tensor, hidden: HiddenGenes, counts: Tensor) -> Tensor:
-        """Negative log-likelihood of each entry, ``(n_cells, n_targets)``."""
+        """Compute the negative log-likelihood of each entry, ``(n_cells, n_targets)``."""
         mean = counts.sum(dim=1, keepdim=True) * output.softmax(dim=1)
         likelihood = NegativeBinomial(
             mu=mean[:, hidden.genes], theta=self.log_dispersion.exp()[hidden.genes]
@@ -77,7 +77,7 @@ class NegativeBinomialLikelihood(nn.Module):
         return -likelihood.log_prob(counts[:, hidden.genes])
 
     def expression(self, output: Tensor) -> Tensor:
-        """Log-normalised expression, ``(n_cells, n_genes)``."""
+        """Convert outputs to log-normalised expression, ``(n_cells, n_genes)``."""
         return (TARGET_SUM * output.softmax(dim=1)).log1p()
 
 

@@ -1,4 +1,4 @@
-"""Hide genes, embed what is left, say what was hidden."""
+"""Masked autoencoder: a network that reconstructs hidden genes from the visible ones."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ if TYPE_CHECKING:
 
 
 class MaskedAutoencoderModule(BaseModuleClass):  # type: ignore[misc]
-    r"""A masked autoencoder of raw counts :cite:p:`Richter24`.
+    r"""Masked autoencoder of raw counts :cite:p:`Richter24`.
 
-    With :math:`x` the log-normalised expression of a cell, :math:`m_g = 1` where gene :math:`g`
-    is asked for, :math:`\tilde x` what is left to see, :math:`f` encoder, :math:`h` decoder and
-    :math:`\ell` the error of an entry,
+    With :math:`x` the log-normalised expression of a cell, :math:`m_g = 1` if gene :math:`g` is
+    scored, :math:`\tilde x` the visible expression, :math:`f` the encoder, :math:`h` the decoder
+    and :math:`\ell` the error of an entry,
 
     .. math:: L = \frac{\sum_{ig} m_{ig}\, \ell\big(h(f(\tilde x_i))_g,\, x_{ig}\big)}
                        {\sum_{ig} m_{ig}}.
 
-    NOTE[DIFF] The published loss divides by all entries, hidden or not, so that it falls with
-    the rate of hiding.
+    NOTE[DIFF] The published loss divides by the number of all entries, hidden or not, so that it
+    decreases with the share of hidden genes.
 
     Parameters
     ----------
     encoder
-        Embeds log-normalised expression.
+        Encoder of log-normalised expression.
     decoder
-        Takes an embedding and, as ``genes``, positions of the genes to decode.
+        Decoder that reads an embedding and, as ``genes``, the positions of the genes to decode.
     mask
-        Chooses what is seen and what is asked for; one of the masks of :mod:`scvi_sctab.nn`.
+        One of the masks of :mod:`scvi_sctab.nn`, which chooses visible and scored entries.
     likelihood
-        Scores what the decoder returns.
+        Likelihood that scores the output of the decoder.
 
     Notes
     -----
     - input: raw counts ``(n_cells, n_genes)`` over the model's genes, dense or sparse.
-    - output: the decoder's, of the genes that are asked for, ``(n_cells, n_targets)``.
+    - output: output of the decoder for the targets, ``(n_cells, n_targets)``.
     """
 
     def __init__(
@@ -69,14 +69,14 @@ class MaskedAutoencoderModule(BaseModuleClass):  # type: ignore[misc]
         generator: Generator | None = None,
         mask: nn.Module | None = None,
     ) -> dict[str, Any]:
-        """Normalise counts and hide some, by the module's mask or by another."""
+        """Normalise counts and hide genes, by the mask of the module or by ``mask``."""
         counts = tensors[REGISTRY_KEYS.X_KEY]
         x, hidden = (mask or self.mask)(normalize_counts(counts), generator)
         return {"x": x, "hidden": hidden}
 
     @auto_move_data
     def inference(self, x: Cells, hidden: HiddenGenes) -> dict[str, Any]:
-        """Embed what is left to see."""
+        """Embed the visible expression."""
         return {"z": self.encoder(x).embedding, "hidden": hidden}
 
     def _get_generative_input(
@@ -86,7 +86,7 @@ class MaskedAutoencoderModule(BaseModuleClass):  # type: ignore[misc]
 
     @auto_move_data
     def generative(self, z: Tensor, genes: Tensor) -> dict[str, Tensor]:
-        """Decode the genes that are asked for, or all where they depend on each other."""
+        """Decode the targets, or all genes if the likelihood normalises over genes."""
         return {
             "output": self.decoder(z, genes=None if self.likelihood.needs_all_genes else genes)
         }
@@ -97,7 +97,7 @@ class MaskedAutoencoderModule(BaseModuleClass):  # type: ignore[misc]
         inference_outputs: dict[str, Any],
         generative_outputs: dict[str, Tensor],
     ) -> tuple[Tensor, Tensor]:
-        """Error of each entry, 0 where it was not asked for, and whether it was.
+        """Compute the error of each entry, 0 if it is not scored, and whether it is scored.
 
         Both are ``(n_cells, n_targets)``.
         """
@@ -124,19 +124,19 @@ class MaskedAutoencoderModule(BaseModuleClass):  # type: ignore[misc]
         inference_outputs: dict[str, Any],
         generative_outputs: dict[str, Tensor],
     ) -> LossOutput:
-        """Mean error over what was asked for."""
+        """Compute the mean error over the scored entries."""
         asked = inference_outputs["hidden"].entries
         error = self._error(tensors, inference_outputs, generative_outputs)
         return LossOutput(loss=masked_mean(error, asked), n_obs_minibatch=len(asked))
 
     def embed(self, tensors: dict[str, Tensor]) -> Tensor:
-        """Embed cells with nothing hidden, ``(n_cells, n_latent)``."""
+        """Embed cells without hidden genes, ``(n_cells, n_latent)``."""
         return self.encoder(normalize_counts(tensors[REGISTRY_KEYS.X_KEY])).embedding
 
     def reconstruct(self, tensors: dict[str, Tensor]) -> Tensor:
-        """Log-normalised expression of cells with nothing hidden, ``(n_cells, n_genes)``."""
+        """Reconstruct log-normalised expression without hidden genes, ``(n_cells, n_genes)``."""
         return self.likelihood.expression(self.decoder(self.embed(tensors)))
 
     def sample(self, *args: object, **kwargs: object) -> None:
-        """Not defined for a masked autoencoder."""
+        """Raise an error: sampling is not defined for a masked autoencoder."""
         raise NotImplementedError("A masked autoencoder does not generate cells.")

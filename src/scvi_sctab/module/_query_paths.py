@@ -1,4 +1,4 @@
-"""What a query adds to the logits of its own cells."""
+"""Query adapters: linear layers that queries add to the logits of their cells."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 
 class QueryPaths(nn.Module):
-    """A linear path to the logits for each query that was mapped, taken by its cells alone.
+    """Query adapters of all mapped queries, each for the cells of its batches only.
 
-    Every path starts at zero. Cells of other batches, and of unknown ones, get exactly 0.
+    Every adapter starts at zero. For cells of other batches and of unknown ones it is exactly 0.
 
     Parameters
     ----------
     n_input
-        Number of genes, or width of what the encoder reads in their place.
+        Number of genes, or width of the latent space that is read in their place.
     n_labels
         Number of labels.
     first_batches
-        For each query the code of its first batch; its others follow, up to the next query's.
+        Code of the first batch of each query; its other batches follow, up to the next query.
 
     Notes
     -----
@@ -43,7 +43,7 @@ class QueryPaths(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor | CSR, conditions: Tensor) -> Tensor:
-        """Shift the logits of the queries' cells."""
+        """Compute the shift of the logits of each cell."""
         batch = conditions[:, :1]
         ends = [*self.first_batches[1:], torch.iinfo(batch.dtype).max]
         shifts = [

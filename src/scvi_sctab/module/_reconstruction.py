@@ -1,4 +1,4 @@
-"""An objective without labels: hide genes, embed the rest, reconstruct what was hidden."""
+"""Reconstruction of hidden genes, a loss that needs no labels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class MaskedReconstruction(nn.Module):
-    """A decoder that asks an encoder for genes it was not shown, after TabNet :cite:p:`Arik21`.
+    """Decoder of the genes that are hidden from an encoder, after TabNet :cite:p:`Arik21`.
 
     Parameters
     ----------
@@ -30,9 +30,10 @@ class MaskedReconstruction(nn.Module):
     n_genes
         Number of genes.
     n_categories
-        Number of categories of the batch and of each other covariate, which the decoder is told.
+        Number of categories of the batch and of each other covariate, on which the decoder is
+        conditioned.
     virtual_batch_size, momentum
-        Of ghost batch norm.
+        Settings of ghost batch norm.
 
     Notes
     -----
@@ -73,7 +74,7 @@ class MaskedReconstruction(nn.Module):
         condition: Tensor | None,
         conditions: Tensor | None,
     ) -> Tensor:
-        """Score what the decoder makes of the hidden genes."""
+        """Compute the error of the reconstruction of hidden genes."""
         visible, hidden = self.mask(x)
         told = None
         if self.batch_embedding is not None and conditions is not None:

@@ -1,4 +1,4 @@
-"""What is known of a cell beside its counts: batch and other categories."""
+"""Embedding of the condition of a cell: its batch and its other categories."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from scvi_sctab._constants import UNKNOWN_CODE
 
 
 class BatchEmbedding(nn.Module):
-    r"""A learned shift per batch, and per category of each other covariate.
+    r"""Learned shift per batch, and per category of each other covariate.
 
-    What it returns is added to the first hidden layer of an encoder. An unknown batch shifts
-    nothing: with batches :math:`b_f` of fields :math:`f`,
+    The shift is added to the first hidden layer of an encoder, and is 0 for an unknown batch: with
+    categories :math:`b_f` of fields :math:`f`,
 
     .. math:: e = k \sum_f E_f[b_f], \qquad E_f[\text{unknown}] = 0,
 
     where in training :math:`k` is 0 for a random share ``dropout`` of the cells and 1 for the
-    others, so that the encoder also learns to do without. NOTE[DIFF] Rows start at 0 and are
-    deviations from the encoder without batches, which therefore is where new rows start, too,
-    in place of the mean of the rows; batch dropout keeps the two together.
+    others, so that the encoder is also trained without a condition. NOTE[DIFF] Rows start at 0 and
+    are deviations from the encoder without batches. New rows also start at 0, not at the mean of
+    the rows; batch dropout keeps this mean near 0.
 
     Parameters
     ----------
     n_categories
         Number of categories of each field.
     n_output
-        Width of what is added.
+        Width of the shift.
     dropout
-        Share of cells in training whose fields are all taken as unknown.
+        Share of cells in training whose categories are all treated as unknown.
 
     Notes
     -----
@@ -50,7 +50,7 @@ class BatchEmbedding(nn.Module):
         self.rows = nn.ParameterList(torch.zeros(n, n_output) for n in n_categories)
 
     def forward(self, codes: Tensor) -> Tensor:
-        """Look up what is to be added."""
+        """Look up the shift of each cell."""
         told = codes > UNKNOWN_CODE
         if self.training:
             told = told & (torch.rand(len(codes), 1, device=codes.device) >= self.dropout)

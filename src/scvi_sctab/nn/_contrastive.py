@@ -1,4 +1,4 @@
-"""Losses that compare two views of a cell, and what they are computed from."""
+"""Losses between two views of a cell, the projector before them, and the spread of embeddings."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch.nn.functional import cosine_similarity, normalize
 
 from scvi_sctab.nn._dense import ThreadedLinear
 
-# As batch norm: a dimension without variance becomes 0, and its gradient stays finite.
+# As in batch norm: a dimension without variance becomes 0, with a finite gradient.
 _EPSILON = 1e-5
 
 
 class Projector(nn.Sequential):
-    """Layers between an embedding and the loss of it, which are thrown away after training.
+    """Layers between an embedding and its loss, which are dropped after training.
 
     Parameters
     ----------
@@ -24,7 +24,8 @@ class Projector(nn.Sequential):
         Width of the embedding.
     widths
         Widths of the layers. Each but the last is followed by batch norm and ReLU. None has a
-        bias, since batch norm, or the loss of :func:`barlow_twins_loss`, would take it out.
+        bias, since batch norm, and the standardisation in :func:`barlow_twins_loss`, would
+        subtract it.
 
     Notes
     -----
@@ -48,13 +49,14 @@ class Projector(nn.Sequential):
 
 
 def barlow_twins_loss(first: Tensor, second: Tensor, off_diagonal: float = 0.0051) -> Tensor:
-    r"""Distance of the cross-correlation of two views from the identity :cite:p:`Zbontar21`.
+    r"""Compute the distance of the views' cross-correlation from identity :cite:p:`Zbontar21`.
 
-    With :math:`C` the correlations over cells of each dimension of the one with each of the other,
+    With :math:`C` the correlations over cells of each dimension of the first view with each of the
+    second,
 
     .. math:: \sum_i (C_{ii} - 1)^2 + \lambda \sum_{i \neq j} C_{ij}^2.
 
-    The statistics are those of the batch in validation, too.
+    Mean and variance are those of the minibatch, also in validation.
 
     Parameters
     ----------
@@ -65,7 +67,7 @@ def barlow_twins_loss(first: Tensor, second: Tensor, off_diagonal: float = 0.005
 
     Returns
     -------
-    The loss, ``()``. A dimension that is the same in all cells adds 1.
+    The loss, ``()``. A dimension that is constant over cells adds 1.
 
     Examples
     --------
@@ -86,18 +88,18 @@ def _standardize(z: Tensor) -> Tensor:
 
 
 def byol_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    r"""Squared distance of vectors of length 1, :math:`2 - 2 \cos` :cite:p:`Grill20`.
+    r"""Compute the squared distance of vectors of length 1, :math:`2 - 2 \cos` :cite:p:`Grill20`.
 
     Parameters
     ----------
     prediction
-        What is predicted of one view, ``(n_cells, n_dimensions)``.
+        Prediction from one view, ``(n_cells, n_dimensions)``.
     target
-        Projection of the other, ``(n_cells, n_dimensions)``; no gradient flows into it.
+        Projection of the other view, ``(n_cells, n_dimensions)``; it gets no gradient.
 
     Returns
     -------
-    The mean over cells, ``()``, between 0, where they point the same way, and 4.
+    The mean over cells, ``()``: 0 for equal directions, 4 for opposite ones.
 
     Examples
     --------
@@ -110,10 +112,10 @@ def byol_loss(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def embedding_spread(z: Tensor) -> Tensor:
-    r"""How far embeddings point in different directions; 0 where they have collapsed.
+    r"""Compute the spread of the directions of embeddings; 0 if they have collapsed.
 
-    It is :math:`\sqrt d` times the standard deviation over cells of each of the :math:`d`
-    dimensions, averaged, of embeddings scaled to length 1.
+    Embeddings are scaled to length 1. The spread is :math:`\sqrt d` times the standard deviation
+    over cells, averaged over the :math:`d` dimensions.
 
     Parameters
     ----------
@@ -122,8 +124,8 @@ def embedding_spread(z: Tensor) -> Tensor:
 
     Returns
     -------
-    The spread, ``()``, without gradient: 0 where all cells point the same way, 1 where they point
-    everywhere alike. Something that all cells have in common lowers it.
+    The spread, ``()``, without gradient: 0 if all cells have the same direction, 1 if directions
+    are uniform. A component that all cells share lowers it.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""From an embedding back to genes."""
+"""Decoder from an embedding to the expression of genes, after TabNet."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from scvi_sctab.nn._dense import ThreadedLinear, linear
 from scvi_sctab.nn._tabnet_blocks import FeatureTransformer, GLUBlock, glu_linears
 
-# Small: before it has learnt anything, the decoder says of every cell what its bias says.
+# Small, so that an untrained decoder returns its bias for every cell.
 _OUTPUT_STD = 0.01
 
 
@@ -24,10 +24,10 @@ class TabNetDecoder(nn.Module):
     n_hidden
         Width of the gated layers; that of the embedding if not given.
     n_shared, n_independent
-        Gated layers, as those of :class:`~scvi_sctab.nn.TabNetEncoder`; with one step the two
-        differ in name only.
+        Numbers of gated layers, as in :class:`~scvi_sctab.nn.TabNetEncoder`; with one step the two
+        kinds do the same.
     virtual_batch_size
-        Smallest part that ghost batch norm normalises by itself, in cells.
+        Smallest virtual batch of ghost batch norm, in cells.
     momentum
         Momentum of ghost batch norm.
 
@@ -39,7 +39,8 @@ class TabNetDecoder(nn.Module):
     Notes
     -----
     - input: ``(n_cells, n_input)``; output: ``(n_cells, n_genes)``, log-normalised expression.
-    - NOTE[DIFF] TabNet sums a decoder per attention step; here one reads the sum of the steps.
+    - NOTE[DIFF] TabNet adds up one decoder per attention step; here a single decoder reads the sum
+      of the steps.
 
     Examples
     --------
@@ -87,9 +88,10 @@ class TabNetDecoder(nn.Module):
         return 2 * self.n_hidden
 
     def start_from(self, means: Tensor) -> None:
-        """Predict these means before anything is learnt.
+        """Initialise the bias with the means of the genes.
 
-        From zeros, the bias of a gene that every cell has takes hundreds of steps to its mean.
+        If it started at 0, the bias of a gene that every cell expresses would need hundreds of
+        steps to reach the mean.
 
         Parameters
         ----------
@@ -99,7 +101,7 @@ class TabNetDecoder(nn.Module):
         Raises
         ------
         ValueError
-            If there are not as many as genes.
+            If the number of means is not that of the genes.
         """
         bias = self.final_mapping.bias
         if means.shape != bias.shape:

@@ -1,4 +1,4 @@
-"""Products of dense matrices in parts of their rows, on threads that sleep while they wait."""
+"""Products of dense matrices, whose rows are shared among threads that sleep while they wait."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch.autograd.function import Function
 
 from scvi_sctab.sparse import n_threads, over_parts
 
-# Multiplications of a part, some 0.1 ms; waking a thread takes half as long.
+# Multiplications per part, about 0.1 ms; waking a thread takes half of that.
 _MIN_PER_PART = 2**21
 
 
 def _product_rows(start: int, stop: int, left: Tensor, right: Tensor, output: Tensor) -> None:
-    # Another thread does not know the mode of the calling one, and cannot write to its tensors.
+    # The mode is per thread, and only inference mode may write to inference tensors.
     with torch.inference_mode():
         torch.mm(left[start:stop], right, out=output[start:stop])
 
@@ -26,7 +26,7 @@ def _min_rows(right: Tensor) -> int:
 
 
 def _product(left: Tensor, right: Tensor) -> Tensor:
-    """Multiply two matrices; no gradient."""
+    """Multiply two matrices, without a gradient."""
     output = left.new_empty(len(left), right.shape[1])
     arguments = left.detach(), right.detach(), output
     over_parts(_product_rows, len(left), *arguments, min_rows=_min_rows(right))
@@ -43,11 +43,11 @@ class _Linear(Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         grad_x = grad_weight = None
-        # By itself, so that gradients have gradients.
+        # By the same function, so that second derivatives exist.
         if ctx.needs_input_grad[0]:
             grad_x = _Linear.apply(grads[0], weight.t())  # type: ignore[no-untyped-call]
         if ctx.needs_input_grad[1]:
-            # Stored as the weights are, so that optimisers need no copy.
+            # With the memory order of the weights, so that optimisers need no copy.
             operands = grads[0].t(), x.t()
             if weight.is_contiguous():
                 grad_weight = _Linear.apply(*operands)  # type: ignore[no-untyped-call]
@@ -57,10 +57,10 @@ class _Linear(Function):
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Compute what :func:`torch.nn.functional.linear` does, by threads of our own.
+    """Apply a linear layer like :func:`torch.nn.functional.linear`, on threads of this package.
 
-    It does so for large products on the CPU, where torch has been told to run on one thread
-    (:func:`~scvi_sctab.nn.sleeping_threads`); all others are left to torch.
+    The threads are used for large products on the CPU while torch runs on one thread
+    (:func:`~scvi_sctab.nn.sleeping_threads`); torch computes all other products.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def _worth_parts(x: Tensor, weight: Tensor) -> bool:
-    """Whether two threads of ours should share a product, and torch does nothing more to it."""
+    """Return whether sharing a product among threads pays, and torch adds no cast or tracing."""
     return (
         not torch.compiler.is_compiling()
         and x.ndim == 2
@@ -95,7 +95,7 @@ def _worth_parts(x: Tensor, weight: Tensor) -> bool:
 
 
 class ThreadedLinear(nn.Linear):
-    """:class:`torch.nn.Linear` by :func:`linear`."""
+    """Linear layer that is computed by :func:`linear`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply ``x`` by the weights."""

@@ -1,4 +1,4 @@
-"""A network that follows another slowly."""
+"""Exponential moving average of the weights of a network."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def frozen_copy(network: Network) -> Network:
-    """Copy a network that no optimiser shall train.
+    """Copy a network, with parameters that do not require gradients.
 
     Parameters
     ----------
     network
-        What to copy.
+        Network to copy.
     """
     copy = deepcopy(network)
     copy.requires_grad_(False)
@@ -31,17 +31,17 @@ def update_moving_average(target: nn.Module, online: nn.Module, decay: float) ->
     Parameters
     ----------
     target
-        What moves. Each parameter becomes ``decay * target + (1 - decay) * online``; buffers, such
-        as the statistics of batch norm, are copied, since some of them count.
+        Network that is changed. Each parameter becomes ``decay * target + (1 - decay) * online``;
+        buffers, such as the statistics of batch norm, are copied, since some of them are counters.
     online
-        Where to.
+        Network that it moves towards.
     decay
-        In ``[0, 1]``.
+        Weight of the target, in ``[0, 1]``.
 
     Raises
     ------
     ValueError
-        If ``decay`` is out of bounds, or the networks do not match.
+        If ``decay`` is not in ``[0, 1]``, or the networks do not match.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What an encoder returns, and the two plain ones."""
+"""Output of an encoder, and the linear and the MLP encoder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class EncoderOutput(NamedTuple):
-    """What every encoder returns.
+    """Output of every encoder.
 
     Attributes
     ----------
@@ -28,7 +28,7 @@ class EncoderOutput(NamedTuple):
 
 
 class MLPEncoder(nn.Module):
-    """Fully connected layers, the MLP that scTab compares itself with.
+    """Fully connected layers, as in the MLP baseline of scTab.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class MLPEncoder(nn.Module):
     Notes
     -----
     - input: ``(n_cells, input_dim)``, log-normalised expression; optionally a condition
-      ``(n_cells, n_output)``, added to what the first linear layer returns.
+      ``(n_cells, n_output)``, added to the output of the first linear layer.
     - output: :class:`~scvi_sctab.nn.EncoderOutput` with an embedding ``(n_cells, n_output)``.
 
     Examples
@@ -82,7 +82,7 @@ class MLPEncoder(nn.Module):
 
 
 class LinearEncoder(nn.Module):
-    """One linear layer: with the label head, a low-rank softmax regression.
+    """One linear layer; together with the label head it is a low-rank softmax regression.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ class LinearEncoder(nn.Module):
     Notes
     -----
     - input: ``(n_cells, input_dim)``, log-normalised expression; optionally a condition
-      ``(n_cells, n_output)``, added to what the first linear layer returns.
+      ``(n_cells, n_output)``, added to the output of the layer.
     - output: :class:`~scvi_sctab.nn.EncoderOutput` with an embedding ``(n_cells, n_output)``.
 
     Examples

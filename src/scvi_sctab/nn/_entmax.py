@@ -1,17 +1,17 @@
-r"""Sparse alternatives to softmax: 1.5-entmax and sparsemax, without a sort.
+r"""Sparse alternatives to softmax, 1.5-entmax and sparsemax, without sorting.
 
 Both map a row of scores to a probability vector with exact zeros,
 
 .. math:: p_i = [(z_i - \max z) / e - \tau]_+^e, \qquad \textstyle\sum_i p_i = 1,
 
 with the power :math:`e = 2` for 1.5-entmax and 1 for sparsemax. The sum is convex and decreasing
-in :math:`\tau`, and at least one at :math:`\tau = -1`: Newton's iteration from there climbs to
-the root without overshooting. It runs on the largest scores first. They alone sum to no more than
-all do, so where they arrive is still left of the root, and few steps finish the work, whatever the
-size of the support.
+in :math:`\tau`, and at least one at :math:`\tau = -1`. So Newton's iteration from there increases
+to the root without overshooting. It runs on the largest scores first. Their sum is at most that of
+all scores, so their root is a lower bound of the root, and a few steps on all scores complete it.
 
-On the CPU the kernels of ``_entmax_kernels.py`` do this, elsewhere operations of torch. Both are
-one custom operator of torch, so that :func:`torch.compile` takes it as it is.
+On the CPU this is computed by the kernels of ``_entmax_kernels.py``, on other devices by
+operations of torch. Both are one custom operator of torch, which :func:`torch.compile` does not
+trace into.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MAX_NEWTON_STEPS = 100
 
 
 def _newton(scores: Tensor, tau: Tensor, power: int) -> Tensor:
-    """Climb from ``tau`` to the root of ``sum((scores - tau).clamp(0) ** power) == 1``."""
+    """Find the root of ``sum((scores - tau).clamp(0) ** power) == 1`` from a lower bound."""
     tolerance = torch.finfo(scores.dtype).eps
     for _ in range(_MAX_NEWTON_STEPS):
         gap = (scores - tau).clamp_(min=0)
@@ -48,7 +48,7 @@ def _newton(scores: Tensor, tau: Tensor, power: int) -> Tensor:
 
 
 def _project(scores: Tensor, power: int) -> Tensor:
-    """Probabilities by operations of torch, on any device."""
+    """Compute probabilities by operations of torch, on any device."""
     shifted = (scores - scores.amax(dim=-1, keepdim=True)) / power
     tau = torch.full_like(shifted[..., :1], -1.0)
     if shifted.shape[-1] > _N_LARGEST:
@@ -58,9 +58,9 @@ def _project(scores: Tensor, power: int) -> Tensor:
 
 
 def _project_backward(grad: Tensor, output: Tensor, power: int) -> Tensor:
-    """Gradient by operations of torch, on any device."""
+    """Compute the gradient by operations of torch, on any device."""
     support = output > 0
-    # The slope of a root is infinite at 0, where a second gradient must not look.
+    # The square root has an infinite slope at 0; 1 in its place keeps second derivatives finite.
     root = output.where(support, 1).sqrt() * support if power == 2 else support.to(grad.dtype)
     product = grad * root
     mean = product.sum(dim=-1, keepdim=True) / root.sum(dim=-1, keepdim=True)
@@ -102,7 +102,7 @@ def _keep(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
 
 
 def _gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-    # The operator has no gradient of its own; whoever wants a second one gets torch's operations.
+    # The operator of the gradient is not differentiable, operations of torch are.
     (output,) = ctx.saved_tensors
     if torch.is_grad_enabled():
         return _project_backward(grad, output, ctx.power), None
@@ -113,7 +113,7 @@ _sparse_softmax.register_autograd(_gradient, setup_context=_keep)
 
 
 def _apply(scores: Tensor, dim: int, power: int) -> Tensor:
-    """Run over ``dim``, in float32 at least, and return the input's dtype."""
+    """Apply the operator along ``dim``, in float32 or wider, and return the input's dtype."""
     if scores.shape[dim] == 0:
         raise ValueError(f"Nothing to normalise: {tuple(scores.shape)=} is empty along {dim=}.")
     if scores.numel() == 0:
@@ -126,7 +126,7 @@ def _apply(scores: Tensor, dim: int, power: int) -> Tensor:
 
 
 def entmax15(scores: Tensor, dim: int = -1) -> Tensor:
-    """1.5-entmax: a softmax with exact zeros :cite:p:`Peters19`.
+    """Compute 1.5-entmax, a softmax with exact zeros :cite:p:`Peters19`.
 
     Parameters
     ----------
@@ -154,7 +154,7 @@ def entmax15(scores: Tensor, dim: int = -1) -> Tensor:
 
 
 def sparsemax(scores: Tensor, dim: int = -1) -> Tensor:
-    """Sparsemax: the Euclidean projection on the simplex :cite:p:`Martins16`.
+    """Compute sparsemax, the Euclidean projection on the simplex :cite:p:`Martins16`.
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
-"""Compiled 1.5-entmax and sparsemax: no sort, and no work on scores that cannot count.
+"""Compiled 1.5-entmax and sparsemax, without sorting and on few of the scores.
 
 Scores are shifted to a maximum of 0 and divided by ``power`` (2 for 1.5-entmax, 1 for sparsemax).
-The threshold of some scores is at most that of all. So one pass finds the largest score of each
-block of a row, their threshold bounds that of the row from below, and few scores are above it.
-Newton's iteration climbs in float64 and drops scores that it has passed.
+The threshold of some scores is at most that of all scores. So one pass finds the largest score of
+each block of a row, and the threshold of these is a lower bound for that of the row. Few scores
+are above it; Newton's iteration in float64 finds the threshold from them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _TOLERANCE = 2.0**-50
 
 @kernel
 def _block_maxima(row: Floats, maxima: Floats) -> float:
-    """Find the largest score of each block, and return the largest of all; NaN if one is NaN."""
+    """Write the largest score of each block; return the largest of all, or NaN if one is NaN."""
     n_whole = len(row) // _BLOCK
     invalid, largest_of_all = 0, row[0]
     for b in range(n_whole):
@@ -49,7 +49,7 @@ def _block_maxima(row: Floats, maxima: Floats) -> float:
 
 @kernel
 def _climb(shifted: NDArray[np.float64], power: int, tau: float) -> float:
-    """Climb from ``tau`` to the threshold of scores."""
+    """Find the threshold of scores by Newton's iteration from a lower bound ``tau``."""
     for _ in range(_MAX_NEWTON_STEPS):
         total, slope = 0.0, 0.0
         if power == 2:
@@ -72,9 +72,9 @@ def _climb(shifted: NDArray[np.float64], power: int, tau: float) -> float:
 def _support(
     row: Floats, maxima: Floats, power: int, shifted: NDArray[np.float64], columns: Columns
 ) -> int:
-    """Probabilities of a row: the first entries of ``shifted`` and ``columns``; how many.
+    """Write the positive probabilities of a row to ``shifted`` and ``columns``; count them.
 
-    -1 if the row has no answer: it holds NaN, infinity, or nothing but minus infinity.
+    Return -1 if the row has no solution: with NaN, with infinity, or with minus infinity only.
     """
     largest = _block_maxima(row, maxima)
     if not np.isfinite(largest):
@@ -83,13 +83,13 @@ def _support(
     for b in range(len(maxima)):
         shifted[b] = (maxima[b] - largest) * scale
     bound = _climb(shifted[: len(maxima)], power, -1.0)
-    # In the type of the scores, and not above the bound: a score too many does no harm.
+    # Rounded down to the type of the scores; an additional score does not change the result.
     least = np.nextafter(row.dtype.type(largest + bound * power), row.dtype.type(-np.inf))
     n_scores = 0
     for b in range(len(maxima)):
         if maxima[b] >= least:
             for j in range(b * _BLOCK, min((b + 1) * _BLOCK, len(row))):
-                # Always written, so that no branch is guessed wrong.
+                # Always written: without a branch there is no misprediction.
                 columns[n_scores] = j
                 n_scores += row[j] >= least
     for j in range(n_scores):
@@ -106,7 +106,7 @@ def _support(
 
 @kernel
 def project_rows(start: int, stop: int, scores: Floats, power: int, output: Floats) -> None:
-    """Write the probabilities of rows ``start`` to ``stop``; a row without an answer is NaN."""
+    """Write the probabilities of rows ``start`` to ``stop``; a row without a solution is NaN."""
     n_scores = scores.shape[1]
     maxima = np.empty((n_scores + _BLOCK - 1) // _BLOCK, scores.dtype)
     shifted, columns = np.empty(n_scores, np.float64), np.empty(n_scores, np.int32)
@@ -125,8 +125,8 @@ def support_rows(
 
     Returns
     -------
-    How many there are in each row, and their columns and values, row after row. A row without
-    an answer is NaN in every column.
+    Number of them in each row, and their columns and values, row after row. A row without a
+    solution is NaN in every column.
     """
     n_scores = scores.shape[1]
     maxima = np.empty((n_scores + _BLOCK - 1) // _BLOCK, scores.dtype)
@@ -150,7 +150,7 @@ def support_rows(
         before = n_all
         for j in range(n_found):
             all_columns[n_all], all_values[n_all] = columns[j], shifted[j]
-            # What a narrower type rounds to 0 is not in the support.
+            # A value that is 0 in the narrower type is not in the support.
             n_all += all_values[n_all] != 0
         counts[i - start] = n_all - before
     return counts, all_columns[:n_all].copy(), all_values[:n_all].copy()
@@ -183,7 +183,7 @@ def support_backward_rows(
     power: int,
     result: Floats,
 ) -> None:
-    """As :func:`backward_rows`, of positive probabilities stored row after row."""
+    """Write the gradient as :func:`backward_rows`, for probabilities stored row after row."""
     for i in range(start, stop):
         weighted, total = 0.0, 0.0
         for j in range(indptr[i], indptr[i + 1]):

@@ -1,4 +1,4 @@
-"""Carry weights over to a larger network, and train only what is new in it."""
+"""Transfer of weights to a larger network, and training of its new entries only."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 
 class NewEntries(NamedTuple):
-    """Where a tensor holds entries that the smaller network lacks.
+    """Positions of the entries of a tensor that the smaller network lacks.
 
     Attributes
     ----------
     dim
-        Dimension along which they lie.
+        Dimension along which entries are new.
     positions
-        Their positions along it.
+        Positions along this dimension.
     """
 
     dim: int
@@ -28,21 +28,21 @@ class NewEntries(NamedTuple):
 
 
 def append_entries(old: Tensor, size: int, dim: int = 0) -> tuple[Tensor, NewEntries]:
-    """Lengthen a tensor by the mean of its entries.
+    """Append the mean of its entries to a tensor.
 
     Parameters
     ----------
     old
         Any tensor.
     size
-        Its new length along ``dim``.
+        New length along ``dim``.
     dim
-        The dimension.
+        Dimension to lengthen.
 
     Raises
     ------
     ValueError
-        If the tensor is longer already.
+        If the tensor is already longer.
 
     Examples
     --------
@@ -58,7 +58,7 @@ def append_entries(old: Tensor, size: int, dim: int = 0) -> tuple[Tensor, NewEnt
 
 
 def matches(name: str, patterns: Sequence[str]) -> bool:
-    """Whether a parameter's name fits one of some patterns, as of file names.
+    """Return whether the name of a parameter matches one of the patterns, as for file names.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def _mask(
     new_entries: Mapping[str, NewEntries | None],
     always_frozen: Sequence[str],
 ) -> Tensor | None:
-    """Entries that are trained, as ones; ``None`` if none is."""
+    """Return 1 for entries that are trained and 0 for others; ``None`` if none is trained."""
     if matches(name, always_frozen):
         return None
     whole = matches(name, patterns)
@@ -96,7 +96,7 @@ def _mask(
 
 
 def _masked(mask: Tensor, gradient: Tensor) -> Tensor:
-    # The trainer may have moved the network to another device since.
+    # The trainer may have moved the network to another device.
     return gradient * mask.to(gradient.device)
 
 
@@ -106,7 +106,7 @@ def n_trained(
     new_entries: Mapping[str, NewEntries | None],
     always_frozen: Sequence[str] = (),
 ) -> int:
-    """Count the entries that :func:`frozen_but` lets be trained.
+    """Count the entries that are trained under :func:`frozen_but`.
 
     Parameters
     ----------
@@ -127,21 +127,21 @@ def frozen_but(
     new_entries: Mapping[str, NewEntries | None],
     always_frozen: Sequence[str] = (),
 ) -> Iterator[None]:
-    """Let gradients reach new entries and the parameters that fit ``patterns``, nothing else.
+    """Freeze a network except for new entries and the parameters that match ``patterns``.
 
-    The gradient of all other entries is exactly 0, with which no optimiser moves them as long as
-    it has no weight decay.
+    The gradient of all other entries is exactly 0, so an optimiser without weight decay does not
+    change them.
 
     Parameters
     ----------
     module
-        The network; on leaving, all its parameters require gradients as before.
+        The network; on exit, ``requires_grad`` of its parameters is restored.
     patterns
         Parameters to train as a whole.
     new_entries
-        Parameters with new entries; ``None`` where all of them are new.
+        Parameters with new entries; ``None`` if all entries are new.
     always_frozen
-        Parameters that are not trained, whatever the others say.
+        Patterns of parameters that are not trained, even if new or matched by ``patterns``.
     """
     required = {name: p.requires_grad for name, p in module.named_parameters()}
     handles = []

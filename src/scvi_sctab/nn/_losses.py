@@ -1,4 +1,4 @@
-"""The training loss."""
+"""Training losses of a classifier."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def weighted_cross_entropy(
     class_weights: Tensor | None = None,
     reduction: Reduction = "weighted_mean",
 ) -> Tensor:
-    r"""Cross-entropy over labelled cells, weighted by class.
+    r"""Compute the cross-entropy over labelled cells, weighted by class.
 
     .. math:: L = \frac{1}{Z} \sum_i w_{y_i} (-\log p_{i y_i})
 
@@ -28,13 +28,13 @@ def weighted_cross_entropy(
     logits
         ``(n_cells, n_labels)``.
     labels
-        Codes, ``(n_cells,)``; ``UNLABELED_CODE`` marks cells without a label, which do not count.
+        Codes, ``(n_cells,)``; ``UNLABELED_CODE`` marks unlabelled cells, which do not count.
     class_weights
         :math:`w`, ``(n_labels,)``; all 1 if not given.
     reduction
-        ``"weighted_mean"``: :math:`Z` is the sum of the weights of the batch, as in scTab.
-        ``"mean"``: the number of labelled cells, so that a batch that lacks a rare label does not
-        count the others more.
+        ``"weighted_mean"``: :math:`Z` is the sum of the weights of the minibatch, as in scTab.
+        ``"mean"``: the number of labelled cells, so that the weight of a cell does not depend on
+        the labels in its minibatch.
 
     Returns
     -------
@@ -46,7 +46,7 @@ def weighted_cross_entropy(
     >>> weighted_cross_entropy(torch.zeros(2, 2), torch.tensor([0, -100]))
     tensor(0.6931)
     """
-    # No cell is picked out, so that a graphics processor need not wait to be told how many.
+    # Without boolean indexing, for whose size a GPU would have to synchronise.
     loss = cross_entropy(
         logits, labels, class_weights, ignore_index=UNLABELED_CODE, reduction="sum"
     )
@@ -60,16 +60,16 @@ def marginal_cross_entropy(
     class_weights: Tensor | None = None,
     reduction: Reduction = "weighted_mean",
 ) -> Tensor:
-    r"""Cross-entropy where some labels stand for any of several.
+    r"""Compute the cross-entropy if coarse labels stand for any of several labels.
 
     .. math:: L = \frac{1}{Z} \sum_i w_{y_i} \Big(-\log \sum_{k \in A(y_i)} p_{ik}\Big)
 
     Parameters
     ----------
     logits, labels, class_weights, reduction
-        As of :func:`weighted_cross_entropy`.
+        As in :func:`weighted_cross_entropy`.
     accepted
-        Whether a cell with the label of the row may be of the label of the column,
+        Whether a cell with the label of the row may have the label of the column,
         ``(n_labels, n_labels)``; the identity gives :func:`weighted_cross_entropy`.
 
     Returns
@@ -93,7 +93,7 @@ def marginal_cross_entropy(
 
 
 def _total_weight(labels: Tensor, class_weights: Tensor | None, reduction: Reduction) -> Tensor:
-    """Return what the sum over cells is divided by."""
+    """Return the denominator of the mean over cells."""
     labelled = labels != UNLABELED_CODE
     if class_weights is None or reduction == "mean":
         return labelled.sum().clamp(min=1)

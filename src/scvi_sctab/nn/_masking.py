@@ -1,4 +1,4 @@
-"""Hide genes of cells, and score what a decoder makes of them."""
+"""Random hiding of genes, and the error of their reconstruction."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from scvi_sctab.sparse import CSR
 
 
 class HiddenGenes(NamedTuple):
-    """What a decoder is asked for: some genes of a batch, and which of their entries were hidden.
+    """Targets of a decoder: some genes of a minibatch, and the hidden entries among them.
 
     Attributes
     ----------
     genes
         Positions of the genes, ``(n_targets,)``.
     values
-        Expression of the cells there, visible or not, ``(n_cells, n_targets)``.
+        Expression of these genes, visible or not, ``(n_cells, n_targets)``.
     entries
-        Whether it is hidden, ``(n_cells, n_targets)``, boolean.
+        Whether an entry is hidden and scored, ``(n_cells, n_targets)``, boolean.
     """
 
     genes: Tensor
@@ -34,14 +34,14 @@ def hide_genes(
     n_targets: int | None = None,
     generator: Generator | None = None,
 ) -> tuple[Tensor | CSR, HiddenGenes]:
-    r"""Hide each gene of each cell with the same probability, each independently of the others.
+    r"""Hide genes of each cell independently, with the same probability.
 
-    What stays visible is divided by ``1 - rate``, as dropout does. In training, batch norm takes
-    the factor out again, gene by gene. In evaluation it remembers the means that it has seen:
-    with the factor they are those of cells with nothing hidden, without it only ``1 - rate`` of
-    them, and every gene of a whole cell would be off by a constant.
+    Visible values are divided by ``1 - rate``, as in dropout. In training, batch norm removes the
+    factor again, gene by gene. In evaluation batch norm uses its running means: with the factor
+    they equal the means of complete cells; without it they would be smaller by ``1 - rate``, and
+    every gene of a complete cell would be shifted by a constant.
 
-    Zeros are hidden as everything else is, or the encoder could tell them from what is hidden.
+    Zeros are hidden as well; otherwise the encoder could distinguish them from hidden values.
 
     Parameters
     ----------
@@ -50,21 +50,21 @@ def hide_genes(
     rate
         Probability, in ``[0, 1)``.
     n_targets
-        How many genes to reconstruct, drawn anew at each call; all if not given. The loss over
-        them estimates that over all. Any gene may be hidden in either case. On the CPU a step
-        with 2,000 of 14,000 genes takes about half the time of one with all.
+        Number of genes to reconstruct, drawn at each call; all if not given. The loss over them
+        estimates that over all. Any gene may be hidden in either case. On the CPU a step with
+        2,000 of 14,000 genes takes about half the time of one with all.
     generator
         Source of randomness on the device of ``x``; torch's own if not given.
 
     Returns
     -------
-    What the encoder may see, ``(n_cells, n_genes)``, stored as ``x`` is, and what the decoder is
-    asked for. A sparse row drops what is hidden.
+    Visible expression, ``(n_cells, n_genes)``, dense or sparse as ``x``, and the targets of the
+    decoder. Sparse rows do not store hidden values.
 
     Raises
     ------
     ValueError
-        If ``rate`` is no probability below 1, or there are no targets.
+        If ``rate`` is not in ``[0, 1)``, or there are no targets.
 
     Examples
     --------
@@ -85,7 +85,7 @@ def hide_genes(
 
 
 def check_targets(n_targets: int | None) -> None:
-    """Refuse to reconstruct nothing."""
+    """Raise an error if there are no genes to reconstruct."""
     if n_targets is not None and n_targets < 1:
         raise ValueError(f"There must be genes to reconstruct, but {n_targets=}.")
 
@@ -96,7 +96,7 @@ def draw_targets(
     device: torch.device,
     generator: Generator | None,
 ) -> Tensor:
-    """Draw genes to reconstruct, ``(n_targets,)``; all of them stay in order."""
+    """Draw genes to reconstruct, ``(n_targets,)``; all genes are returned in their order."""
     if n_targets is None or n_targets >= n_genes:
         return torch.arange(n_genes, device=device)
     return torch.randperm(n_genes, generator=generator, device=device)[:n_targets]
@@ -105,7 +105,7 @@ def draw_targets(
 def _hide_sparse(
     x: CSR, rate: float, genes: Tensor, generator: Generator | None
 ) -> tuple[CSR, HiddenGenes]:
-    """Draw for the nonzeros and for the targets only, not for the zeros of other genes."""
+    """Hide genes of sparse cells, with random draws for nonzeros and targets only."""
     shape = len(x), len(genes)
     gone = torch.rand(len(x.values), generator=generator) < rate
     entries = torch.rand(shape, generator=generator) < rate
@@ -119,7 +119,7 @@ def _hide_sparse(
 
 
 def values_of(x: Tensor | CSR, genes: Tensor) -> Tensor:
-    """Expression of some genes, ``(n_cells, n_targets)``, in their order."""
+    """Return the expression of some genes, ``(n_cells, n_targets)``, in their order."""
     if not isinstance(x, CSR):
         return x[:, genes]
     values = x.values.new_zeros(len(x), len(genes))
@@ -129,7 +129,7 @@ def values_of(x: Tensor | CSR, genes: Tensor) -> Tensor:
 
 
 def _targets_among_values(x: CSR, genes: Tensor) -> tuple[Tensor, Tensor]:
-    """Which values are of these genes, and where in ``(n_cells, n_targets)``, counted by rows."""
+    """Find the values of these genes, and their flat places in ``(n_cells, n_targets)``."""
     place = torch.full((x.n_columns,), -1)
     place[genes] = torch.arange(len(genes))
     column = place[x.columns]
@@ -138,27 +138,27 @@ def _targets_among_values(x: CSR, genes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def masked_mean(error: Tensor, entries: Tensor) -> Tensor:
-    """Mean error over the entries that a decoder was asked for; the others have no gradient.
+    """Average the error over the scored entries; other entries have no gradient.
 
     Parameters
     ----------
     error
         Error of each entry, ``(n_cells, n_targets)``.
     entries
-        Whether it was asked for, ``(n_cells, n_targets)``, boolean.
+        Whether an entry is scored, ``(n_cells, n_targets)``, boolean.
 
     Returns
     -------
-    The mean, ``()``; 0 if nothing was asked for.
+    The mean, ``()``; 0 if no entry is scored.
     """
     return error.masked_fill(~entries, 0).sum() / entries.sum().clamp(min=1)
 
 
 def masked_reconstruction_loss(prediction: Tensor, hidden: HiddenGenes) -> Tensor:
-    """Mean squared error over hidden entries; what is visible has neither loss nor gradient.
+    """Compute the mean squared error over hidden entries; visible ones have no gradient.
 
     NOTE[DIFF] TabNet divides by the standard deviation of each gene. Most genes are rare, and
-    their noise then outweighs what can be learnt: less of the variance was reconstructed.
+    their noise then dominates the loss: less of the variance was reconstructed.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ def masked_reconstruction_loss(prediction: Tensor, hidden: HiddenGenes) -> Tenso
     Raises
     ------
     ValueError
-        If ``prediction`` is of other cells or genes than ``hidden``.
+        If ``prediction`` and ``hidden`` differ in shape.
     """
     if prediction.shape != hidden.values.shape:
         raise ValueError(

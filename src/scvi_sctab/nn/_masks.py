@@ -1,4 +1,4 @@
-"""Which genes of a cell an encoder sees, and which of the others it is asked for."""
+"""Masks of genes: those that an encoder sees, and those that a decoder reconstructs."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ _LARGEST_FACTOR = 10.0
 class RandomMask(nn.Module):
     """Hide each gene of each cell with the same probability, by :func:`hide_genes`.
 
-    Of sparse cells only the nonzeros and the targets are drawn, so the same generator hides other
-    genes of them than of dense ones.
+    For sparse cells, random numbers are drawn for nonzeros and targets only, so that the same
+    generator hides other genes than in dense cells.
 
     Parameters
     ----------
     rate
         Probability, in ``(0, 1)``.
     n_targets
-        How many genes to reconstruct, drawn anew at each call; all if not given.
+        Number of genes to reconstruct, drawn at each call; all if not given.
 
     Raises
     ------
     ValueError
-        If nothing would be hidden, or all, or there are no targets.
+        If no gene would be hidden, or all, or there are no targets.
 
     Examples
     --------
@@ -53,16 +53,16 @@ class RandomMask(nn.Module):
     def forward(
         self, x: Tensor | CSR, generator: Generator | None = None
     ) -> tuple[Tensor | CSR, HiddenGenes]:
-        """Draw what is hidden of log-normalised expression, ``(n_cells, n_genes)``."""
+        """Hide genes of log-normalised expression, ``(n_cells, n_genes)``."""
         return hide_genes(x, self.rate, self.n_targets, generator)
 
 
 class _ProgrammeMask(nn.Module):
-    """What the masks by gene programme share; each draws in its own way.
+    """Base of the masks by gene programme.
 
-    What stays visible is divided by the visible share of the cell's genes, as dropout does.
-    NOTE[DIFF] The factor is at most 10. Of one programme of 50 among 14,000 genes the original
-    would multiply log-normalised expression by 280, far from anything that whole cells look like.
+    Visible values are divided by the visible share of the cell's genes, as in dropout.
+    NOTE[DIFF] The factor is at most 10. For one programme of 50 among 14,000 genes the original
+    would multiply log-normalised expression by 280, far outside the range of complete cells.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ class _ProgrammeMask(nn.Module):
     def forward(
         self, x: Tensor | CSR, generator: Generator | None = None
     ) -> tuple[Tensor | CSR, HiddenGenes]:
-        """Draw what is hidden, cell by cell.
+        """Draw the hidden genes of each cell.
 
         Parameters
         ----------
@@ -91,8 +91,8 @@ class _ProgrammeMask(nn.Module):
 
         Returns
         -------
-        What the encoder may see, ``(n_cells, n_genes)``, stored as ``x`` is, and what the decoder
-        is asked for. The same generator hides the same of dense and of sparse cells.
+        Visible expression, ``(n_cells, n_genes)``, dense or sparse as ``x``, and the targets of
+        the decoder. The same generator hides the same genes of dense and of sparse cells.
 
         Raises
         ------
@@ -109,11 +109,11 @@ class _ProgrammeMask(nn.Module):
         return _show(x, hidden), HiddenGenes(genes, values_of(x, genes), entries)
 
     def _draw(self, n_cells: int, generator: Generator | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw what is hidden, ``(n_cells, n_genes)``, the targets and the entries scored."""
+        """Draw hidden entries, ``(n_cells, n_genes)``, the targets, and the scored entries."""
         raise NotImplementedError
 
     def _rand(self, n_cells: int, generator: Generator | None) -> Tensor:
-        """Draw a number for each programme and cell, ``(n_cells, n_programmes)``."""
+        """Draw a random number per cell and programme, ``(n_cells, n_programmes)``."""
         shape = n_cells, len(self.programmes)
         return torch.rand(shape, generator=generator, device=self.programmes.device)
 
@@ -122,26 +122,26 @@ class _ProgrammeMask(nn.Module):
 
 
 class ProgrammeMask(_ProgrammeMask):
-    """Hide whole gene programmes :cite:p:`Richter24`, so that co-expressed genes do not tell.
+    """Hide whole gene programmes :cite:p:`Richter24`, so that co-expressed genes are hidden, too.
 
-    Each cell hides the genes of a share of the programmes and is asked for all that it hides.
-    NOTE[DIFF] The original draws programmes once for all cells of a batch.
+    In each cell a share of the programmes is hidden, and all hidden genes are reconstructed.
+    NOTE[DIFF] The original draws programmes once for all cells of a minibatch.
 
     Parameters
     ----------
     programmes
         Genes of each programme, ``(n_programmes, n_genes)``, boolean; a buffer.
     rate
-        Share of programmes, in ``(0, 1]``, rounded; at least one is hidden.
+        Share of programmes to hide, in ``(0, 1]``, rounded; at least one is hidden.
     n_targets
-        How many genes to reconstruct, drawn anew at each call; all if not given. Others may be
-        hidden as well.
+        Number of genes to reconstruct, drawn at each call; all if not given. Others may be hidden
+        as well.
 
     Raises
     ------
     ValueError
-        If a programme is empty, there is none, ``rate`` is no share, or nothing would stay
-        visible, or there are no targets.
+        If a programme is empty, there are no programmes or no targets, ``rate`` is not in
+        ``(0, 1]``, or no gene would be visible.
 
     Examples
     --------
@@ -178,10 +178,10 @@ class ProgrammeMask(_ProgrammeMask):
 
 
 class ProgrammeToProgrammeMask(_ProgrammeMask):
-    """Show one gene programme and ask for another :cite:p:`Richter24`, both drawn for each cell.
+    """Show one gene programme and reconstruct another :cite:p:`Richter24`, both drawn per cell.
 
-    Genes of both are shown and not asked for. NOTE[DIFF] In the paper both are the same, which
-    the identity solves. Pairs of which nothing would be asked for are not drawn.
+    Genes of both programmes are visible and not reconstructed. NOTE[DIFF] In the paper both are
+    the same, which the identity solves. Pairs without genes to reconstruct are not drawn.
 
     Parameters
     ----------
@@ -191,7 +191,7 @@ class ProgrammeToProgrammeMask(_ProgrammeMask):
     Raises
     ------
     ValueError
-        If a programme is empty, or there are not two of which one has genes that the other lacks.
+        If a programme is empty, or no programme has genes that another one lacks.
 
     Examples
     --------
@@ -207,7 +207,7 @@ class ProgrammeToProgrammeMask(_ProgrammeMask):
     def __init__(self, programmes: Tensor) -> None:
         super().__init__(programmes)
         members = programmes.float()
-        # Whether a programme, the row, leaves genes of another, the column, to ask for.
+        # Whether the programme of the column has genes that the programme of the row lacks.
         pairs = members @ members.T < members.sum(dim=1)
         if not pairs.any():
             raise ValueError(
@@ -225,10 +225,10 @@ class ProgrammeToProgrammeMask(_ProgrammeMask):
 
 
 class ProgrammeToGeneMask(_ProgrammeMask):
-    """Show the gene programme of a regulator and ask for the regulator :cite:p:`Richter24`.
+    """Show the gene programme of a regulator and reconstruct the regulator :cite:p:`Richter24`.
 
-    Each cell draws a programme, sees its genes but the regulator's own, and is asked for that one
-    only. Targets are the regulators, each once.
+    For each cell a programme is drawn; its genes except the regulator are visible, and only the
+    regulator is reconstructed. Targets are the regulators, each once.
 
     Parameters
     ----------
@@ -241,7 +241,7 @@ class ProgrammeToGeneMask(_ProgrammeMask):
     Raises
     ------
     ValueError
-        If a programme is empty or has its regulator only, or a regulator is no gene.
+        If a programme is empty or has no gene but its regulator, or a regulator is not a gene.
 
     Examples
     --------
@@ -269,7 +269,7 @@ class ProgrammeToGeneMask(_ProgrammeMask):
 
 
 def _show(x: Tensor | CSR, hidden: Tensor) -> Tensor | CSR:
-    """Hide genes of cells, ``(n_cells, n_genes)``, boolean, and enlarge what is left."""
+    """Set hidden entries, ``(n_cells, n_genes)``, boolean, to 0 and scale up the visible ones."""
     n_genes = hidden.shape[1]
     n_visible = (~hidden).sum(dim=1).to(x.dtype)
     factors = n_genes / n_visible.clamp(min=n_genes / _LARGEST_FACTOR)
@@ -318,12 +318,12 @@ def _check_regulators(programmes: Tensor, genes: Tensor) -> None:
 
 
 class NoMask(nn.Module):
-    """Hide nothing and ask for everything: the control, a plain autoencoder.
+    """Hide no gene and reconstruct all: the control, a plain autoencoder.
 
     Parameters
     ----------
     n_targets
-        How many genes to reconstruct, drawn anew at each call; all if not given.
+        Number of genes to reconstruct, drawn at each call; all if not given.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Single precision, whatever the defaults of the program that calls."""
+"""Single precision, independent of torch's defaults in the calling program."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 
 @contextmanager
 def single_precision(device_type: str = "cpu") -> Iterator[None]:
-    """Compute in float32: new tensors are of this type, and autocast is off.
+    """Compute in float32: new tensors have this type, and autocast is off.
 
-    Programs around may have set :func:`torch.set_default_dtype`, as packages for Gaussian
-    processes do, or entered :class:`torch.autocast`. Both are as they were at the end.
+    The calling program may have set :func:`torch.set_default_dtype`, as packages for Gaussian
+    processes do, or entered :class:`torch.autocast`. Both are restored at the end.
 
     Parameters
     ----------

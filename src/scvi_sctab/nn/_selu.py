@@ -1,4 +1,4 @@
-"""The encoder and the decoder of self-supervised learning, plain layers with SELU."""
+"""Encoder and decoder of self-supervised learning: fully connected layers with SELU."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scvi_sctab.nn._sparse_layers import GeneLinear
 if TYPE_CHECKING:
     from scvi_sctab.sparse import CSR
 
-# Small: before it has learnt anything, the decoder says of every cell what its bias says.
+# Small, so that an untrained decoder returns its bias for every cell.
 _OUTPUT_STD = 0.01
 
 
@@ -34,7 +34,7 @@ class SELUEncoder(nn.Module):
     Notes
     -----
     - input: ``(n_cells, input_dim)``, log-normalised expression; optionally a condition
-      ``(n_cells, widths[0])``, added to what the first linear layer returns.
+      ``(n_cells, widths[0])``, added to the output of the first linear layer.
     - output: :class:`~scvi_sctab.nn.EncoderOutput` with an embedding ``(n_cells, widths[-1])``.
 
     Examples
@@ -65,16 +65,15 @@ class SELUEncoder(nn.Module):
         return EncoderOutput(embedding, embedding.new_zeros(()))
 
     def standardize(self, mean: Tensor, std: Tensor) -> None:
-        """Shift and scale the embedding, by the weights of the last layer.
+        """Standardise the embedding, by changing the weights of the last layer.
 
-        A classifier on top then starts from numbers of size one, whatever the pretext made of
-        them.
+        A classifier on top then starts from an embedding of unit variance after any pretext task.
 
         Parameters
         ----------
         mean, std
-            Of the embedding of some cells, ``(widths[-1],)``; a dimension that does not vary is
-            only shifted.
+            Mean and standard deviation of the embedding of some cells, ``(widths[-1],)``; a
+            constant dimension is only shifted.
         """
         last: nn.Linear = self.layers[-1]  # type: ignore[assignment]
         std = std.masked_fill(std <= torch.finfo(std.dtype).eps, 1)
@@ -84,7 +83,7 @@ class SELUEncoder(nn.Module):
 
 
 class SELUDecoder(nn.Module):
-    """From an embedding back to genes, by the layers of :class:`SELUEncoder` in reverse.
+    """Decoder from an embedding to genes, the layers of :class:`SELUEncoder` in reverse order.
 
     Parameters
     ----------
@@ -100,8 +99,8 @@ class SELUDecoder(nn.Module):
     Notes
     -----
     - input: ``(n_cells, n_input)``; output: ``(n_cells, n_genes)``, real numbers.
-    - NOTE[DIFF] The published decoder ends with a sigmoid, which cannot say what lies above 1;
-      log-normalised expression goes up to 9.
+    - NOTE[DIFF] The published decoder ends with a sigmoid, which cannot exceed 1; log-normalised
+      expression reaches 9.
 
     Examples
     --------
@@ -127,12 +126,12 @@ class SELUDecoder(nn.Module):
         nn.init.zeros_(self.final_mapping.bias)
 
     def start_from(self, output: Tensor) -> None:
-        """Return this before anything is learnt, ``(n_genes,)``."""
+        """Initialise the bias, the output of the untrained decoder, with ``(n_genes,)``."""
         with torch.no_grad():
             self.final_mapping.bias.copy_(output)
 
     def forward(self, z: Tensor, genes: Tensor | None = None) -> Tensor:
-        """Reconstruct all genes, or those at some positions ``(n_targets,)``."""
+        """Reconstruct all genes, or those at the positions ``genes``, ``(n_targets,)``."""
         hidden = self.layers(z)
         if genes is None:
             return self.final_mapping(hidden)

@@ -1,4 +1,4 @@
-"""Attention over genes that keeps only the genes attended to."""
+"""Attention over genes that stores only positive entries."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scvi_sctab.nn._dense import linear
 from scvi_sctab.nn._entmax_kernels import support_backward_rows, support_rows
 from scvi_sctab.sparse import CSR, csr_matmul, csr_transposed_matmul, over_parts
 
-# Cells whose scores are held at a time; for 19,331 genes they take 5 MB, which a cache holds.
+# Cells per tile of scores; for 19,331 genes a tile has 5 MB, which fits in a cache.
 _CELLS_PER_TILE = 64
 
 
@@ -27,9 +27,9 @@ def _attend_tiles(
     shift: Tensor,
     power: int,
 ) -> list[tuple[NDArray[Any], ...]]:
-    """Sizes, columns and values of the rows of some tiles."""
+    """Return sizes, columns and values of the rows of some tiles."""
     parts: list[tuple[NDArray[Any], ...]] = []
-    # Another thread does not know the mode of the calling one, and cannot write to its tensors.
+    # The mode is per thread, and only inference mode may write to inference tensors.
     with torch.inference_mode():
         factors = scale.numpy(), shift.numpy()
         scores = weight.new_empty(len(tiles[start]), len(weight))
@@ -62,7 +62,7 @@ class _Attend(Function):
         arrays = [t.numpy() for t in (indptr, grads[0].contiguous(), values)]
         over_parts(support_backward_rows, len(hidden), *arrays, ctx.power, grad.numpy())
         grad_shift = torch.zeros_like(scale).index_add_(0, columns, grad)
-        # What reaches `hidden @ weight.T`, before it is multiplied by `scale`.
+        # Gradient of `hidden @ weight.T`, not yet multiplied by `scale`.
         products = csr_transposed_matmul(CSR(indptr, columns, grad, len(weight)), hidden)
         grad_scale = torch.linalg.vecdot(products, weight)
         scaled = CSR(indptr, columns, grad * scale[columns], len(weight))
@@ -76,7 +76,7 @@ class _Attend(Function):
 
 
 def attend(hidden: Tensor, weight: Tensor, scale: Tensor, shift: Tensor, power: int) -> CSR:
-    """Sparse softmax of ``hidden @ weight.T * scale + shift``, which is never there as a whole.
+    """Apply a sparse softmax to ``hidden @ weight.T * scale + shift``, computed tile by tile.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def attend(hidden: Tensor, weight: Tensor, scale: Tensor, shift: Tensor, power: 
 
     Returns
     -------
-    The positive entries of ``(n_cells, n_genes)``; their gradient reaches all four tensors.
+    Positive entries of ``(n_cells, n_genes)``, differentiable with respect to all four tensors.
     """
     values, indptr, columns = _Attend.apply(  # type: ignore[no-untyped-call]
         hidden, weight, scale, shift, power
@@ -115,18 +115,18 @@ class _ScoreVariance(Function):
 
 
 def score_variance(weight: Tensor, covariance: Tensor) -> Tensor:
-    """Variance of each score ``weight @ x``.
+    """Compute the variance of each score ``weight @ x``.
 
     Parameters
     ----------
     weight
         ``(n_genes, n_a)``.
     covariance
-        Of ``x``, ``(n_a, n_a)``, symmetric.
+        Covariance of ``x``, ``(n_a, n_a)``, symmetric.
 
     Returns
     -------
-    ``(n_genes,)``. Its gradient can be taken once.
+    ``(n_genes,)``. There is no second derivative.
     """
     variance: Tensor = _ScoreVariance.apply(weight, covariance)  # type: ignore[no-untyped-call]
     return variance

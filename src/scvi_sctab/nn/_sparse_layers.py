@@ -1,8 +1,8 @@
-r"""Linear layers and batch norms of sparse cells, exact and without their zeros.
+r"""Linear layers and batch norms of sparse cells, exact and without computing on zeros.
 
 Batch norm is :math:`x_g s_g + t_g` with a scale and a shift per gene. A linear layer :math:`W`
 after it is :math:`(W \, \mathrm{diag}(s))\, x + W t`: a product with the nonzeros and a constant.
-Autograd does the rest, statistics included.
+Autograd differentiates both, including the batch statistics.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from scvi_sctab.sparse import (
 
 
 class ShiftedCSR(NamedTuple):
-    """The matrix ``rows * scale + shift``, which has no zeros, by its parts.
+    """Factors of the matrix ``rows * scale + shift``, which is not sparse itself.
 
     Attributes
     ----------
@@ -40,21 +40,21 @@ class ShiftedCSR(NamedTuple):
 
 
 Cells = Tensor | CSR | ShiftedCSR
-"""A matrix ``(n_cells, n_genes)``, stored densely or not."""
+"""Matrix ``(n_cells, n_genes)``, dense or sparse."""
 
 
 def scale_and_shift(
     norm: nn.BatchNorm1d, moments: tuple[Tensor, Tensor] | None, n_cells: int
 ) -> tuple[Tensor, Tensor]:
-    """Batch norm as a scale and a shift per feature.
+    """Express batch norm as a scale and a shift per feature.
 
     Parameters
     ----------
     norm
         The batch norm.
     moments
-        Mean and biased variance of a training batch, each ``(n_features,)``, which also move the
-        running ones; ``None`` takes the running ones.
+        Mean and biased variance of a training batch, each ``(n_features,)``, which also update the
+        running statistics; ``None`` uses the running statistics.
     n_cells
         Size of the batch.
 
@@ -63,7 +63,7 @@ def scale_and_shift(
     ValueError
         If a training batch has one cell.
     """
-    # Batch norm may be built without running statistics, or without momentum; these are not.
+    # Optional in torch's types; batch norms of this package have statistics and momentum.
     running: tuple[Tensor, Tensor] = (norm.running_mean, norm.running_var)  # type: ignore[assignment]
     mean, variance = running if moments is None else moments
     if moments is not None:
@@ -79,7 +79,7 @@ def scale_and_shift(
 
 
 def normalize_rows(norm: nn.BatchNorm1d, x: CSR) -> ShiftedCSR:
-    """Batch norm of sparse cells.
+    """Apply batch norm to sparse cells.
 
     Parameters
     ----------
@@ -94,10 +94,10 @@ def normalize_rows(norm: nn.BatchNorm1d, x: CSR) -> ShiftedCSR:
 
 
 class GeneLinear(ThreadedLinear):
-    """Linear layer of cells, stored sparsely or not.
+    """Linear layer for dense or sparse cells.
 
-    Its weights lie gene by gene in memory, as products with sparse cells read them; their shape,
-    name and values are those of :class:`torch.nn.Linear`.
+    Its weights are stored gene by gene, in the order that products with sparse cells read; their
+    shape, name and values are those of :class:`torch.nn.Linear`.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ class GeneLinear(ThreadedLinear):
 
 
 def mask_rows(mask: CSR, x: ShiftedCSR) -> CSR:
-    """Product of a sparse mask and cells, nonzero where the mask is.
+    """Multiply a sparse mask with cells, entry by entry.
 
     Parameters
     ----------

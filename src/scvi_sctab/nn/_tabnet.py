@@ -1,4 +1,4 @@
-"""TabNet as scTab published it."""
+"""TabNet, as published for scTab."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ class TabNetEncoder(nn.Module):
     n_d
         Width of the embedding.
     n_a
-        Width of what is handed to the attention of the next step.
+        Width of the input of the next step's attention.
     n_steps
         Number of attention steps.
     gamma
-        How freely a gene may be attended to again; 1 allows each gene once.
+        Relaxation of the limit on attending to a gene again; 1 allows each gene once.
     n_independent
-        Gated layers that each step owns.
+        Number of gated layers with weights per step.
     n_shared
-        Gated layers whose weights all steps share.
+        Number of gated layers whose weights all steps share.
     epsilon
         Added to the mask inside the logarithm of its entropy.
     virtual_batch_size
-        Smallest part that ghost batch norm normalises by itself, in cells.
+        Smallest virtual batch of ghost batch norm, in cells.
     momentum
         Momentum of ghost batch norm.
     mask_type
@@ -55,7 +55,7 @@ class TabNetEncoder(nn.Module):
       ``(n_cells, n_condition)``, added before the first norm of every stack of gated layers.
     - output: :class:`~scvi_sctab.nn.EncoderOutput` with an embedding ``(n_cells, n_d)``.
     - NOTE[DIFF] The shared layers are initialised once; the original draws them again for every
-      step and keeps the last draw, which has the same distribution.
+      step and uses the last draw, which has the same distribution.
 
     Examples
     --------
@@ -122,19 +122,19 @@ class TabNetEncoder(nn.Module):
     def _steps(
         self, x: Tensor | CSR, condition: Tensor | None = None
     ) -> Sequence[tuple[Tensor | CSR, Tensor]]:
-        """Each step's mask ``(n_cells, n_genes)`` and embedding ``(n_cells, n_d)``."""
+        """Return the mask ``(n_cells, n_genes)`` and embedding ``(n_cells, n_d)`` of each step."""
         if isinstance(x, Tensor):
             return list(self._dense_steps(x, condition))
         if len(self.att_transformers) == 1:
             return [self._sparse_step(x, condition)]
-        # What earlier masks leave over for the next has no zeros to skip.
+        # From the second step on, masks depend on a dense prior.
         return list(self._dense_steps(x.to_dense(), condition))
 
-    # Numba has compiled it, in the precision of the weights.
+    # The kernels are compiled by numba, for the precision of the weights.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     @torch.autocast("cpu", enabled=False)  # type: ignore[untyped-decorator]
     def _sparse_step(self, cells: CSR, condition: Tensor | None) -> tuple[CSR, Tensor]:
-        """One step of attention, on the nonzeros of the cells and of the mask alone."""
+        """Run one step of attention, on the nonzeros of the cells and of the mask only."""
         x = normalize_rows(self.initial_bn, cells)
         attention = self.initial_splitter(x, condition)[:, self.n_d :]
         (attend,), (transform,) = self.att_transformers, self.feat_transformers
@@ -161,14 +161,14 @@ class TabNetEncoder(nn.Module):
         return EncoderOutput(embedding, mask_losses.mean())
 
     def _negative_entropy(self, mask: Tensor | CSR) -> Tensor:
-        """Mean over cells."""
+        """Compute the negative entropy of a mask, mean over cells."""
         values = mask.values if isinstance(mask, CSR) else mask
         # Half precision rounds epsilon to 0 and makes 0 * log(0).
         values = values.float() if values.element_size() < 4 else values
         return (values * (values + self.epsilon).log()).sum() / len(mask)
 
     def attention(self, x: Tensor | CSR, condition: Tensor | None = None) -> Tensor | CSR:
-        """Attention of each cell to each gene: masks weighted by how much a step contributes.
+        """Compute the attention of each cell to each gene: masks weighted by the step's embedding.
 
         Parameters
         ----------
@@ -191,7 +191,7 @@ class TabNetEncoder(nn.Module):
 
 
 class TabNet(nn.Module):
-    """The published scTab network: a TabNet encoder and a linear map to labels.
+    """Published scTab network: a TabNet encoder and a linear map to labels.
 
     State-dict keys are those of the published checkpoints without their ``classifier.`` prefix.
 
@@ -257,7 +257,7 @@ class TabNet(nn.Module):
 
 
 def label_head(n_input: int, n_labels: int) -> nn.Linear:
-    """Linear map from an embedding to logits, initialised as published: std ``n_input ** -1/4``.
+    """Build the linear map to logits, initialised as published: std ``n_input ** -1/4``.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The boxes TabNet is drawn with; ``_tabnet.py`` wires them."""
+"""Building blocks of TabNet, one for each box of its figure; ``_tabnet.py`` connects them."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _RESIDUAL_SCALE = sqrt(0.5)
 class GhostBatchNorm(nn.Module):
     """Batch norm over virtual batches in training, plain batch norm in evaluation.
 
-    A training batch is cut into ``batch // virtual_batch_size`` nearly equal parts (at least one),
-    each of which is normalised by its own statistics and moves the running statistics once.
+    A training batch is split into ``batch // virtual_batch_size`` nearly equal parts, at least
+    one. Each is normalised by its own statistics and updates the running statistics once.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class GhostBatchNorm(nn.Module):
         self.bn = nn.BatchNorm1d(n_features, momentum=momentum)
 
     def parts(self, x: Tensor) -> Sequence[Tensor]:
-        """Cut a batch into what is normalised by itself."""
+        """Split a batch into its virtual batches."""
         n_parts = len(x) // self.virtual_batch_size if self.training else 1
         return x.chunk(n_parts) if n_parts > 1 else [x]
 
@@ -63,7 +63,7 @@ class GhostBatchNorm(nn.Module):
 
 
 class GLULayer(nn.Module):
-    """Linear, ghost batch norm, gated linear unit.
+    """Linear layer, ghost batch norm and gated linear unit.
 
     Notes
     -----
@@ -83,7 +83,7 @@ class GLULayer(nn.Module):
 
 
 class GLUBlock(nn.Module):
-    """Gated layers joined by residuals scaled to keep the variance.
+    """Gated layers with residual connections, scaled to keep the variance.
 
     Parameters
     ----------
@@ -91,10 +91,10 @@ class GLUBlock(nn.Module):
         One linear layer per gated layer, each ``n_hidden -> 2 * n_hidden`` (the first may have
         another input width when ``first``).
     first
-        Whether the first layer changes the width and so has no residual.
+        Whether the first layer changes the width, and therefore has no residual connection.
     shared
-        Whether ``layers`` belong to several blocks; they are then registered under
-        ``shared_layers`` as well, which is where the published checkpoints keep them.
+        Whether several blocks share ``layers``, which are then also registered as
+        ``shared_layers``, their name in the published checkpoints.
 
     Notes
     -----
@@ -132,7 +132,7 @@ class GLUBlock(nn.Module):
 
 
 class FeatureTransformer(nn.Module):
-    """Shared gated layers, then layers of its own.
+    """Shared gated layers, followed by layers of the step.
 
     Notes
     -----
@@ -156,7 +156,7 @@ class FeatureTransformer(nn.Module):
 
 
 class AttentiveTransformer(nn.Module):
-    """Which genes a step looks at.
+    """Attention of a step to genes.
 
     Notes
     -----
@@ -185,14 +185,14 @@ class AttentiveTransformer(nn.Module):
         return MASK_FUNCTIONS[self.mask_type](self.bn(self.fc(attention)) * prior)
 
     def first_mask(self, attention: Tensor) -> CSR:
-        """Return the mask without its zeros, for cells that have attended to nothing before."""
+        """Return the mask of the first step, whose prior is 1, without its zeros."""
         return concatenate_rows([self._attend(part) for part in self.bn.parts(attention)])
 
     def _attend(self, attention: Tensor) -> CSR:
-        """Attend with batch norm folded into the linear layer.
+        """Compute the mask with batch norm folded into the linear layer.
 
-        In training, mean and variance of a gene's scores follow from those of ``attention``, which
-        is narrow: they are ``w @ mean`` and ``w @ covariance @ w``.
+        In training, mean and variance of a gene's scores are ``w @ mean`` and
+        ``w @ covariance @ w``, with the moments of ``attention``, which has few columns.
         """
         weight, norm, moments = self.fc.weight, self.bn.bn, None
         if norm.training:
@@ -205,9 +205,9 @@ class AttentiveTransformer(nn.Module):
 
 
 def glu_linears(n_input: int, n_hidden: int, n_layers: int) -> nn.ModuleList:
-    """Linear maps of a gated block, initialised as published: std ``sqrt(2) * n_input ** -1/4``.
+    """Build the linear maps of a gated block, with std ``sqrt(2) * n_input ** -1/4`` as published.
 
-    The first maps ``n_input``, the others ``n_hidden``, all to ``2 * n_hidden``.
+    The first has input width ``n_input``, the others ``n_hidden``; all return ``2 * n_hidden``.
     """
     widths = [n_input] + [n_hidden] * (n_layers - 1)
     layers = [GeneLinear(width, 2 * n_hidden, bias=False) for width in widths]

@@ -1,4 +1,4 @@
-"""Tensor transforms that training, prediction and every data module share."""
+"""Normalisation and augmentation of expression, the same in training and prediction."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scvi_sctab.sparse import CSR, csr_add_and_clip, csr_row_sums, over_parts
 TARGET_SUM = 1e4
 MAX_EXPRESSION = 9.0
 
-# Values of a part, some 0.2 ms; waking a thread takes a quarter of that.
+# Values per part, about 0.2 ms; waking a thread takes a quarter of that.
 _MIN_VALUES = 2**16
 
 
@@ -24,9 +24,9 @@ def normalize_counts(counts: Tensor) -> Tensor | CSR:
 
     Returns
     -------
-    Log-normalised expression, ``(n_cells, n_genes)``, where a cell without counts stays 0. CSR
-    counts on the CPU stay sparse; all others become dense, since a graphics processor multiplies
-    zeros faster than it skips them.
+    Log-normalised expression, ``(n_cells, n_genes)``; that of a cell without counts is 0. CSR
+    counts on the CPU stay sparse; all others become dense, since dense products are faster on a
+    GPU.
 
     Examples
     --------
@@ -45,7 +45,7 @@ def normalize_counts(counts: Tensor) -> Tensor | CSR:
 
 
 def _log1p_part(start: int, stop: int, values: Tensor) -> None:
-    # Another thread does not know the mode of the calling one, and cannot write to its tensors.
+    # The mode is per thread, and only inference mode may write to inference tensors.
     with torch.inference_mode():
         values[start:stop].log1p_()
 
@@ -59,22 +59,22 @@ def augment(
 ) -> Tensor | CSR:
     """Move each cell towards another donor :cite:p:`Fischer24`.
 
-    One vector is drawn per cell, whatever its label, with a fair sign; the sum is kept in
-    ``[0, 9]`` and not normalised again.
+    One vector is drawn per cell, independently of its label, and added or subtracted with equal
+    probability; the sum is clipped to ``[0, 9]`` and not normalised again.
 
     Parameters
     ----------
     x
         Log-normalised expression, ``(n_cells, n_genes)``.
     vectors
-        Differences between donors, ``(n_vectors, n_genes)``, best stored as ``x`` is; see
+        Differences between donors, ``(n_vectors, n_genes)``, best dense or sparse as ``x``; see
         :func:`scvi_sctab.data.donor_difference_vectors`.
     generator
         Source of randomness on the device of ``x``; torch's own if not given.
 
     Returns
     -------
-    Augmented expression, ``(n_cells, n_genes)``, stored as ``x`` is.
+    Augmented expression, ``(n_cells, n_genes)``, dense or sparse as ``x``.
     """
     size = (len(x),)
     which = torch.randint(len(vectors), size, generator=generator, device=x.device)

@@ -1,4 +1,4 @@
-"""Views of a cell: what a contrastive loss should see through."""
+"""Random views of a cell, for losses that compare two of them."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from scvi_sctab.nn._transforms import TARGET_SUM
 if TYPE_CHECKING:
     from scvi_sctab.sparse import CSR
 
-# Of the negative binomial that noise is drawn from.
+# Parameter r of the negative binomial distribution of the noise.
 _TOTAL_COUNT = 10.0
 
 
 class CellViews(nn.Module):
     """Two views of each cell, drawn independently and in the same way :cite:p:`Richter24`.
 
-    Genes are hidden, noise is added, and entries are dropped, in this order: noise covers what is
-    hidden, and is dropped as expression is. Validation draws views, too.
+    Genes are hidden, noise is added, and entries are dropped, in this order, so that hidden genes
+    get noise as well, and noise is dropped as expression is. Views are also drawn in validation.
 
-    NOTE[DIFF] The published Barlow Twins compares a view with the whole cell, which has no gene
-    missing, and draws noise and dropout only. Hidden genes alone cost less, and keep cells sparse.
+    NOTE[DIFF] The published Barlow Twins compares a view with the complete cell, and draws noise
+    and dropout only. Hiding genes alone is faster, and cells stay sparse.
 
     Parameters
     ----------
@@ -39,13 +39,12 @@ class CellViews(nn.Module):
     -----
     - input: ``(n_cells, n_genes)``, log-normalised expression, and the source of randomness on
       its device; torch's own if not given.
-    - output: two of ``(n_cells, n_genes)``, stored as the input is without noise, dense with it.
+    - output: two of ``(n_cells, n_genes)``, dense with noise, else dense or sparse as the input.
 
     Raises
     ------
     ValueError
-        If a probability is not in ``[0, 1)``, the noise is negative, or nothing sets the views
-        apart.
+        If a probability is not in ``[0, 1)``, the noise is negative, or the views would be equal.
 
     Examples
     --------
@@ -81,21 +80,21 @@ class CellViews(nn.Module):
         return _hide(x, self.dropout, generator)
 
     def extra_repr(self) -> str:
-        """Say what the views are made of."""
+        """Describe how the views are drawn."""
         return f"mask_rate={self.mask_rate}, noise={self.noise}, dropout={self.dropout}"
 
 
 def _hide(x: Tensor | CSR, rate: float, generator: Generator | None) -> Tensor | CSR:
-    # Nothing is reconstructed, and one target is the fewest that can be asked for.
+    # Nothing is reconstructed, but `hide_genes` needs at least one target.
     return hide_genes(x, rate, n_targets=1, generator=generator)[0] if rate else x
 
 
 def negative_binomial_noise(
     x: Tensor, strength: float, generator: Generator | None = None
 ) -> Tensor:
-    r"""Add the expression of a cell of noise to each cell :cite:p:`Richter24`.
+    r"""Add the expression of a random cell to each cell :cite:p:`Richter24`.
 
-    Each entry of that cell has a mean of its own,
+    Each entry of the random cell has its own mean,
 
     .. math:: p_g \sim U(0, 1), \quad n_g \sim \mathrm{NB}(10, p_g), \quad
               x'_g = x_g + s \log(1 + 10^4 n_g / \textstyle\sum_h n_h),
@@ -114,8 +113,8 @@ def negative_binomial_noise(
 
     Returns
     -------
-    Expression with noise, ``(n_cells, n_genes)``. Each entry takes a draw from a gamma and one
-    from a Poisson distribution, some 50 ms on the CPU for 500 cells and 1,300 genes.
+    Expression with noise, ``(n_cells, n_genes)``. Each entry needs a draw from a gamma and one
+    from a Poisson distribution, about 50 ms on the CPU for 500 cells and 1,300 genes.
 
     Examples
     --------
@@ -124,7 +123,7 @@ def negative_binomial_noise(
     >>> bool((noisy >= 0).all())
     True
     """
-    # In single precision the largest odds stay far below what a Poisson draw can count.
+    # In single precision the largest odds are far below the limit of torch's Poisson draws.
     p = torch.rand(x.shape, generator=generator, device=x.device)
     mean = torch._standard_gamma(torch.full_like(p, _TOTAL_COUNT), generator=generator)
     counts = torch.poisson(mean * p / (1 - p), generator=generator)

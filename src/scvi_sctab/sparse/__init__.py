@@ -1,4 +1,4 @@
-"""Sparse rows: as tensors and in scipy, their compiled kernels, and the threads these run on."""
+"""Sparse rows as tensors and in scipy, their compiled kernels, and the threads of the kernels."""
 
 from scvi_sctab.sparse._cpus import available_cpus
 from scvi_sctab.sparse._csr import CSR, concatenate_rows, to_scipy

@@ -1,4 +1,4 @@
-"""The number of CPUs that a process may use."""
+"""Number of CPUs that a process may use."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ _MEMBERSHIP = Path("/proc/self/cgroup")
 def available_cpus(membership: Path = _MEMBERSHIP, cgroups: Path = _CGROUPS) -> int:
     """Count the CPUs that this process may use.
 
-    These are the CPUs that it is bound to (``taskset``, Slurm), but no more than the time that its
-    control groups grant it (Docker's ``--cpus``, a limit of Kubernetes), rounded up.
+    These are the CPUs that it is bound to (``taskset``, Slurm), but at most the quota of its
+    control groups (``--cpus`` of Docker, a limit of Kubernetes), rounded up.
 
     Parameters
     ----------
     membership
-        File that lists the control groups of the process; Linux only.
+        File with the control groups of the process; Linux only.
     cgroups
-        Where the control groups are mounted.
+        Folder at which the control groups are mounted.
     """
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, min([bound or 1, *map(ceil, _quotas(membership, cgroups))]))
 
 
 def _quotas(membership: Path, cgroups: Path) -> Iterator[float]:
-    """CPUs granted by each control group of the process and by the groups above it."""
+    """Yield the CPU quota of each control group of the process and of its parent groups."""
     for line in _read(membership).splitlines():
         _, controllers, name = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue
-        # In a container the name may be that on the host, while its own group is the root here.
+        # In a container the name may be that on the host, while the mounted root is its own group.
         path = PurePosixPath(name.lstrip("/"))
         for group in dict.fromkeys((path, *path.parents)):
             yield from _quota_v1(cgroups, group) if controllers else _quota_v2(cgroups, group)
@@ -55,7 +55,7 @@ def _quota_v1(cgroups: Path, group: PurePosixPath) -> Iterator[float]:
 
 
 def _read(path: Path) -> str:
-    """Text of a file; empty if there is none to read."""
+    """Read a file; return an empty text if it cannot be read."""
     try:
         return path.read_text()
     except OSError:

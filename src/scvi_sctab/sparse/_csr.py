@@ -1,4 +1,4 @@
-"""Sparse rows of a network's input, whose values may carry a gradient."""
+"""Sparse rows as tensors, whose values may have a gradient."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scvi_sctab.sparse._parallel import over_parts
 from scvi_sctab.sparse._scipy import MIN_ROWS, assemble, silence_torch, to_tensor
 
 
-# Compared by identity: tensors have no single truth value.
+# Compared by identity, since the comparison of tensors is not a single boolean.
 @dataclass(frozen=True, slots=True, eq=False)
 class CSR:
     """Sparse rows.
@@ -25,7 +25,7 @@ class CSR:
     Attributes
     ----------
     indptr
-        ``(n_rows + 1,)``, int64; where each row begins among the values.
+        ``(n_rows + 1,)``, int64; row ``i`` has the values ``indptr[i]`` to ``indptr[i + 1]``.
     columns
         ``(n_values,)``, int32; increasing within a row.
     values
@@ -47,42 +47,42 @@ class CSR:
 
     @classmethod
     def from_torch(cls, matrix: Tensor) -> CSR:
-        """Share the memory of a CSR tensor of torch; half precision and integers become float32.
+        """Convert a CSR tensor of torch without a copy; half precision and integers to float32.
 
         Raises
         ------
         ValueError
-            If the columns of a row do not increase, or do not exist.
+            If the columns of a row do not increase, or are out of range.
         """
         values = matrix.values()
         values = values if values.dtype in (torch.float32, torch.float64) else values.float()
         parts = matrix.crow_indices(), matrix.col_indices(), values
-        # By way of numpy they are no views of the sparse tensor, on which torch.compile stumbles.
+        # torch.compile fails on views of a sparse tensor; arrays of numpy are not such views.
         indptr, columns, values = (torch.from_numpy(part.numpy()) for part in parts)
         n_rows, n_columns = matrix.shape
         arrays = indptr.numpy(), columns.numpy(), n_columns
         if any(over_parts(kernels.any_disorder, n_rows, *arrays, min_rows=MIN_ROWS)):
             raise ValueError(
                 "The columns of a sparse row must increase and exist. Of a scipy matrix: "
-                "`matrix.sum_duplicates()` sorts them and joins those that stand twice."
+                "`matrix.sum_duplicates()` sorts them and adds up duplicated ones."
             )
         return cls(indptr.long(), columns.int(), values, n_columns)
 
     @classmethod
     def from_scipy(cls, matrix: sparse.csr_matrix) -> CSR:
-        """Share the memory of a CSR matrix of scipy, see :meth:`from_torch`."""
+        """Convert a CSR matrix of scipy without a copy, see :meth:`from_torch`."""
         return cls.from_torch(to_tensor(matrix))
 
     @classmethod
     def from_dense(cls, matrix: Tensor) -> CSR:
-        """Keep what is not 0."""
+        """Convert a dense matrix; zeros are not stored."""
         rows, columns = matrix.nonzero(as_tuple=True)
         counts = torch.bincount(rows, minlength=len(matrix))
         return cls(_indptr(counts), columns.int(), matrix[rows, columns], matrix.shape[1])
 
     @classmethod
     def from_parts(cls, parts: list[tuple[NDArray[Any], ...]], n_columns: int) -> CSR:
-        """Join rows, each part given by the sizes of its rows, their columns and their values."""
+        """Join parts, each given by the sizes of its rows, their columns and their values."""
         counts, columns, values = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         indptr = np.concatenate([[0], np.cumsum(counts)])
         return cls(
@@ -107,7 +107,7 @@ class CSR:
 
     @property
     def device(self) -> torch.device:
-        """Where the values are."""
+        """Device of the values."""
         return self.values.device
 
     def rows(self) -> Tensor:
@@ -115,11 +115,11 @@ class CSR:
         return torch.arange(len(self), device=self.device).repeat_interleave(self.indptr.diff())
 
     def with_values(self, values: Tensor) -> CSR:
-        """Put other values, ``(n_values,)``, in the same places."""
+        """Replace the values by others, ``(n_values,)``, at the same positions."""
         return replace(self, values=values)
 
     def keep(self, kept: Tensor) -> CSR:
-        """Leave out the values for which a mask, ``(n_values,)``, boolean, is false."""
+        """Keep the values for which a mask, ``(n_values,)``, boolean, is true."""
         positions = kept.nonzero()[:, 0]
         indptr = torch.searchsorted(positions, self.indptr)
         return CSR(indptr, self.columns[positions], self.values[positions], self.n_columns)
@@ -147,13 +147,13 @@ class CSR:
         moved = place[self.columns]
         selected = self.with_values(torch.arange(len(moved), device=self.device)).keep(moved >= 0)
         positions = selected.values
-        # Within a row they follow the order in which columns are asked for.
+        # Within a row, values are sorted by the new positions of their columns.
         key = selected.rows() * len(columns) + moved[positions]
         positions = positions[key.argsort()]
         return CSR(selected.indptr, moved[positions].int(), self.values[positions], len(columns))
 
     def scale_rows(self, factors: Tensor) -> CSR:
-        """Multiply each row by a factor, ``(n_rows,)``; no gradient."""
+        """Multiply each row by a factor, ``(n_rows,)``, without a gradient."""
         values = torch.empty_like(self.values, requires_grad=False)
         indptr, _, old = self.numpy()
         arrays = indptr, old, factors.detach().numpy(), values.numpy()
@@ -177,17 +177,17 @@ class CSR:
         return assemble(values, columns, indptr, self.n_columns)
 
     def numpy(self) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[Any]]:
-        """Return the arrays, without a copy and without a gradient."""
+        """Return the three arrays, without a copy and without a gradient."""
         return self.indptr.numpy(), self.columns.numpy(), self.values.detach().numpy()
 
 
 def _indptr(counts: Tensor) -> Tensor:
-    """Where rows of so many values begin, and the end of the last."""
+    """Compute ``indptr`` from the number of values of each row."""
     return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
 
 
 def concatenate_rows(parts: Sequence[CSR]) -> CSR:
-    """Put sparse rows below each other."""
+    """Concatenate sparse matrices along their rows."""
     if len(parts) == 1:
         return parts[0]
     indptr = _indptr(torch.cat([part.indptr.diff() for part in parts]))
@@ -196,7 +196,7 @@ def concatenate_rows(parts: Sequence[CSR]) -> CSR:
 
 
 def to_scipy(x: Tensor | CSR) -> sparse.csr_matrix:
-    """Turn rows, stored densely or sparsely, into CSR in memory.
+    """Convert dense or sparse rows to a CSR matrix of scipy.
 
     Parameters
     ----------
@@ -205,6 +205,6 @@ def to_scipy(x: Tensor | CSR) -> sparse.csr_matrix:
 
     Returns
     -------
-    CSR, which shares the memory of sparse rows.
+    CSR matrix, which shares the memory of sparse rows.
     """
     return x.to_scipy() if isinstance(x, CSR) else sparse.csr_matrix(x.detach().cpu().numpy())

@@ -1,8 +1,8 @@
 """Compiled products with sparse rows; tensors and gradients are in ``_products.py``.
 
-Columns of a row are in increasing order. Genes are taken in blocks whose weights stay in the
-processor's cache while all cells pass by, and four nonzeros at a time, which halves the traffic
-between cache and registers.
+Columns of a row are in increasing order. Products run over blocks of genes, whose weights stay in
+the CPU cache for all cells, and over four nonzeros at a time, which halves the traffic between
+cache and registers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NUMBERS_PER_BLOCK = 256 * 384
 def any_disorder(
     start: int, stop: int, indptr: Integers, columns: Integers, n_columns: int
 ) -> bool:
-    """Whether a row has a column that is not beyond the one before it, or does not exist."""
+    """Return whether the columns of a row do not increase, or are out of range."""
     for i in range(start, stop):
         row = columns[indptr[i] : indptr[i + 1]]
         if len(row) == 0:
@@ -85,7 +85,7 @@ def matmul_rows(
 def weighted_sum_rows(
     start: int, stop: int, weight: Floats, factors: Floats
 ) -> NDArray[np.float64]:
-    """Sum of rows ``start`` to ``stop`` times the factor of their row, in float64."""
+    """Sum rows ``start`` to ``stop``, each times its factor, in float64."""
     total = np.zeros(weight.shape[1])
     for i in range(start, stop):
         factor, row = np.float64(factors[i]), weight[i]
@@ -96,7 +96,7 @@ def weighted_sum_rows(
 
 @kernel
 def _first_at_least(columns: Columns, start: int, stop: int, gene: int) -> int:
-    """Position of the first column from ``gene`` on, by bisection."""
+    """Find the position of the first column that is at least ``gene``, by bisection."""
     while start < stop:
         middle = (start + stop) // 2
         if columns[middle] < gene:
@@ -264,7 +264,7 @@ def sum_rows_and_clip(
 ) -> tuple[Pointers, Columns, Floats]:
     """Return the nonzeros of ``clip(row + sign * other row, 0, largest)``.
 
-    ``which`` names the row of the other matrix that is added to each row. Returns the number of
+    ``which`` has the position of the other row that is added to each row. Return the number of
     nonzeros of each row, and their columns and values, row after row.
     """
     most = indptr[stop] - indptr[start]

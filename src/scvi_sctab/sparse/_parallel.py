@@ -1,10 +1,10 @@
-"""Parts of the rows on threads that sleep while they wait.
+"""Parallel loops over parts of the rows, on threads that sleep while they wait.
 
-Threads of our own rather than numba's: its portable threading layer ends the process when two
-Python threads enter it at once, and its OpenMP layer does so after a fork. Rather than torch's,
-too: threads of OpenMP meet at the end of every operation and spin there. While another program
-computes, one of them lacks a core and the others spin until it has had one, for milliseconds, a
-thousand times per training step. Here a thread that comes late finds its parts done by the others.
+The threads of numba are not used: its portable threading layer (workqueue) ends the process if two
+Python threads enter it at once, and its OpenMP layer does so after a fork. Neither are those of
+torch: OpenMP threads meet at the end of every operation and spin there. If another program
+computes, one thread waits for a core and the others spin for milliseconds, a thousand times per
+training step. Here the other threads take over the parts of a late thread.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 _PARTS_PER_THREAD = 4
 
-# Threads that torch was asked for, on a Python thread on which it runs on one; else not set.
+# Number of threads set for torch before `sleeping_threads`, per Python thread inside of it.
 _asked = local()
-# Python threads on which it is set, and the number of the first of them.
+# Number of Python threads inside `sleeping_threads`, and the value of `_asked` of the first.
 _n_inside, _asked_first = 0, 1
 _n_cpus = cache(available_cpus)
 _lock = Lock()
@@ -38,19 +38,19 @@ _pool_size = 0
 
 
 def kernel(function: Function) -> Function:
-    """Compile ``function`` at its first call; it leaves Python's other threads running."""
-    # Sums may be reordered, but NaN and infinity keep their meaning.
+    """Compile ``function`` by numba at its first call; it releases the GIL."""
+    # Sums may be reordered, but NaN and infinity are respected.
     fastmath = {"contract", "reassoc", "nsz", "arcp"}
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": fastmath}
     try:
         return cast("Function", numba.njit(cache=True, **options)(function))
     except RuntimeError:
-        # Nowhere to keep it: neither this folder nor the user's can be written to.
+        # There is no writable folder for numba's cache.
         return cast("Function", numba.njit(**options)(function))
 
 
 def _forget_pool() -> None:
-    """Leave the pool of the parent process, whose threads a fork does not copy."""
+    """Drop the pool of the parent process after a fork, which does not copy threads."""
     global _lock, _pool, _pool_size, _n_inside
     _lock, _pool, _pool_size = Lock(), None, 0
     _n_inside = int(getattr(_asked, "n_threads", None) is not None)
@@ -62,7 +62,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def n_threads() -> int:
-    """Return the threads that torch was asked for, but at most one per available CPU."""
+    """Return the number of threads set for torch, but at most one per available CPU."""
     return min(getattr(_asked, "n_threads", None) or torch.get_num_threads(), _n_cpus())
 
 
@@ -70,8 +70,8 @@ def n_threads() -> int:
 def sleeping_threads() -> Iterator[None]:
     """Run operations of torch on the calling thread, and :func:`over_parts` on all threads.
 
-    Those that torch was asked for, by :func:`torch.set_num_threads` or ``OMP_NUM_THREADS``, and
-    that are put back at the end, unless someone asked for others in the meantime. May be nested.
+    Their number is that set for torch, by :func:`torch.set_num_threads` or ``OMP_NUM_THREADS``. It
+    is restored at the end, unless it was changed in the meantime. Contexts may be nested.
     """
     global _n_inside, _asked_first
     if getattr(_asked, "n_threads", None) is not None:
@@ -81,7 +81,7 @@ def sleeping_threads() -> Iterator[None]:
         before = torch.get_num_threads()
         _asked_first = before if _n_inside == 0 else _asked_first
         _n_inside += 1
-    # A Python thread that starts while another is inside would take the 1 of that one for asked.
+    # A Python thread that starts while another is inside inherits that one's setting of 1.
     before = _asked_first if before == 1 else before
     _asked.n_threads = before
     torch.set_num_threads(1)
@@ -99,19 +99,19 @@ def _get_pool(size: int) -> ThreadPoolExecutor:
     global _pool, _pool_size
     with _lock:
         if _pool is None or _pool_size != size:
-            # A pool that others still use ends by itself once they are done with it.
+            # The old pool ends when other Python threads no longer use it.
             _pool = _make_pool(size)
             _pool_size = size
         return _pool
 
 
 def _make_pool(size: int) -> ThreadPoolExecutor:
-    """Start threads on which torch has one thread each."""
+    """Start threads, on each of which torch runs on one thread."""
     before = torch.get_num_threads()
     pool = ThreadPoolExecutor(size, "scvi_sctab", torch.set_num_threads, (1,))
     meeting = Barrier(size)
     wait([pool.submit(meeting.wait) for _ in range(size)])
-    # Theirs alone: torch keeps a number per thread, but threads yet to come take the last one set.
+    # torch stores the number per thread, but threads started later inherit the last one set.
     torch.set_num_threads(before)
     return pool
 
@@ -121,24 +121,23 @@ def over_parts(
 ) -> list[Any]:
     """Call ``function(start, stop, *arguments)`` for consecutive parts of ``range(n_rows)``.
 
-    As many parts run at once as :func:`n_threads` says, and operations of torch within a part on
-    one thread.
+    :func:`n_threads` parts run at once; within a part, operations of torch run on one thread.
 
     Parameters
     ----------
     function
-        Made by :func:`kernel`, or all of it in operations that let other threads run; parts must
-        not write to the same place.
+        Compiled by :func:`kernel`, or made of operations that release the GIL; parts must not
+        write to the same memory.
     n_rows
         Number of rows.
     *arguments
-        Passed on.
+        Passed to ``function``.
     min_rows
-        Smallest part worth a call.
+        Smallest part that is worth a call.
 
     Returns
     -------
-    What the calls returned, in the order of the parts.
+    Results of the calls, in the order of the parts.
     """
     number = n_threads()
     n_parts = min(number * _PARTS_PER_THREAD, n_rows // max(min_rows, 1))
@@ -152,7 +151,7 @@ def over_parts(
         while todo:
             try:
                 part = todo.popleft()
-            except IndexError:  # another thread was faster
+            except IndexError:  # another thread took the last part
                 return
             results[part] = function(bounds[part], bounds[part + 1], *arguments)
 
@@ -163,7 +162,7 @@ def over_parts(
         with sleeping_threads():
             work()
     finally:
-        # A helper that is not there yet has nothing left to do, unless this thread failed.
+        # Helpers that have not started have no parts left, unless this thread failed.
         todo.clear()
         late = [helper for helper in helpers if not helper.cancel()]
         wait(late)

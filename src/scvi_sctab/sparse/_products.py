@@ -1,6 +1,6 @@
-"""Products of sparse rows that a network needs; some of them carry a gradient.
+"""Products with sparse rows, some of them differentiable.
 
-All of it is for the CPU. A graphics processor multiplies zeros faster than it skips them.
+They are for the CPU; on a GPU, dense products are faster.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from scvi_sctab.sparse._scipy import MIN_ROWS
 
 
 def check_operands(x: CSR, *others: Tensor, constant: bool = False) -> None:
-    """Refuse what the kernels cannot do, which would go wrong in silence or far from its cause."""
+    """Refuse operands that kernels do not support, for which they would return wrong numbers."""
     dtypes = {x.dtype, *(other.dtype for other in others)}
     if len(dtypes) > 1 or not dtypes <= {torch.float32, torch.float64}:
         raise TypeError(
@@ -64,7 +64,7 @@ class _MatMul(Function):
 
 
 def csr_matmul(x: CSR, weight: Tensor) -> Tensor:
-    """Multiply sparse rows by a matrix; the values and the matrix may carry a gradient.
+    """Multiply sparse rows by a matrix; the values and the matrix may have gradients.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def csr_matmul(x: CSR, weight: Tensor) -> Tensor:
 
 
 def csr_transposed_matmul(x: CSR, dense: Tensor) -> Tensor:
-    """Multiply the transpose of sparse rows by a matrix; no gradient.
+    """Multiply the transpose of sparse rows by a matrix, without a gradient.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ class _ShiftedMatMul(Function):
         columns: Tensor,
     ) -> Tensor:
         ctx.save_for_backward(indptr, columns, values, scale, shift, weight)
-        # In float64: the product nearly cancels it, and all cells would share its rounding.
+        # In float64: the constant nearly cancels the product, so its rounding error would count.
         parts = over_parts(
             kernels.weighted_sum_rows, len(weight), weight.numpy(), shift.numpy(), min_rows=256
         )
@@ -134,9 +134,9 @@ class _ShiftedMatMul(Function):
 
 
 def csr_shifted_matmul(x: CSR, scale: Tensor, shift: Tensor, weight: Tensor) -> Tensor:
-    """Multiply ``x * scale + shift``, which has no zeros, by a matrix, at the cost of ``x``.
+    """Multiply ``x * scale + shift``, which is not sparse, by a matrix, at the cost of ``x``.
 
-    All but ``x`` may carry a gradient.
+    All operands but ``x`` may have gradients.
 
     Parameters
     ----------
@@ -158,12 +158,12 @@ def csr_shifted_matmul(x: CSR, scale: Tensor, shift: Tensor, weight: Tensor) -> 
 
 
 def csr_lookup(x: CSR, wanted: CSR) -> Tensor:
-    """Values of ``x`` where ``wanted`` has values; no gradient.
+    """Look up the values of ``x`` at the positions of those of ``wanted``, without a gradient.
 
     Parameters
     ----------
     x, wanted
-        Rows of the same size.
+        Matrices of the same shape.
 
     Returns
     -------
@@ -183,7 +183,7 @@ def csr_lookup(x: CSR, wanted: CSR) -> Tensor:
 
 
 def csr_moments(x: CSR) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance of each column, zeros counted; no gradient.
+    """Compute the mean and biased variance of each column, with zeros, without a gradient.
 
     Returns
     -------
@@ -197,7 +197,7 @@ def csr_moments(x: CSR) -> tuple[Tensor, Tensor]:
 
 
 def csr_row_sums(x: CSR) -> Tensor:
-    """Sum of each row, ``(n_rows,)``; no gradient."""
+    """Sum each row, ``(n_rows,)``, without a gradient."""
     sums = x.values.new_empty(len(x))
     indptr, _, values = x.numpy()
     over_parts(kernels.row_sums, len(x), indptr, values, sums.numpy(), min_rows=MIN_ROWS)
@@ -205,7 +205,7 @@ def csr_row_sums(x: CSR) -> Tensor:
 
 
 def csr_add_and_clip(x: CSR, other: CSR, which: Tensor, sign: Tensor, largest: float) -> CSR:
-    """Add a row of another matrix to each row and clip to ``[0, largest]``; no gradient.
+    """Add a row of another matrix to each row and clip to ``[0, largest]``, without a gradient.
 
     Parameters
     ----------
@@ -216,7 +216,7 @@ def csr_add_and_clip(x: CSR, other: CSR, which: Tensor, sign: Tensor, largest: f
     which
         Row of ``other`` to add to each row, ``(n_rows,)``.
     sign
-        What to multiply it by, ``(n_rows,)``.
+        Factor of the added row, ``(n_rows,)``.
     largest
         Upper bound.
     """

@@ -1,4 +1,4 @@
-"""Sparse matrices of scipy without needless copies: cut, ordered, moved, made tensors."""
+"""Operations on sparse matrices of scipy, with as few copies as possible."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scvi_sctab.sparse import _scipy_kernels as kernels
 from scvi_sctab.sparse._kernels import any_disorder
 from scvi_sctab.sparse._parallel import over_parts
 
-# Fewer rows are not worth a thread.
+# Below this number of rows a thread costs more than it saves.
 MIN_ROWS = 16
 _SPARSE_DEVICES = {"cpu", "cuda"}
 _LARGEST_INT32 = np.iinfo(np.int32).max
@@ -27,7 +27,7 @@ def assemble(
     indptr: NDArray[np.integer[Any]],
     n_columns: int,
 ) -> sparse.csr_matrix:
-    """Put arrays together as CSR, with 32-bit indices wherever they can hold the size.
+    """Build a CSR matrix from its arrays, with 32-bit indices if they suffice.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def assemble(
 
     Notes
     -----
-    scipy's own constructor copies what is less than half of another array.
+    The constructor of scipy copies a slice that is less than half of its array.
     """
     fits = max(len(values), n_columns) <= _LARGEST_INT32
     index_type = np.int32 if fits else np.int64
@@ -52,7 +52,7 @@ def assemble(
 
 
 def slice_rows(matrix: sparse.csr_matrix | sparse.csr_array, start: int, stop: int) -> Any:
-    """Cut consecutive rows out of a matrix, whose memory they share.
+    """Return consecutive rows of a matrix, which share its memory.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def slice_rows(matrix: sparse.csr_matrix | sparse.csr_array, start: int, stop: i
 
 
 def as_float32(block: sparse.csr_matrix) -> sparse.csr_matrix:
-    """Return values as float32; the rest is shared, all of it where they are already."""
+    """Convert the values to float32; the other arrays are shared."""
     if block.dtype == np.float32:
         return block
     return assemble(block.data.astype(np.float32), block.indices, block.indptr, block.shape[1])
@@ -99,12 +99,12 @@ def as_csr(block: Any) -> sparse.csr_matrix:
 
 
 def dense_to_scipy(dense: NDArray[Any]) -> sparse.csr_matrix:
-    """Keep what is not 0.
+    """Convert a dense matrix to CSR; zeros are not stored.
 
     Parameters
     ----------
     dense
-        ``(n_rows, n_columns)``, of a number type that numba knows.
+        ``(n_rows, n_columns)``, of a type of numbers that numba supports.
 
     Examples
     --------
@@ -121,7 +121,7 @@ def dense_to_scipy(dense: NDArray[Any]) -> sparse.csr_matrix:
 
 
 def _allocate(counts: NDArray[np.int64], dtype: np.dtype[Any], n_columns: int) -> Any:
-    """CSR to be filled with so many values per row."""
+    """Allocate a CSR matrix with these numbers of values per row, to be filled."""
     indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
     index_type = np.int32 if indptr[-1] <= _LARGEST_INT32 else np.int64
     columns = np.empty(indptr[-1], dtype=index_type)
@@ -131,16 +131,16 @@ def _allocate(counts: NDArray[np.int64], dtype: np.dtype[Any], n_columns: int) -
 def move_columns(
     block: sparse.csr_matrix, target: NDArray[np.integer[Any]], n_columns: int
 ) -> sparse.csr_matrix:
-    """Move columns to other places, in a matrix of its own.
+    """Copy a matrix with its columns at other positions.
 
     Parameters
     ----------
     block
-        ``(n_rows, len(target))``, CSR, columns in any order, several values of one summed.
+        ``(n_rows, len(target))``, CSR, columns in any order; values of duplicated ones are summed.
     target
-        Where each column goes; -1 drops it.
+        New position of each column; -1 drops it.
     n_columns
-        Columns of the result.
+        Number of columns of the result.
 
     Returns
     -------
@@ -149,7 +149,7 @@ def move_columns(
     Raises
     ------
     ValueError
-        If the block has a column that does not exist.
+        If a column index is out of range.
     """
     n_rows = block.shape[0]
     counts = np.empty(n_rows, dtype=np.int64)
@@ -178,12 +178,12 @@ def move_columns(
 
 
 def in_order(block: sparse.csr_matrix) -> sparse.csr_matrix:
-    """Return rows with increasing columns: the block itself, if they are so already.
+    """Sort the columns of each row; return the block itself if they are sorted.
 
     Parameters
     ----------
     block
-        ``(n_rows, n_columns)``, CSR, columns in any order, several values of one summed.
+        ``(n_rows, n_columns)``, CSR, columns in any order; values of duplicated ones are summed.
     """
     n_rows, n_columns = block.shape
     columns = block.indptr, block.indices, n_columns
@@ -193,19 +193,19 @@ def in_order(block: sparse.csr_matrix) -> sparse.csr_matrix:
 
 
 def to_tensor(block: sparse.csr_matrix, device: torch.device | str = "cpu") -> torch.Tensor:
-    """Make a tensor: CSR where torch knows that, which is on a CPU or a GPU with CUDA, else dense.
+    """Convert to a tensor: CSR on the CPU and on CUDA, dense on other devices.
 
-    On the CPU it shares the block's memory, so do not write to it.
+    On the CPU it shares the memory of the block; do not write to it.
 
     Parameters
     ----------
     block
         ``(n_cells, n_genes)``, increasing columns in every row.
     device
-        Where the tensor is wanted.
+        Device of the tensor.
     """
     silence_torch()
-    # torch warns of arrays that cannot be written to; only those are copied.
+    # torch warns about read-only arrays; only those are copied.
     indptr, columns, values = (
         torch.from_numpy(np.require(array, requirements="W"))
         for array in (block.indptr, block.indices, block.data)
@@ -215,15 +215,15 @@ def to_tensor(block: sparse.csr_matrix, device: torch.device | str = "cpu") -> t
 
 
 def storable(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Make a CSR tensor dense if ``device`` cannot hold it."""
+    """Make a CSR tensor dense if ``device`` does not support CSR."""
     return tensor if device.type in _SPARSE_DEVICES else tensor.to_dense()
 
 
 @cache
 def silence_torch() -> None:
-    """Let torch say once, unheard, that CSR is in beta and not checked by default.
+    """Suppress the warnings that torch gives once: CSR is in beta, and is not checked by default.
 
-    A loader's workers send their batches in a way that brings about the second.
+    The second one appears when worker processes send their minibatches.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,7 +1,7 @@
-"""Compiled passes over the rows of a block; ``_scipy.py`` gives them their arrays.
+"""Compiled loops over the rows of a block; ``_scipy.py`` allocates their arrays.
 
-Loops that only look run over a slice from 0, compare numbers of one type and take no shortcut:
-then several values are compared at once, which is worth a factor of four.
+Loops that only read run over a slice from 0, compare numbers of one type and have no early exit.
+So the compiler vectorises them, which is four times as fast.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ Integers = NDArray[np.integer[Any]]
 
 _WORD_BITS = 64
 
-# The place of a word's only bit: each of the 64 products has other upper six bits (de Bruijn).
+# Position of the only bit of a word, by its product with a de Bruijn sequence: the upper six bits
+# differ for all 64 positions.
 _DE_BRUIJN = np.uint64(0x03F79D71B4CB0A89)
 _UPPER_SIX = np.uint64(58)
 _BIT_AT = np.zeros(_WORD_BITS, dtype=np.int64)
@@ -37,7 +38,7 @@ def count_moved(
     n_genes: int,
     counts: Integers,
 ) -> int:
-    """Write how many genes each row has once moved; return how many columns do not exist."""
+    """Write the number of distinct target genes of each row; count columns out of range."""
     words = np.zeros(n_genes // _WORD_BITS + 1, np.uint64)
     one, n_strange = np.uint64(1), 0
     for i in range(start, stop):
@@ -73,10 +74,10 @@ def move_columns(
     moved_columns: Integers,
     moved_values: Values,
 ) -> None:
-    """Write each row with its columns moved and in order, sums where several move to one.
+    """Write each row with its columns moved and in order; values of one target are summed.
 
-    A row's values go to their places in a dense row, a bit marking each; the bits are then read
-    in order. So nothing is sorted.
+    The values of a row are written to a dense row, and a bit marks each position; the bits are
+    then read in order, without sorting.
     """
     words = np.zeros(n_genes // _WORD_BITS + 1, np.uint64)
     row = np.empty(n_genes, values.dtype)
@@ -107,7 +108,7 @@ def move_columns(
 
 @kernel
 def count_nonzero(start: int, stop: int, dense: Values, counts: Integers) -> None:
-    """Write how many values of each dense row are not 0."""
+    """Write the number of nonzero values of each dense row."""
     zero = dense.dtype.type(0)
     for i in range(start, stop):
         row, n = dense[i], np.int32(0)
@@ -120,13 +121,13 @@ def count_nonzero(start: int, stop: int, dense: Values, counts: Integers) -> Non
 def take_nonzero(
     start: int, stop: int, dense: Values, indptr: Integers, columns: Integers, values: Values
 ) -> None:
-    """Write the values of dense rows that are not 0, and their columns."""
+    """Write the nonzero values of dense rows, and their columns."""
     zero = dense.dtype.type(0)
     found = np.empty(dense.shape[1] + 1, np.int32)
     for i in range(start, stop):
         row, n = dense[i], 0
         for j in range(len(row)):
-            # Always written, so that no branch is guessed wrong; the next one overwrites it.
+            # Always written, then overwritten if zero: without a branch there is no misprediction.
             found[n] = j
             n += row[j] != zero
         for k in range(n):

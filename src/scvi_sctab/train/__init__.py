@@ -1,4 +1,4 @@
-"""The training plan and its callbacks, and the self-training of a query."""
+"""Training plans and their callbacks, and the self-training of a query."""
 
 from scvi_sctab.train._callbacks import RestoreBestWeights
 from scvi_sctab.train._collapse import WarnCollapse

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class DonorDifferences(nn.Module):
-    """Move each cell by a difference between donors, see :func:`~scvi_sctab.nn.augment`.
+    """Augmentation of cells by differences between donors, see :func:`~scvi_sctab.nn.augment`.
 
     Parameters
     ----------
@@ -32,18 +32,18 @@ class DonorDifferences(nn.Module):
 
     def __init__(self, vectors: CSR):
         super().__init__()
-        # Apart, since torch can neither copy nor broadcast a sparse buffer.
+        # As three buffers, since torch can neither copy nor broadcast a sparse one.
         for name in ("indptr", "columns", "values"):
             self.register_buffer(name, getattr(vectors, name), persistent=False)
         self.n_genes = vectors.n_columns
         self._dense: Tensor | None = None
 
     def forward(self, x: Cells) -> Cells:
-        """Draw a difference and its size for each cell."""
+        """Add or subtract a random difference for each cell."""
         return augment(x, vectors=self._vectors())
 
     def _vectors(self) -> Cells:
-        """Differences, stored as cells are on the device."""
+        """Return the differences, sparse on the CPU and dense on other devices, as cells are."""
         vectors = CSR(self.indptr, self.columns, self.values, self.n_genes)
         if self.values.device.type == "cpu":
             return vectors

@@ -1,4 +1,4 @@
-"""Keep the best weights."""
+"""Callback that keeps the best weights."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ if TYPE_CHECKING:
 
 
 class RestoreBestWeights(Callback):
-    """Put back the weights of the epoch that validated best.
+    """Callback that restores the weights of the epoch with the best validation score.
 
     Parameters
     ----------
     monitor
-        Logged quantity that decides.
+        Logged score.
     mode
-        Whether it is best at its ``"max"`` or its ``"min"``. Of equals the later epoch wins.
+        ``"max"`` if a high score is best, ``"min"`` if a low one. Of equal scores the later epoch
+        is kept.
     from_epoch
-        First epoch whose weights may be kept. Early in a one-cycle schedule neither the learning
-        rate nor the running statistics of batch norm have settled, and a good score is luck.
+        First epoch whose weights may be kept. Early in a one-cycle schedule, the learning rate and
+        the running statistics of batch norm still change, and a good score is due to chance.
     """
 
     def __init__(self, monitor: str, mode: Literal["min", "max"], from_epoch: int = 0):
@@ -34,11 +35,11 @@ class RestoreBestWeights(Callback):
         self.best_score = -float("inf")
         self.best_epoch: int | None = None
         self._weights: dict[str, torch.Tensor] = {}
-        # Of an early epoch, for a training that is broken off before a later one.
+        # Weights of an early epoch are kept in case training is interrupted before `from_epoch`.
         self._is_early = False
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Remember the weights if they are the best so far."""
+        """Store the weights if they are the best so far."""
         value = trainer.callback_metrics.get(self.monitor)
         if trainer.sanity_checking or value is None or not torch.isfinite(value):
             return
@@ -52,12 +53,12 @@ class RestoreBestWeights(Callback):
             }
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put the best weights back."""
+        """Restore the best weights."""
         if not self._is_early:
             self.restore(pl_module)
 
     def restore(self, pl_module: pl.LightningModule) -> bool:
-        """Put back the best weights so far, of early epochs too; return whether there are any."""
+        """Restore the best weights, also of early epochs; return whether there are any."""
         if not self._weights:
             return False
         _network(pl_module).load_state_dict(self._weights)

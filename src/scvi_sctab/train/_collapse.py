@@ -1,4 +1,4 @@
-"""Notice that all cells look alike to a loss of views."""
+"""Warning about collapsed embeddings, which a loss between two views may reward."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ if TYPE_CHECKING:
     import lightning.pytorch as pl
     from torch import Tensor
 
-# Behind a projector with batch norm, projections collapse and embeddings hardly change.
+# With a projector with batch norm, projections may collapse while embeddings hardly change.
 _SPREADS = ("embedding_spread", "projection_spread")
-# Measured with BYOL without a predictor: 0.003 to 0.09, and falling. With one, and with Barlow
-# Twins: 0.7 to 0.95; an untrained MLP of eight layers has 0.18.
+# Measured with BYOL without a predictor: 0.003 to 0.09, and decreasing. BYOL with a predictor, and
+# Barlow Twins: 0.7 to 0.95. An untrained MLP of eight layers: 0.18.
 _MIN_SPREAD = 0.1
 
 
 class WarnCollapse(Callback):
-    """Warn once if all cells are embedded or projected alike, which a loss of views may reward.
+    """Callback that warns once if embeddings or projections collapse to one direction.
 
-    Looked at are ``embedding_spread`` and ``projection_spread``, as logged of validation cells, or
-    else of training cells, after ``validation_`` or ``train_``.
+    It reads the logged ``embedding_spread`` and ``projection_spread`` of validation cells, with
+    the prefix ``validation_``, or else of training cells, with the prefix ``train_``.
 
     Parameters
     ----------
     min_spread
-        Lowest :func:`~scvi_sctab.nn.embedding_spread` that passes.
+        Smallest :func:`~scvi_sctab.nn.embedding_spread` without a warning.
     patience
-        How many epochs in a row one of them must be below.
+        Number of consecutive epochs below ``min_spread`` before the warning.
     """
 
     def __init__(self, min_spread: float = _MIN_SPREAD, patience: int = 3):
@@ -38,17 +38,17 @@ class WarnCollapse(Callback):
         self._n_below, self._warned = 0, False
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Forget the training before."""
+        """Reset the count of epochs."""
         self._n_below, self._warned = 0, False
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look at what the epoch logged."""
+        """Check the spreads that the epoch logged."""
         logged = trainer.callback_metrics
         spreads: dict[str, Tensor | None] = {}
         for name in _SPREADS:
             for mode in ("train", "validation"):
                 spreads[name] = logged.get(f"{mode}_{name}", spreads.get(name))
-        # A spread that is not a number is below, too.
+        # NaN counts as below, too.
         below = {
             name: float(spread)
             for name, spread in spreads.items()

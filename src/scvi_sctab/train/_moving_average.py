@@ -1,4 +1,4 @@
-"""Move a target after each step."""
+"""Callback that updates the target of BYOL."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class UpdateMovingAverage(Callback):
-    """Move the target of a :class:`~scvi_sctab.module.BYOLModule` after each training batch."""
+    """Callback that updates the target of :class:`~scvi_sctab.module.BYOLModule` at each step."""
 
     def on_train_batch_end(
         self,
@@ -21,6 +21,6 @@ class UpdateMovingAverage(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Move the target."""
+        """Update the target."""
         module: Any = pl_module.module
         module.update_target()

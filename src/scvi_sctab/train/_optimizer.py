@@ -12,7 +12,7 @@ from torch.optim.adamw import adamw
 
 from scvi_sctab.sparse import over_parts
 
-# Weights that are updated at a time, in half a millisecond.
+# Weights per chunk, which is updated in about 0.5 ms.
 _CHUNK = 2**17
 
 # A weight, its gradient, the two moments, and the number of steps.
@@ -20,14 +20,14 @@ _Slot = tuple[Tensor, ...]
 
 
 def fused_adamw(params: Iterable[Any], device: torch.device, **arguments: float) -> AdamW:
-    """Make the AdamW that updates all weights in one pass over memory, where there is one.
+    """Build a fused AdamW, which updates all weights in one pass, if the device supports it.
 
     Parameters
     ----------
     params
         Parameters or groups of them.
     device
-        Where they are.
+        Device of the parameters.
     **arguments
         ``lr`` and ``weight_decay``.
     """
@@ -37,12 +37,12 @@ def fused_adamw(params: Iterable[Any], device: torch.device, **arguments: float)
 
 
 class GeneAdamW(AdamW):
-    """:class:`torch.optim.AdamW` with a faster step on the CPU, and the same result.
+    """AdamW with a faster step on the CPU, and the same result as :class:`torch.optim.AdamW`.
 
     :class:`~scvi_sctab.nn.GeneLinear` stores weights gene by gene, so that they are contiguous
-    when transposed. Of such weights torch's fused step copies all four matrices there and back,
-    which takes twice as long as the step. Here it gets views in the order of the memory, and parts
-    of them are updated on threads of our own.
+    when transposed. For such weights the fused step of torch copies all four matrices twice, which
+    takes twice as long as the step. Here it gets views in memory order, and chunks of them are
+    updated on the threads of this package.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ class GeneAdamW(AdamW):
         Parameters
         ----------
         closure
-            Computes the loss, which is then returned.
+            Function that computes the loss, which is then returned.
         """
         loss = None
         if closure is not None:
@@ -75,20 +75,20 @@ class GeneAdamW(AdamW):
         return loss
 
     def _slot(self, parameter: Tensor, grad: Tensor) -> _Slot:
-        """Tensors of a parameter, under the names that torch gives them."""
+        """Return the tensors of a parameter, and create its state under the names of torch."""
         state = self.state[parameter]
         if not state:
             state["step"] = torch.zeros((), device=parameter.device)
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)
         if grad.stride() != parameter.stride():
-            # torch's fused step pairs numbers by their place in memory.
+            # The fused step of torch pairs numbers by their position in memory.
             grad = torch.empty_like(parameter).copy_(grad)
         return parameter, grad, state["exp_avg"], state["exp_avg_sq"], state["step"]
 
 
 def _in_chunks(slot: _Slot) -> list[_Slot]:
-    """Cut a large weight into views; each counts steps by itself, the first one for the weight."""
+    """Split a large weight into views, each with a step counter; the first has the original."""
     *tensors, step = slot
     if tensors[0].device.type != "cpu" or tensors[0].numel() < 2 * _CHUNK:
         return [slot]
@@ -105,7 +105,7 @@ def _update(start: int, stop: int, chunks: Sequence[_Slot], group: dict[str, Any
         return
     weights, grads, means, squares, steps = map(list, zip(*chunks[start:stop], strict=True))
     beta1, beta2 = group["betas"]
-    # Another thread does not know the mode of the calling one.
+    # Whether gradients are recorded is set per thread.
     with torch.no_grad():
         adamw(
             weights, grads, means, squares, [], steps,

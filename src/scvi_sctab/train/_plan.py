@@ -1,4 +1,4 @@
-"""How a classifier is trained."""
+"""Training plan of a classifier."""
 
 from __future__ import annotations
 
@@ -22,46 +22,46 @@ if TYPE_CHECKING:
     from scvi_sctab.nn import Reduction
     from scvi_sctab.sparse import CSR
 
-# Where torch updates all weights in one pass over memory.
+# Devices with a fused SGD, which updates all weights in one pass.
 _FUSED = {"cpu", "cuda"}
 
 Schedule = Literal["one_cycle", "step"]
 
 
 class ClassifierTrainingPlan(TwoSpeedPlan):
-    """Train a :class:`~scvi_sctab.module.CellTypeClassifier`.
+    """Training plan of a :class:`~scvi_sctab.module.CellTypeClassifier`.
 
     AdamW trains the encoder and its head; SGD with momentum trains the linear path, if there is
-    one. Logged: ``train_loss``, ``validation_loss``, ``validation_f1_macro`` and
-    ``validation_accuracy``. NOTE[DIFF] scTab counts a descendant of the label as right in its
-    scores and in its validation loss; these do not.
+    one. The plan logs ``train_loss``, ``validation_loss``, ``validation_f1_macro`` and
+    ``validation_accuracy``. NOTE[DIFF] In scores and validation loss scTab counts a descendant of
+    the label as right; this plan does not.
 
     Parameters
     ----------
     module
-        What to train.
+        Module to train.
     class_weights
         Weight of each label in the loss, ``(n_labels,)``.
     augmentation_vectors
-        Differences between donors to augment cells with, ``(n_vectors, n_genes)``.
+        Differences between donors for augmentation, ``(n_vectors, n_genes)``.
     lr, weight_decay
-        Of AdamW.
+        Learning rate and weight decay of AdamW.
     skip_lr, skip_momentum, skip_weight_decay
-        Of SGD.
+        Learning rate, momentum and weight decay of SGD.
     schedule
-        ``"one_cycle"`` by steps over the whole training, or ``"step"``: times ``lr_decay`` after
-        each epoch, as scTab.
+        ``"one_cycle"`` by steps over the whole training, or ``"step"``: multiplied by ``lr_decay``
+        after each epoch, as in scTab.
     lr_decay
         See ``schedule``.
     warmup
-        Share of a one-cycle schedule in which the learning rate rises.
+        Share of a one-cycle schedule in which the learning rate increases.
     gradient_clip_norm
-        Largest norm of the gradient of what AdamW trains.
+        Largest norm of the gradient of the parameters that AdamW trains.
     reduction
-        How the loss of a batch is averaged, see :func:`~scvi_sctab.nn.weighted_cross_entropy`.
+        Average of the loss over a minibatch, see :func:`~scvi_sctab.nn.weighted_cross_entropy`.
     frozen_statistics
-        Whether the module is trained as it is evaluated: with the running statistics of batch
-        norm, which stay, and without dropout.
+        Whether the module is trained in evaluation mode, with fixed running statistics of batch
+        norm and without dropout.
     """
 
     def __init__(
@@ -117,12 +117,12 @@ class ClassifierTrainingPlan(TwoSpeedPlan):
         return output
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Take one step with every optimiser; return the loss, which callbacks of the host read."""
+        """Take one step with every optimiser; return the loss for callbacks of scvi-tools."""
         loss = self._loss(batch, training=True).loss
         self._take_step(loss)
         if self.schedule == "one_cycle":
             self._step_schedulers()
-        # Logging each step would cost as much as the optimisers do.
+        # Logging at each step would take as long as the optimisers.
         self._losses.append(loss.detach())
         if self.trainer.is_last_batch:
             self._log_loss()
@@ -134,12 +134,12 @@ class ClassifierTrainingPlan(TwoSpeedPlan):
         self.log("train_loss", mean, on_step=False, on_epoch=True, prog_bar=True, sync_dist=True)
 
     def on_train_epoch_start(self) -> None:
-        """Forget the losses of an epoch that was broken off."""
+        """Drop the losses of an interrupted epoch, and set the training mode of the module."""
         self._losses.clear()
         self.module.train(not self.frozen_statistics)
 
     def on_train_epoch_end(self) -> None:
-        """Log an epoch that ended early; lower the learning rate where it goes by epochs."""
+        """Log the loss of an epoch that ended early; step the schedulers of epochs."""
         if self._losses:
             self._log_loss()
         if self.schedule == "step":
@@ -157,7 +157,7 @@ class ClassifierTrainingPlan(TwoSpeedPlan):
         self.validation_metrics.reset()
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[LRScheduler]]:
-        """AdamW for the encoder and its head, SGD for the linear path, each with its schedule."""
+        """Build AdamW for the network and SGD for the linear paths, each with its schedule."""
         fused = self.device.type in _FUSED
         optimizers: list[torch.optim.Optimizer] = []
         deep = self._deep_groups()
@@ -177,7 +177,7 @@ class ClassifierTrainingPlan(TwoSpeedPlan):
         return optimizers, [self._scheduler(optimizer) for optimizer in optimizers]
 
     def _deep_groups(self) -> list[dict[str, Any]]:
-        """Parameters that AdamW trains; only those of the encoder and its head decay."""
+        """Group the parameters that AdamW trains; only encoder and head have weight decay."""
         modules = (self.module.encoder, self.module.final_mapping)
         decaying = {id(p) for module in modules for p in module.parameters()}
         deep = self._deep_parameters()
@@ -194,7 +194,7 @@ class ClassifierTrainingPlan(TwoSpeedPlan):
             optimizer,
             max_lr=[group["lr"] for group in optimizer.param_groups],
             total_steps=int(self.trainer.estimated_stepping_batches),
-            # Where the warm-up is exactly one step long, torch divides by zero.
+            # torch divides by zero if the warm-up is exactly one step.
             pct_start=self.warmup * (1 + 1e-6),
             cycle_momentum=False,
         )

@@ -1,4 +1,4 @@
-"""Self-training of what a query adds to the logits."""
+"""Self-training of a query adapter."""
 
 from __future__ import annotations
 
@@ -14,24 +14,23 @@ if TYPE_CHECKING:
 
     from scvi_sctab._config import SelfTrainingConfig
 
-# Fewer cells, or labels, and there is nothing to learn from.
+# Smallest numbers of cells and of labels to learn from.
 _MIN_CELLS, _MIN_LABELS = 10, 2
 
 
 class QueryCells(NamedTuple):
-    """Cells of a query, as the reference sees them.
+    """Cells of a query, with the logits of the reference.
 
     Attributes
     ----------
     x
-        What the linear path reads, ``(n_cells, n_input)``; an array or a sparse matrix.
+        Input of the linear path, ``(n_cells, n_input)``; an array or a sparse matrix.
     linear
-        Logits of the linear path, or of the whole model where it has none, ``(n_cells,
-        n_labels)``.
+        Logits of the linear path, or of the whole model if there is none, ``(n_cells, n_labels)``.
     logits
         Logits of the whole model, ``(n_cells, n_labels)``.
     labels
-        Codes, ``(n_cells,)``; ``n_labels`` where the label is not known.
+        Codes, ``(n_cells,)``; ``n_labels`` for unlabelled cells.
     """
 
     x: Any
@@ -41,7 +40,7 @@ class QueryCells(NamedTuple):
 
 
 class QueryFit(NamedTuple):
-    """A linear path of a query.
+    """Weights of a query adapter.
 
     Attributes
     ----------
@@ -66,7 +65,7 @@ def fit_query_path(
     energy_floor: float = -np.inf,
     class_weight_power: float,
 ) -> QueryFit:
-    r"""Adapt the linear path to a query by class-balanced self-training :cite:p:`Zou18`.
+    r"""Fit a query adapter by class-balanced self-training :cite:p:`Zou18`.
 
     With :math:`W` the weights of the linear path, :math:`m` the mean of the query and
     :math:`\ell` the logits of the reference, the query gets a gain :math:`S` per label and gene
@@ -74,27 +73,27 @@ def fit_query_path(
 
     .. math:: \ell'(x) = \ell(x) + (W \circ S)(x - m) + c,
 
-    both from 0. In each round the surest cells of every predicted label get that label, and
-    :math:`S` and :math:`c` are fitted to them anew by a few steps of gradient descent with
-    momentum, which stops them early.
+    both starting at 0. In each round the cells with the highest probabilities of every predicted
+    label get that label, and :math:`S` and :math:`c` are fitted to them from 0 by gradient descent
+    with momentum, with few steps as regularisation.
 
     Parameters
     ----------
     cells
         The query.
     weight
-        :math:`W`, ``(n_labels, n_input)``; an offset alone is fitted if not given.
+        :math:`W`, ``(n_labels, n_input)``; only the offset is fitted if not given.
     config
-        Rounds, steps, shares.
+        Hyperparameters, such as numbers of rounds and steps.
     energy_floor
-        Cells whose linear logits have a lower log-sum-exp get no label: they look like nothing in
-        the reference.
+        Lowest energy of the linear logits; cells below get no label, since they resemble nothing
+        in the reference.
     class_weight_power
         A label with :math:`n_k` cells weighs ``n_k ** (1 - class_weight_power)``.
 
     Returns
     -------
-    The path; zeros where there is too little to learn from.
+    The adapter; zeros if there are too few cells or labels.
     """
     n_labels = cells.logits.shape[1]
     fit = QueryFit(np.zeros((n_labels, cells.x.shape[1])), np.zeros(n_labels), [])
@@ -135,7 +134,7 @@ def _descend(
     x, linear = cells.x[chosen], cells.linear[chosen]
     mean = np.asarray(cells.x.mean(axis=0)).ravel()
     if weight is None:
-        # Nothing to gain on: products with one column of zeros cost nothing.
+        # Without weights there is no gain to fit; one column of zeros stands for the input.
         x, mean, scale = np.zeros((len(chosen), 1)), np.zeros(1), np.zeros((linear.shape[1], 1))
         rate = 0.0
     else:
@@ -163,13 +162,13 @@ def _descend(
 
 
 def _curvature(x: Any, weight: NDArray[np.floating]) -> float:
-    """How strongly a gain common to all genes moves the logits apart, squared."""
+    """Compute the mean squared change of the logits by a gain common to all genes."""
     squares = x.multiply(x) if hasattr(x, "multiply") else x * x
     return float(np.asarray(squares.mean(axis=0)).ravel() @ weight.var(axis=0))
 
 
 def diversity(codes: NDArray[np.integer], n_labels: int) -> float:
-    """Effective number of labels: exponential of the entropy of their shares.
+    """Compute the effective number of labels: the exponential of the entropy of their shares.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The host's runner of a trainer, in single precision."""
+"""Training run of scvi-tools in single precision."""
 
 from __future__ import annotations
 
@@ -9,27 +9,26 @@ from scvi.train import TrainRunner
 from scvi_sctab.nn import single_precision
 
 _PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
-# Numbers, and names of earlier versions of Lightning.
+# Numbers, and names in earlier versions of Lightning.
 _SAME = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 
 
 class SinglePrecisionRunner(TrainRunner):  # type: ignore[misc]
-    """Train weights of type float32, whatever :func:`torch.get_default_dtype` says.
+    """Training run with float32 weights, independent of :func:`torch.get_default_dtype`.
 
     Parameters
     ----------
     *args
-        As of :class:`scvi.train.TrainRunner`.
+        As in :class:`scvi.train.TrainRunner`.
     precision
-        As of :class:`lightning.pytorch.Trainer`, of which ``32``, ``"16-mixed"`` and
-        ``"bf16-mixed"`` are possible.
+        As in :class:`lightning.pytorch.Trainer`: ``32``, ``"16-mixed"`` or ``"bf16-mixed"``.
     **kwargs
-        As of :class:`scvi.train.TrainRunner`.
+        As in :class:`scvi.train.TrainRunner`.
 
     Raises
     ------
     TypeError
-        If weights would be of another type.
+        If weights would have another type.
     """
 
     def __init__(self, *args: Any, precision: int | str | None = None, **kwargs: Any):

@@ -1,4 +1,4 @@
-"""How an encoder is trained without labels."""
+"""Training plan of encoders without labels."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 
 class SelfSupervisedTrainingPlan(pl.LightningModule):
-    """Train a module whose loss draws masks or views of cells.
+    """Training plan of a module whose loss draws masks or views of cells.
 
-    AdamW with a learning rate that falls by steps, as :cite:t:`Richter24`. Logged: ``train_loss``,
-    ``validation_loss``, and both for whatever else the module measures. Held-out cells are masked
-    alike in every epoch, so that their losses can be compared.
+    AdamW with a learning rate that decreases in steps, as in :cite:t:`Richter24`. The plan logs
+    ``train_loss``, ``validation_loss``, and further metrics of the module with the same prefixes.
+    Held-out cells get the same masks in every epoch, so that losses can be compared.
 
     Parameters
     ----------
     module
-        What to train. ``module(batch, get_inference_input_kwargs={"generator": generator})``
+        Module to train. ``module(batch, get_inference_input_kwargs={"generator": generator})``
         returns a :class:`~scvi.module.base.LossOutput` last.
     lr, weight_decay
-        Of AdamW.
+        Learning rate and weight decay of AdamW.
     lr_decay, lr_decay_every
-        The learning rate is multiplied by the one after as many epochs as the other says.
+        Factor of the learning rate, and number of epochs after which it is applied.
     gradient_clip_norm
         Largest norm of the gradient.
     validation_seed
@@ -87,7 +87,7 @@ class SelfSupervisedTrainingPlan(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Draw the same masks as in the last epoch."""
-        # The randomness of a sparse batch is drawn on the CPU, as is all of it where that is all.
+        # On the module's device; sparse minibatches, which draw on the CPU, exist only there.
         self._generator = Generator(self.device).manual_seed(self.validation_seed)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
@@ -95,11 +95,11 @@ class SelfSupervisedTrainingPlan(pl.LightningModule):
         self._log(self._loss(batch, self._generator), "validation")
 
     def _deep_parameters(self) -> list[Parameter]:
-        """List what AdamW trains."""
+        """List the parameters that AdamW trains."""
         return [p for p in self.module.parameters() if p.requires_grad]
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[LRScheduler]]:
-        """AdamW, and a learning rate that falls by steps."""
+        """Build AdamW with a learning rate that decreases in steps."""
         optimizer = fused_adamw(
             self._deep_parameters(), self.device, lr=self.lr, weight_decay=self.weight_decay
         )

@@ -1,4 +1,4 @@
-"""Learn from cells without labels what the model is sure of itself."""
+"""Self-training: training on the labels that are predicted with the highest probability."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 def select_confident(
     probabilities: NDArray[np.floating], share: float, floor: float = 0.0
 ) -> NDArray[np.int64]:
-    """Label the cells that are surest within each predicted label.
+    """Label the cells with the highest probabilities of each predicted label.
 
-    Taking a share of each label, not of all cells, keeps labels that are rare or predicted with
-    less certainty in the game.
+    A share of each label, not of all cells, is taken, so that labels that are rare or predicted
+    with lower probabilities are included.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def select_confident(
 
     Returns
     -------
-    Code per cell, ``(n_cells,)``; ``n_labels`` where the cell gets none.
+    Code per cell, ``(n_cells,)``; ``n_labels`` for cells that get no label.
 
     Examples
     --------
@@ -51,14 +51,14 @@ def select_confident(
 
 
 class SelfTraining(Callback):
-    """Give cells new labels at the start of each round.
+    """Callback that gives cells new labels at the start of each round.
 
     Parameters
     ----------
     relabel
-        Predicts the cells and writes labels to where the loader reads them.
+        Function that predicts the cells and writes labels to the arrays that the loader reads.
     every_n_epochs
-        Length of a round.
+        Length of a round in epochs.
     """
 
     def __init__(self, relabel: Callable[[], None], every_n_epochs: int):
@@ -66,6 +66,6 @@ class SelfTraining(Callback):
         self.relabel, self.every_n_epochs = relabel, every_n_epochs
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start a round, if it is time to."""
+        """Give new labels in the first epoch of a round."""
         if trainer.current_epoch % self.every_n_epochs == 0:
             self.relabel()

@@ -1,4 +1,4 @@
-"""Training of a network and of the linear paths beside it, each at its own speed."""
+"""Training plan with separate optimisers for a network and the linear paths beside it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class TwoSpeedPlan(pl.LightningModule):
-    """Take each step with two optimisers, one of the network and one of the linear paths.
+    """Base of training plans with one optimiser for the network and one for the linear paths.
 
     A subclass sets ``module``, whose ``linear_parts`` are the linear paths, and
     ``gradient_clip_norm``, the largest norm of the gradient of the network.
@@ -27,18 +27,18 @@ class TwoSpeedPlan(pl.LightningModule):
         self.automatic_optimization = False
 
     def _linear_parameters(self) -> list[Parameter]:
-        """List what is trained of the linear paths."""
+        """List the trained parameters of the linear paths."""
         return [
             p for part in self.module.linear_parts for p in part.parameters() if p.requires_grad
         ]
 
     def _deep_parameters(self) -> list[Parameter]:
-        """List what is trained of all but the linear paths."""
+        """List the trained parameters of everything but the linear paths."""
         linear = {id(p) for p in self._linear_parameters()}
         return [p for p in self.module.parameters() if p.requires_grad and id(p) not in linear]
 
     def _take_step(self, loss: Tensor) -> None:
-        """Descend by both optimisers; the gradient of the network alone is clipped."""
+        """Take a step with both optimisers; only the gradient of the network is clipped."""
         optimizers = self.optimizers()
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
         for optimizer in optimizers:
