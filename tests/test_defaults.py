@@ -1,6 +1,6 @@
 """Defaults that stand in several signatures are the same in all."""
 
-from inspect import signature
+from inspect import cleandoc, signature
 
 import pytest
 
@@ -69,5 +69,6 @@ def test_plans_without_labels_take_what_the_configuration_has():
 def test_a_documented_hyperparameter_exists_and_the_other_way_round(preset):
     from scvi_sctab import SCTAB
 
+    entries = {name for line in cleandoc(SCTAB.__doc__).splitlines() for name in line.split(", ")}
     for name in PRESETS[preset].network.to_kwargs():
-        assert f"``{name}``" in SCTAB.__doc__
+        assert name in entries

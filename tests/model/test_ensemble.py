@@ -275,6 +275,16 @@ def dense_input(tensors):
     return dense_expression(tensors), tensors[CONDITIONS_KEY]
 
 
+def test_members_with_other_coarse_labels_are_refused(reference):
+    SCTAB.setup_anndata(reference, labels_key="cell_type")
+    coarse = [{"B": ["NK"]}, {"B": ["NK", "DC"]}]
+    members = [SCTAB(reference, coarse_labels=labels) for labels in coarse]
+    with pytest.raises(ValueError, match="Member 1 has other coarse_labels than the first one"):
+        SCTABEnsemble.from_members(members)
+    joined = SCTABEnsemble.from_members([members[0], SCTAB(reference, coarse_labels=coarse[0])])
+    assert joined.coarse_labels == coarse[0]
+
+
 def test_deletion_is_what_becomes_of_the_mean_of_the_members(ensemble, query):
     cells = np.arange(0, query.n_obs, 30)
     scores = ensemble.get_attention(query, cells)

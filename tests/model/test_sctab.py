@@ -1,6 +1,8 @@
 """The life of a model on real PBMCs: set up, build, train, predict, explain."""
 
 import logging
+from dataclasses import fields
+from inspect import signature
 
 import anndata as ad
 import numpy as np
@@ -357,6 +359,44 @@ def test_many_labelled_cells_get_the_published_network(reference, monkeypatch):
     model = build(reference)
     assert model.preset_ == "paper"
     assert model.module.encoder.n_d == 128
+
+
+@pytest.mark.parametrize(
+    ("encoder", "idle"),
+    [
+        ("linear", {"n_steps": 7}),
+        ("mlp", {"mask_type": "sparsemax"}),
+        ("selu", {"n_d": 8}),
+        ("tabnet", {"widths": (8, 4)}),
+        (None, {"widths": (8, 4)}),
+    ],
+)
+def test_a_hyperparameter_that_does_not_apply_is_refused(reference, encoder, idle):
+    SCTAB.setup_anndata(reference, labels_key="cell_type")
+    (name,) = idle
+    pattern = rf"{name}: no hyperparameter of encoder='{encoder or 'tabnet'}', which has \["
+    with pytest.raises(TypeError, match=pattern):
+        SCTAB(reference, encoder=encoder, **idle)
+
+
+def test_hyperparameters_are_in_the_signature(reference):
+    known = signature(SCTAB).parameters
+    for field in fields(NetworkConfig):
+        assert known[field.name].default is None  # the preset's
+    SCTAB.setup_anndata(reference, labels_key="cell_type")
+    assert not {"pretrained", "first_query_batches"} & set(known)
+
+
+@pytest.mark.parametrize("encoder", ["linear", "mlp", "selu"])
+def test_a_model_of_any_encoder_is_loaded_with_what_applies_to_others(
+    reference, encoder, tmp_path
+):
+    SCTAB.setup_anndata(reference, labels_key="cell_type")
+    model = SCTAB(reference, encoder=encoder)
+    model.train(max_epochs=1, enable_progress_bar=False)
+    model.save(tmp_path / "model")
+    loaded = SCTAB.load(tmp_path / "model")
+    np.testing.assert_array_equal(loaded.predict(reference), model.predict())
 
 
 def test_hyperparameters_can_be_changed_and_wrong_ones_are_named(reference):

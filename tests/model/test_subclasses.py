@@ -1,9 +1,9 @@
-"""A user's subclass of SCTAB trains, saves, loads and maps."""
+"""A user's subclass of SCTAB trains, saves, loads, maps and joins an ensemble."""
 
 import pandas as pd
 import pytest
 
-from scvi_sctab import SCTAB
+from scvi_sctab import SCTAB, SCTABEnsemble
 
 STEPS = {"max_epochs": 2, "enable_progress_bar": False, "accelerator": "cpu"}
 
@@ -50,3 +50,21 @@ def test_a_query_is_mapped_onto_it(mine, query, tmp_path):
         assert type(mapped) is MySCTAB
         mapped.train(enable_progress_bar=False, accelerator="cpu")
         assert len(mapped.predict()) == query.n_obs
+
+
+class MyEnsemble(SCTABEnsemble):
+    """Has members of the user's class."""
+
+    member_class = MySCTAB
+
+
+def test_an_ensemble_of_it_is_built_saved_and_loaded(mine, query, tmp_path):
+    ensemble = MyEnsemble(mine.adata, n_members=2)
+    assert {type(member) for member in ensemble.members} == {MySCTAB}
+    joined = MyEnsemble.from_members([mine, mine])
+    joined.save(tmp_path / "ensemble")
+    loaded = MyEnsemble.load(tmp_path / "ensemble")
+    assert [type(member) for member in loaded.members] == [MySCTAB, MySCTAB]
+    pd.testing.assert_frame_equal(
+        loaded.predict(query, soft=True), joined.predict(query, soft=True)
+    )

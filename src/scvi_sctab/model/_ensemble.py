@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -79,6 +79,8 @@ class SCTABEnsemble(CellExplainer):
     >>> query.obs = query.obs.join(ensemble.annotate(query))  # doctest: +SKIP
     """
 
+    member_class: ClassVar[type[SCTAB]] = SCTAB
+    """Class of the members; a subclass of the ensemble may have another."""
     setup_anndata = SCTAB.setup_anndata
     setup_mudata = SCTAB.setup_mudata
 
@@ -97,7 +99,7 @@ class SCTABEnsemble(CellExplainer):
         for number in range(n_members):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(_seed(number))
-                self.members.append(SCTAB(adata, preset, **overrides))
+                self.members.append(self.member_class(adata, preset, **overrides))
         self._annotation = self.members[0].annotation
 
     @classmethod
@@ -150,7 +152,7 @@ class SCTABEnsemble(CellExplainer):
         ValueError
             As in :meth:`SCTAB.from_sctab_checkpoint`.
         """
-        return cls.from_members(SCTAB.from_sctab_checkpoints(path, var_names, labels))
+        return cls.from_members(cls.member_class.from_sctab_checkpoints(path, var_names, labels))
 
     def train(self, *args: Any, **kwargs: Any) -> None:
         """Train one member after the other, then calibrate the ensemble.
@@ -298,7 +300,7 @@ class SCTABEnsemble(CellExplainer):
         ValueError
             As of :meth:`SCTAB.load_query_data`.
         """
-        if isinstance(reference_model, str | os.PathLike[str]):
+        if isinstance(reference_model, str | os.PathLike):
             reference_model = cls.load(reference_model, adata=False, allow_pickle=allow_pickle)
         if not isinstance(reference_model, cls):
             raise TypeError(
@@ -364,7 +366,7 @@ class SCTABEnsemble(CellExplainer):
             If a file is damaged, or as of :meth:`SCTAB.load`.
         """
         directory = Path(dir_path)
-        members, calibration, hierarchy = read_ensemble(directory, adata, kwargs)
+        members, calibration, hierarchy = read_ensemble(cls.member_class, directory, adata, kwargs)
         ensemble = cls.from_members(members)
         ensemble.calibration_, ensemble.hierarchy_ = calibration, hierarchy
         return ensemble

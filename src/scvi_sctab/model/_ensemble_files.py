@@ -33,9 +33,9 @@ from scvi_sctab.base import (
     temporary_folder,
     write_checked,
 )
-from scvi_sctab.model._sctab import SCTAB
 
 if TYPE_CHECKING:
+    from scvi_sctab.model._sctab import SCTAB
     from collections.abc import Sequence
 
     from anndata import AnnData
@@ -120,12 +120,17 @@ def hash_ensemble(ensemble: SCTABEnsemble) -> str:
 
 
 def read_ensemble(
-    directory: Path, adata: AnnData | str | Path | bool | None, arguments: dict[str, Any]
+    member_class: type[SCTAB],
+    directory: Path,
+    adata: AnnData | str | Path | bool | None,
+    arguments: dict[str, Any],
 ) -> tuple[list[SCTAB], Any, Any]:
     """Read members, calibration and hierarchy; nothing in the files is executed.
 
     Parameters
     ----------
+    member_class
+        Class of the members.
     directory
         Directory of :func:`save_ensemble`.
     adata, arguments
@@ -152,7 +157,7 @@ def read_ensemble(
         if members:
             cells = False if members[0].adata is None else members[0].adata
         _require_digest(directory / folder, digest)
-        members.append(SCTAB.load(directory / folder, cells, **arguments))
+        members.append(member_class.load(directory / folder, cells, **arguments))
     calibration, hierarchy = (
         decode(json.loads(metadata[name]), arrays) for name in ("calibration", "hierarchy")
     )
