@@ -29,6 +29,8 @@ class Do(Callback):
 
 
 def interrupt():
+    # A job in the background of a shell inherits a signal that is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.kill(os.getpid(), signal.SIGINT)
 
 

@@ -52,7 +52,9 @@ def toy(n_cells=150, seed=0, batches=("a", "b")):
 def sctab(**overrides):
     cells = toy()
     SCTAB.setup_anndata(cells, labels_key="cell_type", batch_key="run")
-    return SCTAB(cells, n_d=4, n_a=4, **overrides)
+    # The width of attention is one of TabNet alone.
+    small = {"n_d": 4, "n_a": 4} if overrides.get("encoder", "tabnet") == "tabnet" else {"n_d": 4}
+    return SCTAB(cells, **small, **overrides)
 
 
 def pretext(cls, *setup):

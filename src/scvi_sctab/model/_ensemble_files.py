@@ -35,12 +35,12 @@ from scvi_sctab.base import (
 )
 
 if TYPE_CHECKING:
-    from scvi_sctab.model._sctab import SCTAB
     from collections.abc import Sequence
 
     from anndata import AnnData
 
     from scvi_sctab.model._ensemble import SCTABEnsemble
+    from scvi_sctab.model._sctab import SCTAB
 
 _FORMAT = "scvi-sctab-ensemble-2"
 _UNCHECKED_FORMAT = "scvi-sctab-ensemble-1"
