@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeVar
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
     from anndata import AnnData
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from scvi_sctab.nn import EncoderOutput, GeneLinear
     from scvi_sctab.sparse import CSR
+
+    Names = Sequence[str] | NDArray[np.str_] | NDArray[np.object_]
+    """Names of genes, cells or labels."""
 
 T = TypeVar("T")
 
@@ -57,7 +62,9 @@ class Network(Protocol):
 class CellBatches(Protocol):
     """Cells that a model is asked about, read a batch at a time."""
 
-    n_genes: int
+    @property
+    def n_genes(self) -> int:
+        """Number of the model's genes."""
 
     def __len__(self) -> int:
         """Count the cells."""

@@ -22,6 +22,8 @@ from scvi_sctab.sparse import in_order, move_columns
 if TYPE_CHECKING:
     from scipy import sparse
 
+    from scvi_sctab._types import Names
+
 _ENSEMBL = re.compile(r"^ENS[A-Z]*\d{6,}$")
 
 
@@ -106,7 +108,7 @@ class GeneAlignment:
 
 
 def align_genes(
-    model_genes: Sequence[str], query_var: pd.DataFrame, min_overlap: float = MIN_GENE_OVERLAP
+    model_genes: Names, query_var: pd.DataFrame, min_overlap: float = MIN_GENE_OVERLAP
 ) -> GeneAlignment:
     """Match the genes of a query to those of a model by name, Ensembl versions ignored.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from scvi_sctab.data._registration import check_labels_unchanged
 if TYPE_CHECKING:
     from scvi.data import AnnDataManager
 
+    from scvi_sctab._types import Names
     from scvi_sctab.data._selection import CellSelection
 
 
@@ -23,7 +24,7 @@ def find_cells(
     cells: CellSelection,
     wanted: CellIdentities,
     positions: NDArray[np.intp] | None,
-    gene_names: Sequence[str],
+    gene_names: Names,
 ) -> CellSelection:
     """Find cells where they were at first, or elsewhere.
 
@@ -49,7 +50,7 @@ def find_held_out(
     cells: CellSelection,
     record: TrainingRecord | None,
     positions: NDArray[np.intp] | None,
-    gene_names: Sequence[str],
+    gene_names: Names,
 ) -> CellSelection:
     """Find the cells that were held out in training.
 

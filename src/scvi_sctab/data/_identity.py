@@ -17,6 +17,7 @@ from scvi_sctab.data._reader import read_counts
 from scvi_sctab.sparse import over_parts
 
 if TYPE_CHECKING:
+    from scvi_sctab._types import Names
     from scvi_sctab.data._selection import CellSelection
 
 Hashes = NDArray[np.uint64]
@@ -117,7 +118,7 @@ class TrainingRecord:
         return cls(*parts)
 
 
-def identify(cells: CellSelection, gene_names: Sequence[str]) -> CellIdentities:
+def identify(cells: CellSelection, gene_names: Names) -> CellIdentities:
     """Hash cells by their names and their counts of a model's genes.
 
     Parameters

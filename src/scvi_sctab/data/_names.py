@@ -8,10 +8,14 @@ from collections.abc import Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from scvi_sctab._types import Names
 
 _NAMED = (
     *(str, bytes, bool, np.bool_, int, np.integer, float, np.floating, Decimal),
@@ -236,7 +240,7 @@ def fold(name: str) -> str:
     return "".join(c for c in folded if not c.isspace() and unicodedata.category(c) != "Cf")
 
 
-def near_name(name: str, known: Sequence[str]) -> str | None:
+def near_name(name: str, known: Names) -> str | None:
     """Find the known name that another spelling may mean; its numbers must be equal.
 
     Parameters

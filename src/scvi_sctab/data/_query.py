@@ -33,6 +33,8 @@ from scvi_sctab.sparse import move_columns
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from scvi_sctab._types import Names
+
 
 def prepare_query(
     adata: AnnData, gene_names: Sequence[str], min_gene_overlap: float = MIN_GENE_OVERLAP
@@ -84,7 +86,7 @@ def _align(matrix: Any, alignment: GeneAlignment) -> sparse.csr_matrix:
 def query_cells(
     adata: AnnData,
     layer: str | None,
-    gene_names: Sequence[str],
+    gene_names: Names,
     min_gene_overlap: float = MIN_GENE_OVERLAP,
     *,
     into: str | None = None,
@@ -139,7 +141,7 @@ def query_cells(
 
 
 def query_labels(
-    obs: pd.DataFrame, labels_key: str, unlabeled_category: str, known: Sequence[str]
+    obs: pd.DataFrame, labels_key: str, unlabeled_category: str, known: Names
 ) -> tuple[NDArray[np.object_], list[str]]:
     """Return the labels of a query; labels may be missing or unknown to the model.
 
@@ -198,7 +200,7 @@ def query_labels(
     return labels.to_numpy(dtype=object), new
 
 
-def _advise_renaming(new: Sequence[str], known: Sequence[str], labels_key: str) -> str:
+def _advise_renaming(new: Sequence[str], known: Names, labels_key: str) -> str:
     meant = {label: near_name(label, known) for label in new}
     meant = {label: near for label, near in meant.items() if near is not None}
     here = f"query.obs[{labels_key!r}]"

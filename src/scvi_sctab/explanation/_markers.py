@@ -68,8 +68,7 @@ def group_means(
         member = sparse.csr_matrix((np.ones(n_cells), places), (n_groups, n_cells))
         for network, totals in zip(networks, sums, strict=True):
             values = contributions(network, predictable, tensors, codes[rows])
-            squares = values[-1].power(2)
-            for total, value in zip(totals, [*values, squares], strict=True):
+            for total, value in zip(totals, values, strict=True):
                 total += np.nan if value is None else (member @ value).toarray()
 
     for _ in cells.map(add, batch_size):

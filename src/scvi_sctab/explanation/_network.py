@@ -159,7 +159,7 @@ def mean_probabilities(networks: Sequence[Network], x: Tensor, conditions: Tenso
 def contributions(
     network: Network, predictable: NDArray[np.bool_], tensors: Tensors, codes: NDArray[np.intp]
 ) -> list[sparse.csr_matrix | None]:
-    """Contribution of genes to a label, attention and expression, each ``(n_cells, n_genes)``.
+    """Contributions to a label, attention, expression and its square, ``(n_cells, n_genes)`` each.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ def contributions(
     Returns
     -------
     Contributions to the centred logit, by the linear path if there is one, else by input times
-    gradient; attention, if there is any; expression.
+    gradient; attention, if there is any; expression; its square.
     """
     x, condition = expression(tensors), network.condition(tensors[CONDITIONS_KEY])
     expressed = to_scipy(x)
@@ -184,13 +184,13 @@ def contributions(
         attention = attention_of(network.encoder, x, condition)
     if network.linear_skip is None:
         score = _input_x_gradient(network, predictable, tensors, codes)
-        return [score, attention, expressed]
+        return [score, attention, expressed, expressed.power(2)]
     weight = network.linear_skip.weight.cpu().numpy()
     weight = weight - weight[predictable].mean(axis=0)
     score = expressed.copy()
     rows = np.repeat(np.arange(score.shape[0]), np.diff(score.indptr))
     score.data *= weight[codes[rows], score.indices]
-    return [score, attention, expressed]
+    return [score, attention, expressed, expressed.power(2)]
 
 
 def _input_x_gradient(

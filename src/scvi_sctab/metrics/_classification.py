@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,9 @@ from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
 from scvi_sctab.metrics._pairs import same_cells
+
+if TYPE_CHECKING:
+    from scvi_sctab._types import Names
 
 _SCORES = ["precision", "recall", "f1"]
 
@@ -30,7 +34,7 @@ def f1_macro(truth: Sequence[str], predicted: Sequence[str]) -> float:
     return float(classification_report(truth, predicted).loc["macro average", "f1"])
 
 
-def classification_report(truth: Sequence[str], predicted: Sequence[str]) -> pd.DataFrame:
+def classification_report(truth: Names, predicted: Names) -> pd.DataFrame:
     """Compute precision, recall, F1 and number of cells per label, and their averages.
 
     Parameters

@@ -14,6 +14,7 @@ from scvi_sctab.metrics._classification import classification_report
 from scvi_sctab.metrics._pairs import same_cells
 
 if TYPE_CHECKING:
+    from scvi_sctab._types import Names
     from scvi_sctab.ontology import LabelHierarchy
 
 
@@ -33,7 +34,7 @@ class CorrectedLabels(NamedTuple):
 
 
 def ontology_corrected(
-    truth: Sequence[str], predicted: Sequence[str], hierarchy: LabelHierarchy
+    truth: Names, predicted: Names, hierarchy: LabelHierarchy
 ) -> CorrectedLabels:
     """Accept descendants of the true label, as scTab does :cite:p:`Fischer24`.
 
@@ -175,7 +176,7 @@ def hierarchical_scores(
 
 
 def _pairs(
-    truth: Sequence[str], predicted: Sequence[str], hierarchy: LabelHierarchy
+    truth: Names, predicted: Names, hierarchy: LabelHierarchy
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Find the positions of the true and the predicted labels in the hierarchy."""
     truth, predicted = same_cells(truth, predicted)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from scvi_sctab.ontology._cell_ontology import ROOT, CellOntology
+
+if TYPE_CHECKING:
+    from scvi_sctab._types import Names
 
 # Probabilities are rounded to multiples of 2^-40, so that float64 sums of up to 2^12 of them are
 # exact in any order: equal sets of labels have equal sums, and larger sets no smaller ones.
@@ -76,9 +79,7 @@ class LabelHierarchy:
         self._check()
 
     @staticmethod
-    def build(
-        labels: Sequence[str], terms: Mapping[str, str], ontology: CellOntology
-    ) -> LabelHierarchy:
+    def build(labels: Names, terms: Mapping[str, str], ontology: CellOntology) -> LabelHierarchy:
         """Build the hierarchy of labels from an ontology.
 
         Parameters

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 
 from scvi_sctab.ontology._cell_ontology import N_NEAR, CellOntology
 from scvi_sctab.ontology._spelling import spelling_of
+
+if TYPE_CHECKING:
+    from scvi_sctab._types import Names
 
 
 class _Match(NamedTuple):
@@ -19,7 +22,7 @@ class _Match(NamedTuple):
 
 
 def match_labels(
-    labels: Sequence[str],
+    labels: Names,
     ontology: CellOntology | None = None,
     table: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
