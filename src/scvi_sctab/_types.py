@@ -12,32 +12,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from scvi_sctab.nn import EncoderOutput, GeneLinear
+    from scvi_sctab.nn import Encoder, GeneLinear
     from scvi_sctab.sparse import CSR
 
     Names = Sequence[str] | NDArray[np.str_] | NDArray[np.object_]
     """Names of genes, cells or labels."""
 
 T = TypeVar("T")
-
-
-class Encoder(Protocol):
-    """Encoder of log-normalised expression; a :class:`torch.nn.Module`."""
-
-    @property
-    def n_output(self) -> int:
-        """Width of the embedding."""
-
-    @property
-    def n_condition(self) -> int:
-        """Width of a condition."""
-
-    def __call__(self, x: Tensor | CSR, condition: Tensor | None = None) -> EncoderOutput:
-        """Embed cells ``(n_cells, n_genes)``, stored densely or, on the CPU, sparsely.
-
-        The ``condition``, an embedding of batch and covariates, is added to the first hidden
-        layer.
-        """
 
 
 class Network(Protocol):

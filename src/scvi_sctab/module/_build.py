@@ -13,7 +13,7 @@ from scvi_sctab.nn import LinearEncoder, MLPEncoder, SELUEncoder, TabNetEncoder
 
 if TYPE_CHECKING:
     from scvi_sctab._config import NetworkConfig
-    from scvi_sctab._types import Encoder
+    from scvi_sctab.nn import Encoder
 
 
 def build_classifier(
@@ -45,7 +45,7 @@ def build_classifier(
     ValueError
         If ``config.encoder`` is not an encoder.
     """
-    shared = {
+    shared: dict[str, Any] = {
         "linear_skip": config.linear_skip,
         "encoder_weight": config.encoder_weight,
         "lambda_sparse": config.lambda_sparse,

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from scvi import REGISTRY_KEYS
-from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
+from scvi.module.base import LossOutput
 from torch import Generator, Tensor
 
+from scvi_sctab.module._host import HostModule, auto_move_data
 from scvi_sctab.nn import (
     CellViews,
     Projector,
@@ -22,13 +23,13 @@ from scvi_sctab.nn import (
 )
 
 if TYPE_CHECKING:
-    from scvi_sctab._types import Encoder
+    from scvi_sctab.nn import Encoder
     from scvi_sctab.sparse import CSR
 
     Cells = Tensor | CSR
 
 
-class _ContrastiveModule(BaseModuleClass):
+class _ContrastiveModule(HostModule):
     """Normalise counts, draw two views, embed and project both.
 
     NOTE[DIFF] The projector reads the embedding itself. Richter et al. read BYOL's from a layer

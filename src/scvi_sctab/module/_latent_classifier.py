@@ -6,16 +6,18 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from scvi import REGISTRY_KEYS
-from scvi.module.base import auto_move_data
 from torch import Tensor
 
 from scvi_sctab._constants import CONDITIONS_KEY
 from scvi_sctab.module._classifier import CellTypeClassifier
+from scvi_sctab.module._host import auto_move_data
 
 if TYPE_CHECKING:
-    from scvi_sctab._types import Encoder
     from scvi_sctab.module._latent_space import VAELatentSpace
-    from scvi_sctab.nn import NewEntries
+    from scvi_sctab.nn import Encoder, NewEntries
+    from scvi_sctab.sparse import CSR
+
+    Cells = Tensor | CSR
 
 
 class LatentClassifier(CellTypeClassifier):
@@ -64,7 +66,7 @@ class LatentClassifier(CellTypeClassifier):
         return not self.space.frozen
 
     def _get_inference_input(
-        self, tensors: dict[str, Tensor], transform: Callable[[Tensor], Tensor] | None = None
+        self, tensors: dict[str, Tensor], transform: Callable[[Cells], Cells] | None = None
     ) -> dict[str, Any]:
         """Hand over counts and codes."""
         return {
@@ -73,7 +75,9 @@ class LatentClassifier(CellTypeClassifier):
         }
 
     @auto_move_data
-    def inference(self, counts: Tensor, conditions: Tensor) -> dict[str, Any]:
+    def inference(  # type: ignore[override]  # given what `_get_inference_input` returns
+        self, counts: Tensor, conditions: Tensor
+    ) -> dict[str, Any]:
         """Embed counts, and the latent once more."""
         latent, loss = self.space(counts, conditions)
         embedding, mask_loss = self.encoder(latent)

@@ -6,23 +6,23 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from scvi import REGISTRY_KEYS
-from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
+from scvi.module.base import LossOutput
 from torch import Generator, Tensor
 
+from scvi_sctab.module._host import HostModule, auto_move_data
 from scvi_sctab.nn import masked_mean, normalize_counts
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from scvi_sctab._types import Encoder
     from scvi_sctab.module._likelihoods import GaussianLikelihood, NegativeBinomialLikelihood
-    from scvi_sctab.nn import HiddenGenes
+    from scvi_sctab.nn import Encoder, HiddenGenes
     from scvi_sctab.sparse import CSR
 
     Cells = Tensor | CSR
 
 
-class MaskedAutoencoderModule(BaseModuleClass):
+class MaskedAutoencoderModule(HostModule):
     r"""A masked autoencoder of raw counts :cite:p:`Richter24`.
 
     With :math:`x` the log-normalised expression of a cell, :math:`m_g = 1` where gene :math:`g`

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor, nn
@@ -27,7 +28,30 @@ class EncoderOutput(NamedTuple):
     mask_loss: Tensor
 
 
-class MLPEncoder(nn.Module):
+class Encoder(nn.Module):
+    """Network that embeds log-normalised expression.
+
+    Attributes
+    ----------
+    n_output
+        Width of the embedding.
+    n_condition
+        Width of a condition.
+
+    Notes
+    -----
+    - input: ``(n_cells, n_genes)``, stored densely or, on the CPU, sparsely; optionally a
+      condition ``(n_cells, n_condition)``, an embedding of batch and covariates, added to the
+      first hidden layer.
+    - output: :class:`~scvi_sctab.nn.EncoderOutput`.
+    """
+
+    n_output: int
+    n_condition: int
+    __call__: Callable[..., EncoderOutput]
+
+
+class MLPEncoder(Encoder):
     """Fully connected layers, the MLP that scTab compares itself with.
 
     Parameters
@@ -81,7 +105,7 @@ class MLPEncoder(nn.Module):
         return EncoderOutput(embedding, embedding.new_zeros(()))
 
 
-class LinearEncoder(nn.Module):
+class LinearEncoder(Encoder):
     """One linear layer: with the label head, a low-rank softmax regression.
 
     Parameters
