@@ -26,6 +26,10 @@ class DonorDifferences(nn.Module):
     - input and output: log-normalised expression, ``(n_cells, n_genes)``.
     """
 
+    indptr: Tensor
+    columns: Tensor
+    values: Tensor
+
     def __init__(self, vectors: CSR):
         super().__init__()
         # Apart, since torch can neither copy nor broadcast a sparse buffer.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from lightning.pytorch.callbacks import Callback
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
+    from torch import nn
 
 
 class RestoreBestWeights(Callback):
@@ -47,7 +48,7 @@ class RestoreBestWeights(Callback):
             self.best_score, self.best_epoch = score, trainer.current_epoch
             self._weights = {
                 name: tensor.detach().clone()
-                for name, tensor in pl_module.module.state_dict().items()
+                for name, tensor in _network(pl_module).state_dict().items()
             }
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -59,6 +60,11 @@ class RestoreBestWeights(Callback):
         """Put back the best weights so far, of early epochs too; return whether there are any."""
         if not self._weights:
             return False
-        pl_module.module.load_state_dict(self._weights)
+        _network(pl_module).load_state_dict(self._weights)
         self._weights = {}
         return True
+
+
+def _network(plan: pl.LightningModule) -> nn.Module:
+    """Return the module that a plan trains."""
+    return cast("nn.Module", plan.module)

@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import Callback
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
+    from torch import Tensor
 
 # Behind a projector with batch norm, projections collapse and embeddings hardly change.
 _SPREADS = ("embedding_spread", "projection_spread")
@@ -43,7 +44,7 @@ class WarnCollapse(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look at what the epoch logged."""
         logged = trainer.callback_metrics
-        spreads = {}
+        spreads: dict[str, Tensor | None] = {}
         for name in _SPREADS:
             for mode in ("train", "validation"):
                 spreads[name] = logged.get(f"{mode}_{name}", spreads.get(name))

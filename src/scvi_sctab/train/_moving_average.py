@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from lightning.pytorch.callbacks import Callback
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
+
+    from scvi_sctab.module import BYOLModule
 
 
 class UpdateMovingAverage(Callback):
@@ -22,4 +24,4 @@ class UpdateMovingAverage(Callback):
         batch_idx: int,
     ) -> None:
         """Move the target."""
-        pl_module.module.update_target()
+        cast("BYOLModule", pl_module.module).update_target()

@@ -19,7 +19,9 @@ _CHUNK = 2**17
 _Slot = tuple[Tensor, ...]
 
 
-def fused_adamw(params: Iterable[Any], device: torch.device, **arguments: float) -> AdamW:
+def fused_adamw(
+    params: Iterable[Any], device: torch.device, *, lr: float, weight_decay: float = 0.0
+) -> AdamW:
     """Make the AdamW that updates all weights in one pass over memory, where there is one.
 
     Parameters
@@ -28,12 +30,12 @@ def fused_adamw(params: Iterable[Any], device: torch.device, **arguments: float)
         Parameters or groups of them.
     device
         Where they are.
-    **arguments
-        ``lr`` and ``weight_decay``.
+    lr, weight_decay
+        See :class:`torch.optim.AdamW`.
     """
     if device.type == "cpu":
-        return GeneAdamW(params, **arguments)
-    return AdamW(params, fused=device.type == "cuda", **arguments)
+        return GeneAdamW(params, lr, weight_decay)
+    return AdamW(params, lr, weight_decay=weight_decay, fused=device.type == "cuda")
 
 
 class GeneAdamW(AdamW):
@@ -55,7 +57,7 @@ class GeneAdamW(AdamW):
     def __init__(self, params: Iterable[Any], lr: float, weight_decay: float = 0.0):
         super().__init__(params, lr=lr, weight_decay=weight_decay, fused=True)
 
-    @torch.no_grad()  # type: ignore[untyped-decorator]
+    @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Take one step.
 
@@ -69,19 +71,18 @@ class GeneAdamW(AdamW):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            slots = [self._slot(p) for p in group["params"] if p.grad is not None]
+            slots = [self._slot(p, p.grad) for p in group["params"] if p.grad is not None]
             chunks = [chunk for slot in slots for chunk in _in_chunks(slot)]
             over_parts(_update, len(chunks), chunks, group)
         return loss
 
-    def _slot(self, parameter: Tensor) -> _Slot:
+    def _slot(self, parameter: Tensor, grad: Tensor) -> _Slot:
         """Tensors of a parameter, under the names that torch gives them."""
         state = self.state[parameter]
         if not state:
             state["step"] = torch.zeros((), device=parameter.device)
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)
-        grad = parameter.grad
         if grad.stride() != parameter.stride():
             # torch's fused step pairs numbers by their place in memory.
             grad = torch.empty_like(parameter).copy_(grad)

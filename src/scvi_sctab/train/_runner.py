@@ -13,7 +13,7 @@ _PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 _SAME = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 
 
-class SinglePrecisionRunner(TrainRunner):
+class SinglePrecisionRunner(TrainRunner):  # type: ignore[misc]
     """Train weights of type float32, whatever :func:`torch.get_default_dtype` says.
 
     Parameters

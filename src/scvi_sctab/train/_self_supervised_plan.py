@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import lightning.pytorch as pl
 import torch
@@ -14,7 +14,9 @@ from torch.optim.lr_scheduler import LRScheduler, StepLR
 from scvi_sctab.train._optimizer import fused_adamw
 
 if TYPE_CHECKING:
-    from scvi.module.base import BaseModuleClass, LossOutput
+    from scvi.module.base import LossOutput
+
+    from scvi_sctab.module import HostModule
 
 
 class SelfSupervisedTrainingPlan(pl.LightningModule):
@@ -39,9 +41,11 @@ class SelfSupervisedTrainingPlan(pl.LightningModule):
         Seed of the masks of held-out cells.
     """
 
+    module: HostModule
+
     def __init__(
         self,
-        module: BaseModuleClass,
+        module: HostModule,
         *,
         lr: float,
         weight_decay: float,
@@ -79,7 +83,12 @@ class SelfSupervisedTrainingPlan(pl.LightningModule):
         self._log(output, "train")
         return output.loss
 
-    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, **_: Any) -> None:
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
         """Clip the norm over all parameters."""
         clip_grad_norm_(self.module.parameters(), self.gradient_clip_norm)
 

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import lightning.pytorch as pl
 from torch.nn.utils import clip_grad_norm_
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor, nn
     from torch.nn import Parameter
+    from torch.optim.lr_scheduler import LRScheduler
+
+
+class HasLinearParts(Protocol):
+    """Module with linear paths, which learn at a speed of their own."""
+
+    @property
+    def linear_parts(self) -> list[nn.Module]:
+        """Linear paths."""
+
+    def parameters(self) -> Iterator[Parameter]:
+        """Iterate over all parameters."""
 
 
 class TwoSpeedPlan(pl.LightningModule):
@@ -19,7 +33,7 @@ class TwoSpeedPlan(pl.LightningModule):
     ``gradient_clip_norm``, the largest norm of the gradient of the network.
     """
 
-    module: nn.Module
+    module: HasLinearParts
     gradient_clip_norm: float
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -49,6 +63,7 @@ class TwoSpeedPlan(pl.LightningModule):
             optimizer.step()
 
     def _step_schedulers(self) -> None:
-        schedulers = self.lr_schedulers()
+        # Each optimiser has one, which does not wait for a metric.
+        schedulers = cast("list[LRScheduler] | LRScheduler", self.lr_schedulers())
         for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
             scheduler.step()
