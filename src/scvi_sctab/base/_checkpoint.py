@@ -39,7 +39,7 @@ class CheckpointMixin(HostModel):
 
     def save(
         self,
-        dir_path: str | os.PathLike,
+        dir_path: str | os.PathLike[str],
         prefix: str | None = None,
         overwrite: bool = False,
         save_anndata: bool = False,
@@ -131,7 +131,7 @@ class CheckpointMixin(HostModel):
     @classmethod
     def load(
         cls,
-        dir_path: str | os.PathLike,
+        dir_path: str | os.PathLike[str],
         adata: AnnData | str | Path | bool | None = None,
         accelerator: str = "auto",
         device: int | str = "auto",
@@ -267,7 +267,9 @@ def read_digest(path: Path) -> str | None:
     return read_checked(path, "a model", _FORMAT, _UNCHECKED_FORMAT)[1].get("digest")
 
 
-def _read_safely(path: Path, names: Sequence[str]) -> tuple[dict[str, Tensor], dict, dict, bool]:
+def _read_safely(
+    path: Path, names: Sequence[str]
+) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any], bool]:
     """Read weights, attributes, registry, and whether the AnnData was saved, too."""
     tensors, metadata = read_checked(path, "a model", _FORMAT, _UNCHECKED_FORMAT)
     if metadata["class"] not in names:

@@ -44,7 +44,7 @@ def _hash_tensor(tensor: Tensor) -> str:
     hashed = sha256(f"{values.dtype} {tuple(values.shape)} ".encode())
     # A contiguous tensor of one element may have any stride, with which its bytes cannot be viewed.
     flat = values.as_strided((values.numel(),), (1,))
-    hashed.update(flat.view(torch.uint8).numpy())
+    hashed.update(flat.view(torch.uint8).numpy().data)
     return hashed.hexdigest()
 
 

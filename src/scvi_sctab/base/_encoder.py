@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from scvi_sctab.base._arrays import draw_cells
+from scvi_sctab.base._cells import CellsMixin
 from scvi_sctab.data import check_genes, query_cells
 from scvi_sctab.nn import SELUEncoder
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 _OF_SHAPE = ("encoder", "widths", "n_d", "n_a", "n_steps", "n_independent", "n_shared")
 
 
-class EncoderMixin:
+class EncoderMixin(CellsMixin):
     """Cells and weights of a pretrained encoder."""
 
     @staticmethod
@@ -35,7 +36,9 @@ class EncoderMixin:
         return encoder.adata
 
     @staticmethod
-    def _network_of_encoder(encoder: PretrainedEncoder, overrides: dict[str, Any]) -> dict:
+    def _network_of_encoder(
+        encoder: PretrainedEncoder, overrides: dict[str, Any]
+    ) -> dict[str, Any]:
         """Hyperparameters of an encoder and others; those that shape it are its own."""
         network = encoder.network
         shape = [name for name in _OF_SHAPE if name in overrides]

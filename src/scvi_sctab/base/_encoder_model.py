@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from scvi_sctab._config import SELF_SUPERVISED_PLAN, SELF_SUPERVISED_TRAIN
 from scvi_sctab._constants import MIN_GENE_OVERLAP
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class EncoderModel(BaseModel):
     """An encoder of genes and what trains it."""
 
-    _training_plan_cls = SelfSupervisedTrainingPlan
+    _training_plan_cls: ClassVar[type[SelfSupervisedTrainingPlan]] = SelfSupervisedTrainingPlan
     _data_splitter_cls = UnlabeledDataSplitter
     _train_runner_cls = SinglePrecisionRunner
     _plan_config = SELF_SUPERVISED_PLAN
@@ -128,7 +128,7 @@ class EncoderModel(BaseModel):
     def get_latent_representation(
         self,
         adata: AnnData | None = None,
-        indices: Sequence[int] | None = None,
+        indices: Sequence[int] | NDArray[Any] | None = None,
         batch_size: int | None = None,
         *,
         layer: str | None = None,

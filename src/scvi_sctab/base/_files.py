@@ -23,7 +23,7 @@ _HOURS_UNTIL_ABANDONED = 24
 _in_use: set[str] = set()
 
 
-def resolve_target(dir_path: str | os.PathLike, overwrite: bool) -> Path:
+def resolve_target(dir_path: str | os.PathLike[str], overwrite: bool) -> Path:
     """Follow links to the directory that is to be saved to.
 
     Parameters

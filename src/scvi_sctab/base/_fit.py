@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from scvi.train import TrainRunner
 
     from scvi_sctab.base._host import HostModel
+    from scvi_sctab.data import CellSplitter
 
 # What users of other packages look for, and where it is here.
 _TRAINER_CURES = {
@@ -91,7 +92,7 @@ def check_trainer_arguments(given: dict[str, Any], verb: str) -> None:
 def fit(
     model: HostModel,
     plan: pl.LightningModule,
-    splitter: pl.LightningDataModule,
+    splitter: CellSplitter,
     max_epochs: int,
     *,
     accelerator: str = "auto",
@@ -205,8 +206,8 @@ def all_or_nothing(model: HostModel) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        vars(model).clear()
-        vars(model).update(before)
+        model.__dict__.clear()
+        model.__dict__.update(before)
         model.module.load_state_dict(weights)
         model.module.eval()
         raise

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def find_anndata(adata: AnnData | str | os.PathLike | bool | None, saved: Path) -> AnnData | None:
+def find_anndata(
+    adata: AnnData | str | os.PathLike[str] | bool | None, saved: Path
+) -> AnnData | None:
     """Resolve what ``load`` was given.
 
     Parameters

@@ -8,6 +8,7 @@ import pandas as pd
 
 from scvi_sctab._constants import MIN_GENE_OVERLAP
 from scvi_sctab._logging import logger
+from scvi_sctab.base._checkpoint import CheckpointMixin
 from scvi_sctab.data import check_anndata, prepare_query, refuse_view, strip_versions
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from mudata import MuData
 
 
-class QueryPreparationMixin:
+class QueryPreparationMixin(CheckpointMixin):
     """What :meth:`load_query_data` does to genes by itself, as a step of its own."""
 
     @classmethod

@@ -16,7 +16,7 @@ class NotPortableError(TypeError):
     """A value cannot be written without pickle."""
 
 
-def encode(value: Any, arrays: dict[str, NDArray]) -> Any:
+def encode(value: Any, arrays: dict[str, NDArray[Any]]) -> Any:
     """Turn a value into JSON; numeric arrays go to ``arrays`` and leave their name.
 
     Parameters
@@ -62,7 +62,7 @@ def encode(value: Any, arrays: dict[str, NDArray]) -> Any:
     raise NotPortableError(f"A {type(value).__name__} cannot be written without pickle.")
 
 
-def decode(value: Any, arrays: dict[str, NDArray]) -> Any:
+def decode(value: Any, arrays: dict[str, NDArray[Any]]) -> Any:
     """Undo :func:`encode`.
 
     Parameters

@@ -29,7 +29,7 @@ class _ContrastiveModel(SelfSupervisedModel):
         mask_rate: float = VIEWS.mask_rate,
         noise: float = VIEWS.noise,
         dropout: float = VIEWS.dropout,
-        registry: dict | None = None,
+        registry: dict[str, Any] | None = None,
         **overrides: Any,
     ):
         super().__init__(adata, registry)

@@ -96,7 +96,7 @@ class MaskedAutoencoder(SelfSupervisedModel):
         mask_rate: float | None = None,
         programmes: str | Path | Mapping[str, Sequence[str]] | None = None,
         likelihood: Likelihood = "gaussian",
-        registry: dict | None = None,
+        registry: dict[str, Any] | None = None,
         **overrides: Any,
     ):
         super().__init__(adata, registry)

@@ -118,7 +118,8 @@ def asking_for_all(mask: nn.Module) -> nn.Module:
         What :func:`build_mask` returned; left as it is.
     """
     asking = copy(mask)
-    asking.n_targets = None
+    if isinstance(asking, RandomMask | ProgrammeMask | NoMask):
+        asking.n_targets = None
     return asking
 
 

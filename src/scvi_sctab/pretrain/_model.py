@@ -9,7 +9,7 @@ from scvi import REGISTRY_KEYS
 from scvi.data.fields import LayerField
 
 from scvi_sctab._constants import MIN_GENE_OVERLAP
-from scvi_sctab.base import EncoderModel, setup_arguments
+from scvi_sctab.base import setup_arguments
 from scvi_sctab.data import (
     check_anndata,
     check_cells,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-class SelfSupervisedModel(NeighborsMixin, PublishedEncoderMixin, EncoderModel):
+class SelfSupervisedModel(NeighborsMixin, PublishedEncoderMixin):
     """An encoder of genes and the pretext that trains it; labels are not needed."""
 
     @classmethod

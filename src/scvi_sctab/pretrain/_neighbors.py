@@ -9,6 +9,7 @@ import pandas as pd
 from sklearn.neighbors import KNeighborsClassifier
 
 from scvi_sctab._constants import MIN_GENE_OVERLAP, UNLABELED_CATEGORY
+from scvi_sctab.base import EncoderModel
 from scvi_sctab.data import get_column, list_names
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class NeighborsMixin:
+class NeighborsMixin(EncoderModel):
     """Zero-shot prediction in the latent space."""
 
     def predict_knn(

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from scvi_sctab.base import read_checkpoint, registry_without_cells
+from scvi_sctab.base import EncoderModel, read_checkpoint, registry_without_cells
 
 # Where each pretext keeps its encoder: in a file of Lightning, or of Barlow Twins' own making.
 _PREFIXES = {
@@ -25,14 +25,16 @@ _BEST = "best_checkpoint_val.ckpt"
 _STRIDE = 3
 
 
-class PublishedEncoderMixin:
+class PublishedEncoderMixin(EncoderModel):
     """Models from the checkpoints of ssl_in_scg."""
 
     _pretext: ClassVar[str]
     """Key of ``_PREFIXES``."""
 
     @classmethod
-    def from_ssl_in_scg_checkpoint(cls, path: str | os.PathLike, var_names: Sequence[str]) -> Any:
+    def from_ssl_in_scg_checkpoint(
+        cls, path: str | os.PathLike[str], var_names: Sequence[str]
+    ) -> Any:
         """Import a published encoder :cite:p:`Richter24`; none of its pickled code is executed.
 
         For ``TillR/sc_pretrained`` at Hugging Face, and what ssl_in_scg writes in training. The

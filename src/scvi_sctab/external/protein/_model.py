@@ -95,7 +95,7 @@ class ProteinPredictor(EncoderMixin, EncoderModel):
         adata: AnnData | None = None,
         *,
         n_hidden: int = PROTEIN_HIDDEN,
-        registry: dict | None = None,
+        registry: dict[str, Any] | None = None,
         **overrides: Any,
     ):
         super().__init__(adata, registry)
