@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from scvi_sctab._constants import CONDITIONS_KEY, MIN_GENE_OVERLAP, READ_BLOCK_CELLS
 from scvi_sctab._logging import shows_progress
+from scvi_sctab.base._registered import RegisteredMixin
 from scvi_sctab.data import (
     CellSelection,
     align_genes,
@@ -143,7 +144,7 @@ class CellReader:
         }
 
 
-class CellsMixin:
+class CellsMixin(RegisteredMixin):
     """From an AnnData to batches on the model's device."""
 
     def _select(

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from scvi_sctab.base._cells import CellsMixin
-from scvi_sctab.base._checkpoint import CheckpointMixin
 from scvi_sctab.base._query_preparation import QueryPreparationMixin
-from scvi_sctab.base._registered import RegisteredMixin
 
 
-class BaseModel(QueryPreparationMixin, CheckpointMixin, RegisteredMixin, CellsMixin):
+class BaseModel(QueryPreparationMixin, CellsMixin):
     """Model of scvi-tools that reads cells by name of gene, and whose files execute nothing."""

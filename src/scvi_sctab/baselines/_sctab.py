@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from lightning.pytorch.utilities.seed import isolate_rng
 from scvi import settings
 
@@ -13,7 +14,6 @@ from scvi_sctab.baselines._template import Baseline
 from scvi_sctab.model import SCTAB, SCTABEnsemble
 
 if TYPE_CHECKING:
-    import numpy as np
     from anndata import AnnData
     from numpy.typing import NDArray
 
@@ -52,9 +52,10 @@ class SCTABPredictor(Baseline):
         self.model_kwargs = model_kwargs
 
     def _fit(self, reference: AnnData, labels: NDArray[np.str_]) -> None:
-        keys = {"labels_key": self._labels_key, "donor_key": self._donor_key}
         with seeded(self.seed):
-            self._model_cls.setup_anndata(reference, **keys)
+            self._model_cls.setup_anndata(
+                reference, labels_key=self._labels_key, donor_key=self._donor_key
+            )
             self._model = self._model_cls(reference, **self.model_kwargs)
             self._model.train(**self._training(reference.n_obs))
 
@@ -63,7 +64,7 @@ class SCTABPredictor(Baseline):
         return self.train_kwargs
 
     def _predict(self, query: AnnData, alignment: GeneAlignment) -> NDArray[np.floating]:
-        return self._model.predict(query, soft=True).to_numpy()
+        return np.asarray(self._model.predict(query, soft=True))
 
 
 class SCTABEnsemblePredictor(SCTABPredictor):

@@ -16,6 +16,8 @@ from scvi_sctab.plotting._names import fit, shorten, widest, with_notes
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
+    from matplotlib.transforms import BboxBase
+    from numpy.typing import ArrayLike
 
 POINTS_PER_INCH = 72
 MIN_SIZE = 7
@@ -67,8 +69,8 @@ def lay_out(ax: Axes, bar: Axes | None = None) -> tuple[float, float]:
         return width, height
     # A colour bar may have divided the subplot of its axes.
     place = place.get_topmost_subplotspec()
-    around, figure = ax.get_tightbbox(), ax.figure.bbox
-    beside = around.width - ax.bbox.width + (0 if bar is None else 1.2 * bar.get_tightbbox().width)
+    around, figure = outline(ax), ax.figure.bbox
+    beside = around.width - ax.bbox.width + (0 if bar is None else 1.2 * outline(bar).width)
     above = around.height - ax.bbox.height
     grid = place.get_gridspec()
     column = _share(grid.get_width_ratios(), place.colspan) * figure.width - beside
@@ -76,8 +78,14 @@ def lay_out(ax: Axes, bar: Axes | None = None) -> tuple[float, float]:
     return min(width, max(column * points, 1)), min(height, max(row * points, 1))
 
 
-def _share(ratios: Sequence[float], span: range) -> float:
-    return sum(ratios[i] for i in span) / sum(ratios)
+def outline(ax: Axes) -> BboxBase:
+    """Return the box around axes and their texts; of axes that are not shown, their own."""
+    return ax.get_tightbbox() or ax.bbox
+
+
+def _share(ratios: ArrayLike, span: range) -> float:
+    sizes = np.asarray(ratios, dtype=float)
+    return float(sum(sizes[span]) / sum(sizes))
 
 
 def room(ax: Axes) -> tuple[float, float]:
@@ -86,7 +94,9 @@ def room(ax: Axes) -> tuple[float, float]:
     place = ax.get_subplotspec()
     if place is None:
         return width, height
-    box = place.get_position(ax.figure).transformed(ax.figure.transSubfigure)
+    # Of a subfigure it asks the same as of a figure.
+    box = place.get_position(ax.figure)  # type: ignore[arg-type]
+    box = box.transformed(ax.figure.transSubfigure)
     points = POINTS_PER_INCH / ax.figure.dpi
     return max(width, box.width * points), max(height, box.height * points)
 

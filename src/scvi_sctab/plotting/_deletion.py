@@ -46,10 +46,10 @@ def plot_deletion(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     lines = []
     for name, rows in zip(names, curves.values(), strict=True):
         rows = rows.sort_values("n_genes")
-        style = {"color": "0.5", "linestyle": "--"} if name == _RANDOM else {"color": colors[name]}
+        color, style = ("0.5", "--") if name == _RANDOM else (colors[name], None)
         lines += ax.plot(
             rows["n_genes"], rows["drop"], label=name, marker="o", markersize=4, linewidth=1.4,
-            **style,
+            color=color, linestyle=style,
         )  # fmt: skip
     ax.set_xscale("log")
     ax.minorticks_off()

@@ -74,7 +74,7 @@ def plot_embedding(
 def _bare(ax: Axes, title: object) -> Axes:
     """Remove everything but the title of axes, since the two dimensions have no units."""
     ax.set(xticks=[], yticks=[])
-    ax.set_title("" if title is None else title, wrap=True, parse_math=False)
+    ax.set_title("" if title is None else str(title), wrap=True, parse_math=False)
     ax.spines[:].set_visible(False)
     return ax
 
@@ -124,10 +124,10 @@ def _scatter(
     coordinates: NDArray[np.float64],
     values: NDArray[np.float64] | NDArray[np.str_],
     shown: NDArray[np.bool_],
-    **options: str,
+    cmap: str | None = None,
 ) -> PathCollection:
     """Draw some of the cells, in a random order, so that no category hides another."""
     order = np.random.default_rng(0).permutation(np.flatnonzero(shown))
     x, y = coordinates[order].T
     size = float(np.clip(30_000 / len(shown), 1, 20))
-    return ax.scatter(x, y, c=values[order], s=size, linewidths=0, **options)
+    return ax.scatter(x, y, c=values[order], s=size, linewidths=0, cmap=cmap)

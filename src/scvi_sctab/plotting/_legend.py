@@ -8,12 +8,21 @@ from typing import TYPE_CHECKING
 
 from matplotlib.lines import Line2D
 
-from scvi_sctab.plotting._axes import MIN_SIZE, POINTS_PER_INCH, lay_out, new_axes, room, settle
+from scvi_sctab.plotting._axes import (
+    MIN_SIZE,
+    POINTS_PER_INCH,
+    lay_out,
+    new_axes,
+    outline,
+    room,
+    settle,
+)
 from scvi_sctab.plotting._names import fit, widest, with_notes
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.container import Container
 
 # Largest share of the axes' width for a legend.
 _SHARE = 0.6
@@ -47,18 +56,21 @@ def axes_with_legend(
 
 
 def legend_beside(
-    ax: Axes, handles: Sequence[Artist], names: Sequence[str], notes: Sequence[str] = ()
+    ax: Axes,
+    handles: Sequence[Artist | Container],
+    names: Sequence[str],
+    notes: Sequence[str] = (),
 ) -> None:
     """Write a legend to the right of the axes, in columns of their height.
 
     Names, but not the notes after them, are shortened to fit. If they still do not fit, the last
     line of the legend has the number of names that are left out.
     """
-    if ax.get_legend() is not None:
-        ax.get_legend().remove()
+    if (previous := ax.get_legend()) is not None:
+        previous.remove()
     _, height = lay_out(ax)
     width, _ = room(ax)
-    left = (ax.bbox.x0 - ax.get_tightbbox().x0) * POINTS_PER_INCH / ax.figure.dpi
+    left = (ax.bbox.x0 - outline(ax).x0) * POINTS_PER_INCH / ax.figure.dpi
     texts, size, n_columns = _fit(names, notes, _SHARE * (width - left), height)
     handles = list(handles[: len(texts)])
     if len(texts) < len(names):

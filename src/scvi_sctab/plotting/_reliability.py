@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from matplotlib.ticker import LogLocator, NullLocator
 
@@ -83,10 +83,10 @@ def plot_reliability(
 
 def _write_legend(ax: Axes) -> None:
     """Write a legend of the curves that have a name or an error."""
-    notes = {curve: curve.get_gid().removeprefix(_CURVE) for curve in _curves(ax)}
+    notes = {curve: str(curve.get_gid()).removeprefix(_CURVE) for curve in _curves(ax)}
     notes = {curve: note for curve, note in notes.items() if note or curve.get_label()}
     if notes:
-        names = [curve.get_label() for curve in notes]
+        names = [str(curve.get_label()) for curve in notes]
         legend_beside(ax, list(notes), names, list(notes.values()))
     else:
         settle(ax)
@@ -100,7 +100,7 @@ def _panel_below(ax: Axes) -> Axes:
     """Return the panel of the sizes of bins; the first call makes it, and the diagonal."""
     for child in ax.child_axes:
         if child.get_gid() == _PANEL:
-            return child
+            return cast("Axes", child)  # made by `inset_axes`
     ax.plot([0, 1], [0, 1], color="0.6", linestyle="--", linewidth=1, zorder=0)
     ax.set(xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal", anchor="W")
     ax.set_ylabel("share of cells that were right")

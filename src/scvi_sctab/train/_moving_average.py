@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from lightning.pytorch.callbacks import Callback
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
+
+    from scvi_sctab.module import BYOLModule
 
 
 class UpdateMovingAverage(Callback):

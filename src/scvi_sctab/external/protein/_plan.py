@@ -34,6 +34,8 @@ class ProteinTrainingPlan(TwoSpeedPlan, SelfSupervisedTrainingPlan):
         Of :class:`~scvi_sctab.train.SelfSupervisedTrainingPlan`.
     """
 
+    module: ProteinModule
+
     def __init__(
         self, module: ProteinModule, *, linear_lr: float, linear_momentum: float, **kwargs: Any
     ):
