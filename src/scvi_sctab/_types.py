@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Parameter
 
-    from scvi_sctab.nn import Encoder, GeneLinear
+    from scvi_sctab.nn import EncoderOutput, GeneLinear
     from scvi_sctab.sparse import CSR
 
     Names = Sequence[str] | NDArray[np.str_] | NDArray[np.object_]

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from scvi_sctab.base._arrays import draw_cells
-from scvi_sctab.base._cells import CellsMixin
 from scvi_sctab.data import check_genes, query_cells
 from scvi_sctab.nn import SELUEncoder
 

@@ -137,7 +137,7 @@ class EncoderModel(BaseModel):
     def get_latent_representation(
         self,
         adata: AnnData | None = None,
-        indices: Sequence[int] | NDArray[Any] | None = None,
+        indices: Sequence[int] | None = None,
         batch_size: int | None = None,
         *,
         layer: str | None = None,

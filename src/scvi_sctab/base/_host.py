@@ -120,7 +120,6 @@ class HostModel(BaseModelClass):  # type: ignore[misc]
     _train_runner_cls: ClassVar[Any]
 
     module: Any
-    adata_manager: AnnDataManager
     registry: dict[str, Any]
     history_: dict[str, Any] | None
     is_trained_: bool

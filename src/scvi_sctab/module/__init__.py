@@ -3,7 +3,6 @@
 from scvi_sctab.module._build import build_classifier, build_encoder, build_reconstruction
 from scvi_sctab.module._classifier import CellTypeClassifier
 from scvi_sctab.module._contrastive import BarlowTwinsModule, BYOLModule
-from scvi_sctab.module._host import HostModule, auto_move_data
 from scvi_sctab.module._latent_classifier import LatentClassifier
 from scvi_sctab.module._latent_space import VAELatentSpace
 from scvi_sctab.module._likelihoods import LIKELIHOODS, Likelihood
@@ -16,14 +15,12 @@ __all__ = [
     "BarlowTwinsModule",
     "LIKELIHOODS",
     "CellTypeClassifier",
-    "HostModule",
     "LatentClassifier",
     "Likelihood",
     "MaskedAutoencoderModule",
     "MaskedReconstruction",
     "QueryPaths",
     "VAELatentSpace",
-    "auto_move_data",
     "build_classifier",
     "build_encoder",
     "build_reconstruction",

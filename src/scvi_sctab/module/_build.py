@@ -13,7 +13,7 @@ from scvi_sctab.nn import LinearEncoder, MLPEncoder, SELUEncoder, TabNetEncoder
 
 if TYPE_CHECKING:
     from scvi_sctab._config import NetworkConfig
-    from scvi_sctab.nn import Encoder
+    from scvi_sctab._types import Encoder
 
 
 def build_classifier(

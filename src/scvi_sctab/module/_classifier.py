@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from scvi import REGISTRY_KEYS
-from scvi.module.base import LossOutput
+from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
 from torch import Tensor, nn
 
 from scvi_sctab._constants import CONDITIONS_KEY
-from scvi_sctab.module._host import HostModule, auto_move_data
 from scvi_sctab.module._query_paths import QueryPaths
 from scvi_sctab.nn import (
     UNLABELED_CODE,
@@ -26,8 +25,9 @@ from scvi_sctab.nn import (
 )
 
 if TYPE_CHECKING:
+    from scvi_sctab._types import Encoder
     from scvi_sctab.module._reconstruction import MaskedReconstruction
-    from scvi_sctab.nn import Encoder, Reduction
+    from scvi_sctab.nn import Reduction
     from scvi_sctab.sparse import CSR
 
     Cells = Tensor | CSR
@@ -89,8 +89,6 @@ class CellTypeClassifier(BaseModuleClass):  # type: ignore[misc]
       of batch and covariates ``(n_cells, len(n_categories))``, -1 where unknown.
     - output: logits ``(n_cells, n_labels)``.
     """
-
-    accepted: Tensor | None
 
     def __init__(
         self,

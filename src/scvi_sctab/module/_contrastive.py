@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from scvi import REGISTRY_KEYS
-from scvi.module.base import LossOutput
+from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
 from torch import Generator, Tensor
 
-from scvi_sctab.module._host import HostModule, auto_move_data
 from scvi_sctab.nn import (
     CellViews,
     Projector,
@@ -23,7 +22,7 @@ from scvi_sctab.nn import (
 )
 
 if TYPE_CHECKING:
-    from scvi_sctab.nn import Encoder
+    from scvi_sctab._types import Encoder
     from scvi_sctab.sparse import CSR
 
     Cells = Tensor | CSR

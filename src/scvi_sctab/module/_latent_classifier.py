@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from scvi import REGISTRY_KEYS
+from scvi.module.base import auto_move_data
 from torch import Tensor
 
 from scvi_sctab._constants import CONDITIONS_KEY
 from scvi_sctab.module._classifier import CellTypeClassifier
-from scvi_sctab.module._host import auto_move_data
 
 if TYPE_CHECKING:
+    from scvi_sctab._types import Encoder
     from scvi_sctab.module._latent_space import VAELatentSpace
     from scvi_sctab.nn import CSR, NewEntries
 

@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from scvi import REGISTRY_KEYS
-from scvi.module.base import LossOutput
+from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
 from torch import Generator, Tensor
 
-from scvi_sctab.module._host import HostModule, auto_move_data
 from scvi_sctab.nn import masked_mean, normalize_counts
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from scvi_sctab._types import Encoder
     from scvi_sctab.module._likelihoods import GaussianLikelihood, NegativeBinomialLikelihood
-    from scvi_sctab.nn import Encoder, HiddenGenes
+    from scvi_sctab.nn import HiddenGenes
     from scvi_sctab.sparse import CSR
 
     Cells = Tensor | CSR

@@ -16,7 +16,7 @@ from scvi_sctab.nn import (
 )
 
 if TYPE_CHECKING:
-    from scvi_sctab.nn import Encoder
+    from scvi_sctab._types import Encoder
     from scvi_sctab.sparse import CSR
 
 

@@ -4,7 +4,7 @@ from scvi_sctab.nn._conditions import BatchEmbedding
 from scvi_sctab.nn._contrastive import Projector, barlow_twins_loss, byol_loss, embedding_spread
 from scvi_sctab.nn._decoder import TabNetDecoder
 from scvi_sctab.nn._ema import frozen_copy, update_moving_average
-from scvi_sctab.nn._encoders import Encoder, EncoderOutput, LinearEncoder, MLPEncoder
+from scvi_sctab.nn._encoders import EncoderOutput, LinearEncoder, MLPEncoder
 from scvi_sctab.nn._entmax import entmax15, sparsemax
 from scvi_sctab.nn._growth import NewEntries, append_entries, frozen_but, matches, n_trained
 from scvi_sctab.nn._losses import (
@@ -42,7 +42,6 @@ __all__ = [
     "AttentiveTransformer",
     "BatchEmbedding",
     "CellViews",
-    "Encoder",
     "EncoderOutput",
     "FeatureTransformer",
     "GeneLinear",

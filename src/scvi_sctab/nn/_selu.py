@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from scvi_sctab.nn._dense import ThreadedLinear, linear
-from scvi_sctab.nn._encoders import Encoder, EncoderOutput
+from scvi_sctab.nn._encoders import EncoderOutput
 from scvi_sctab.nn._sparse_layers import GeneLinear
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _OUTPUT_STD = 0.01
 
 
-class SELUEncoder(Encoder):
+class SELUEncoder(nn.Module):
     """Fully connected layers with SELU, the encoder of :cite:t:`Richter24`.
 
     Parameters

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from scvi_sctab.nn._encoders import Encoder, EncoderOutput
+from scvi_sctab.nn._encoders import EncoderOutput
 from scvi_sctab.nn._sparse_layers import mask_rows, normalize_rows
 from scvi_sctab.nn._tabnet_blocks import (
     AttentiveTransformer,
@@ -21,7 +21,7 @@ from scvi_sctab.sparse import CSR
 _INPUT_BN_MOMENTUM = 0.01
 
 
-class TabNetEncoder(Encoder):
+class TabNetEncoder(nn.Module):
     """Sequential attention over genes :cite:p:`Arik21`, as in scTab :cite:p:`Fischer24`.
 
     Parameters
@@ -86,7 +86,6 @@ class TabNetEncoder(Encoder):
         if n_steps < 1:
             raise ValueError(f"TabNet needs at least one attention step, not {n_steps=}.")
         self.n_d, self.n_a = n_d, n_a
-        self.n_output, self.n_condition = n_d, 2 * (n_d + n_a)
         self.gamma, self.epsilon = gamma, epsilon
         n_hidden = n_d + n_a
         norm = (virtual_batch_size, momentum)
@@ -109,6 +108,16 @@ class TabNetEncoder(Encoder):
         self.att_transformers = nn.ModuleList(
             AttentiveTransformer(n_a, input_dim, *norm, mask_type) for _ in range(n_steps)
         )
+
+    @property
+    def n_output(self) -> int:
+        """Width of the embedding."""
+        return self.n_d
+
+    @property
+    def n_condition(self) -> int:
+        """Width of a condition."""
+        return 2 * (self.n_d + self.n_a)
 
     def _steps(
         self, x: Tensor | CSR, condition: Tensor | None = None

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
     from torch import Tensor
 
-    from scvi_sctab.nn import Encoder
+    from scvi_sctab._types import Encoder
 
 
 class _ContrastiveModel(SelfSupervisedModel):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.callbacks import Callback
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
-
-    from scvi_sctab.module import BYOLModule
 
 
 class UpdateMovingAverage(Callback):

@@ -64,9 +64,6 @@ class ClassifierTrainingPlan(TwoSpeedPlan):
         norm and without dropout.
     """
 
-    module: CellTypeClassifier
-    class_weights: Tensor | None
-
     def __init__(
         self,
         module: CellTypeClassifier,

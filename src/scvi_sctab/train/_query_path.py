@@ -133,7 +133,6 @@ def _descend(
     """Fit gain and offset to some cells with labels."""
     x, linear = cells.x[chosen], cells.linear[chosen]
     mean = np.asarray(cells.x.mean(axis=0)).ravel()
-    scale: NDArray[np.floating]
     if weight is None:
         # Without weights there is no gain to fit; one column of zeros stands for the input.
         x, mean, scale = np.zeros((len(chosen), 1)), np.zeros(1), np.zeros((linear.shape[1], 1))

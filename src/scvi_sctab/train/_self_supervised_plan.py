@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
@@ -14,9 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler, StepLR
 from scvi_sctab.train._optimizer import fused_adamw
 
 if TYPE_CHECKING:
-    from scvi.module.base import LossOutput
-
-    from scvi_sctab.module import HostModule
+    from scvi.module.base import BaseModuleClass, LossOutput
 
 
 class SelfSupervisedTrainingPlan(pl.LightningModule):
@@ -45,7 +43,7 @@ class SelfSupervisedTrainingPlan(pl.LightningModule):
 
     def __init__(
         self,
-        module: HostModule,
+        module: BaseModuleClass,
         *,
         lr: float,
         weight_decay: float,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 from torch.nn.utils import clip_grad_norm_
@@ -10,18 +10,6 @@ from torch.nn.utils import clip_grad_norm_
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Parameter
-    from torch.optim.lr_scheduler import LRScheduler
-
-
-class HasLinearParts(Protocol):
-    """Module with linear paths, which learn at a speed of their own."""
-
-    @property
-    def linear_parts(self) -> list[nn.Module]:
-        """Linear paths."""
-
-    def parameters(self) -> Iterator[Parameter]:
-        """Iterate over all parameters."""
 
 
 class TwoSpeedPlan(pl.LightningModule):

@@ -13,7 +13,6 @@ from scvi_sctab.data import get_proteins, list_names
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from scvi_sctab._types import Names
 
 class ProteinField(ObsmField):  # type: ignore[misc]
     """Where proteins are in an AnnData, and what they are called.
@@ -48,7 +47,7 @@ class ProteinField(ObsmField):  # type: ignore[misc]
         return state_registry
 
 
-def require_shared(theirs: Sequence[str], known: Names, key: str) -> None:
+def require_shared(theirs: Sequence[str], known: Sequence[str], key: str) -> None:
     """Stop where no protein of the model is there.
 
     Parameters

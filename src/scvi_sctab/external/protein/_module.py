@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from scvi import REGISTRY_KEYS
-from scvi.module.base import LossOutput
+from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
 from torch import Generator, Tensor, nn
 
 from scvi_sctab._constants import CONDITIONS_KEY
-from scvi_sctab.module import HostModule, auto_move_data
 from scvi_sctab.nn import BatchEmbedding, GeneLinear, normalize_counts
 
 if TYPE_CHECKING:
-    from scvi_sctab.nn import Encoder
+    from scvi_sctab._types import Encoder
     from scvi_sctab.sparse import CSR
 
     Cells = Tensor | CSR
@@ -59,10 +58,6 @@ class ProteinModule(BaseModuleClass):  # type: ignore[misc]
     """
 
     needs_batch = False
-    mean: Tensor
-    std: Tensor
-    gene_mean: Tensor
-    gene_scale: Tensor
 
     def __init__(
         self,

@@ -34,8 +34,6 @@ class ProteinTrainingPlan(TwoSpeedPlan, SelfSupervisedTrainingPlan):
         Of :class:`~scvi_sctab.train.SelfSupervisedTrainingPlan`.
     """
 
-    module: ProteinModule
-
     def __init__(
         self, module: ProteinModule, *, linear_lr: float, linear_momentum: float, **kwargs: Any
     ):
