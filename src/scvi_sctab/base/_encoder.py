@@ -1,4 +1,4 @@
-"""Take over an encoder that another model trained."""
+"""Use of an encoder that another model trained."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
     from scvi_sctab._types import PretrainedEncoder
 
-# What weights of another shape would follow from.
+# Hyperparameters that determine the shapes of the weights.
 _OF_SHAPE = ("encoder", "widths", "n_d", "n_a", "n_steps", "n_independent", "n_shared")
 
 
 class EncoderMixin:
-    """Cells and weights of a pretrained encoder."""
+    """Cells, hyperparameters and weights from a pretrained encoder."""
 
     @staticmethod
     def _cells_of_encoder(encoder: PretrainedEncoder, adata: AnnData | None) -> AnnData:
-        """Bring cells to the genes of an encoder; its own if none are given."""
+        """Align cells with the genes of an encoder; use its own cells if none are given."""
         if adata is not None:
             state = encoder.registry["field_registries"]["X"]["state_registry"]
             layer = encoder.registry["setup_args"]["layer"]
@@ -36,10 +36,10 @@ class EncoderMixin:
 
     @staticmethod
     def _network_of_encoder(encoder: PretrainedEncoder, overrides: dict[str, Any]) -> dict:
-        """Hyperparameters of an encoder and others; those that shape it are its own."""
+        """Merge the hyperparameters of an encoder with others, which may not change its shape."""
         network = encoder.network
         shape = [name for name in _OF_SHAPE if name in overrides]
-        # One that does not apply to the encoder is for the model to refuse.
+        # Those that do not apply to the encoder are refused by the model.
         shape = [name for name in shape if name in network]
         changed = [n for n in shape if _plain(overrides[n]) != _plain(network[n])]
         if changed:
@@ -51,7 +51,7 @@ class EncoderMixin:
         return {**network, **overrides}
 
     def _start_from_encoder(self, encoder: PretrainedEncoder) -> None:
-        """Take the weights; let a head start from numbers of size one, whatever the pretext."""
+        """Copy the weights of an encoder; standardise the embedding of a SELU encoder."""
         own = self.module.encoder
         own.load_state_dict(encoder.weights)
         if isinstance(own, SELUEncoder):
@@ -62,5 +62,5 @@ class EncoderMixin:
 
 
 def _plain(value: Any) -> Any:
-    """Widths may be a list or a tuple."""
+    """Convert lists to tuples, since widths may be given as either."""
     return tuple(value) if isinstance(value, list) else value

@@ -9,4 +9,4 @@ from scvi_sctab.base._registered import RegisteredMixin
 
 
 class BaseModel(QueryPreparationMixin, CheckpointMixin, RegisteredMixin, CellsMixin):
-    """Model of scvi-tools that reads cells by name of gene, and whose files execute nothing."""
+    """Model of scvi-tools that matches genes by name, and whose files execute no code."""
