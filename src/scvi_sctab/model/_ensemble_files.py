@@ -1,4 +1,4 @@
-"""Save, load and map an ensemble."""
+"""Saving, loading and mapping of ensembles."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _FOLDER = re.compile(r"member\d+-[0-9a-f]{8}(-\d+)?")
 
 
 class EnsembleFilesMixin:
-    """A directory per member, and what belongs to all of them."""
+    """Saving, loading and mapping of an ensemble, with a directory per member."""
 
     @classmethod
     def load_query_data(
@@ -68,18 +68,18 @@ class EnsembleFilesMixin:
         reference_model
             A trained ensemble, or the directory that one was saved to.
         policy, learn_labels, allow_pickle, **kwargs
-            As of :meth:`SCTAB.load_query_data`; ``layer`` and ``min_gene_overlap`` among them.
+            As in :meth:`SCTAB.load_query_data`, including ``layer`` and ``min_gene_overlap``.
 
         Returns
         -------
-        An ensemble of the query.
+        An ensemble of query models.
 
         Raises
         ------
         TypeError
-            If ``reference_model`` is no ensemble.
+            If ``reference_model`` is not an ensemble.
         ValueError
-            As of :meth:`SCTAB.load_query_data`.
+            As in :meth:`SCTAB.load_query_data`.
         """
         if isinstance(reference_model, str | os.PathLike):
             reference_model = cls.load(reference_model, adata=False, allow_pickle=allow_pickle)
@@ -89,7 +89,7 @@ class EnsembleFilesMixin:
             )
         members: list[SCTAB] = []
         for member in reference_model.members:
-            # The first one brings the genes into order; the others share its counts.
+            # The first member aligns the genes; the others share its counts.
             query = members[0].adata if members else adata
             if members:
                 kwargs.pop("layer", None)
@@ -105,26 +105,27 @@ class EnsembleFilesMixin:
     def save(
         self, dir_path: str | os.PathLike, overwrite: bool = False, save_anndata: bool = False
     ) -> None:
-        """Save all members, each in both forms of :meth:`SCTAB.save`, and the calibration.
+        """Save all members, each in both formats of :meth:`SCTAB.save`, and the calibration.
 
-        Members are written into new folders. The file that names them is replaced at last, so that
-        a killed run or a full disk leaves what was there, never members of two ensembles.
+        Members are written to new folders. The file that lists them is replaced last, so that
+        after a killed process or on a full disk the directory has the old ensemble, never members
+        of two ensembles.
 
         Parameters
         ----------
         dir_path
             Directory to save to; a link is followed.
         overwrite
-            Whether to replace the ensemble in an existing directory; other files in it stay.
+            Whether to replace the ensemble in an existing directory; other files in it are kept.
         save_anndata
-            Whether to save the AnnData, too, once.
+            Whether to save the AnnData as well, once.
 
         Raises
         ------
         ValueError
             If the directory exists and ``overwrite`` is not set.
         PermissionError
-            If it may not be written to.
+            If there is no permission to write to the directory.
         """
         target = resolve_target(dir_path, overwrite)
         for leftover in find_leftovers(target):
@@ -153,11 +154,11 @@ class EnsembleFilesMixin:
         }
         tensors = {name: from_numpy(array) for name, array in arrays.items()}
         write_checked(path, tensors, metadata)
-        # safetensors writes files that only their owner can read; follow the user's umask instead.
+        # safetensors writes files that only their owner can read; members have the user's umask.
         path.chmod((path.parent / next(iter(members)) / WEIGHTS_FILE).stat().st_mode)
 
     def _own_content(self, arrays: dict[str, Any]) -> dict[str, Any]:
-        """Encode what belongs to all members."""
+        """Encode calibration and hierarchy of the ensemble."""
         return {
             "calibration": encode(self.calibration_, arrays),
             "hierarchy": encode(self.hierarchy_, arrays),
@@ -165,7 +166,7 @@ class EnsembleFilesMixin:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what the ensemble holds now; see :attr:`SCTAB.digest`."""
+        """SHA-256 of the content of the ensemble; see :attr:`SCTAB.digest`."""
         arrays: dict[str, Any] = {}
         content = self._own_content(arrays)
         hashes = hash_tensors({name: from_numpy(array) for name, array in arrays.items()})
@@ -179,21 +180,21 @@ class EnsembleFilesMixin:
         adata: AnnData | str | Path | bool | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Load an ensemble; nothing in its files is executed.
+        """Load an ensemble, without executing code from its files.
 
         Parameters
         ----------
         dir_path
             Directory that :meth:`save` wrote.
         adata, **kwargs
-            As of :meth:`SCTAB.load`.
+            As in :meth:`SCTAB.load`.
 
         Raises
         ------
         FileNotFoundError
             If there is no ensemble.
         ValueError
-            If a file is damaged, or as of :meth:`SCTAB.load`.
+            If a file is damaged, or as in :meth:`SCTAB.load`.
         """
         directory = Path(dir_path)
         path = directory / ENSEMBLE_FILE
@@ -218,19 +219,19 @@ class EnsembleFilesMixin:
 
 
 def _members(metadata: dict[str, str]) -> dict[str, str | None]:
-    """Folders of members, and the digests of what they must hold, if those were saved."""
+    """Return the folders of members with their digests, if these were saved."""
     if metadata["format"] == _UNCHECKED_FORMAT:
         return {f"member{number}": None for number in range(int(metadata["n_members"]))}
     members = json.loads(metadata["members"])
     for folder in members:
-        # A name with slashes would lead out of the directory, whose files are overwritten.
+        # A name with slashes could lead out of the directory, and other files be removed.
         if not _FOLDER.fullmatch(folder):
             raise ValueError(f"{folder!r} is no name of a member's folder.")
     return members
 
 
 def _require_digest(folder: Path, digest: str | None) -> None:
-    """Stop at a member of another ensemble, or of another save of this one."""
+    """Refuse a member of another ensemble, or of another save of this one."""
     path = folder / WEIGHTS_FILE
     if digest is None or not path.exists():
         return
@@ -243,13 +244,13 @@ def _require_digest(folder: Path, digest: str | None) -> None:
 
 
 def _free_name(target: Path, name: str) -> str:
-    """Name a folder that does not exist: the old ones are needed until the new ones are whole."""
+    """Find a name without a folder: old folders are needed until the new ones are complete."""
     names = (f"{name}-{n}" if n else name for n in count())
     return next(free for free in names if not (target / free).exists())
 
 
 def _replace(target: Path, beside: Path, folders: list[str]) -> None:
-    """Move new members to an ensemble's directory, name them, and remove the old ones."""
+    """Move new members to an ensemble's directory, list them, and remove the old ones."""
     flush(beside)
     journal = beside / JOURNAL_FILE
     journal.write_text(json.dumps([*_named(target / ENSEMBLE_FILE), *folders]))
@@ -262,23 +263,23 @@ def _replace(target: Path, beside: Path, folders: list[str]) -> None:
 
 
 def _remove_replaced(target: Path, journal: Path) -> None:
-    """Remove those members that a save wrote or replaced and that the ensemble does not name."""
+    """Remove the members that a save wrote or replaced and that the ensemble does not list."""
     if not journal.exists():
         return
     try:
         written = json.loads(journal.read_text())
     except ValueError:
-        written = []  # killed while writing it, before anything was moved
+        written = []  # the process was killed while it wrote the journal, before any move
     for folder in set(written) - set(_named(target / ENSEMBLE_FILE)):
         for file in (WEIGHTS_FILE, PICKLE_FILE, ADATA_FILE):
             (target / folder / file).unlink(missing_ok=True)
-        with suppress(OSError):  # others' files are in it, or it was never moved
+        with suppress(OSError):  # the folder has other files, or was not moved
             (target / folder).rmdir()
     journal.unlink()
 
 
 def _named(path: Path) -> list[str]:
-    """Folders of members that the file of an ensemble names; none if it is missing or damaged."""
+    """List the folders of members in the file of an ensemble; none if missing or damaged."""
     try:
         return [*_members(read_checked(path, "an ensemble", _FORMAT, _UNCHECKED_FORMAT)[1])]
     except ValueError:

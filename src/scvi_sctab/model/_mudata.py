@@ -17,9 +17,9 @@ _UUID = "_scvi_uuid"
 
 
 class MuDataMixin:
-    """Set up, and ask about, the modality of a MuData that holds counts of genes."""
+    """Set-up and use of the modality of a MuData with counts of genes."""
 
-    # Modality of counts and of columns, where the model was set up with a MuData; saved.
+    # Modality of counts and of columns if the model was set up with a MuData; saved.
     modalities_: dict[str, str] | None = None
 
     @classmethod
@@ -34,20 +34,20 @@ class MuDataMixin:
         categorical_covariate_keys: list[str] | None = None,
         modalities: Mapping[str, str] | None = None,
     ) -> None:
-        """Check a reference and register where its counts and labels are.
+        """Check a reference and register its counts and labels.
 
         Parameters
         ----------
         mdata
-            Reference with raw counts of genes in one modality. A model of it takes MuData and
-            AnnData alike.
+            Reference with raw counts of genes in one modality. The verbs of its model take MuData
+            as well as AnnData.
         layer
             Layer of that modality with raw counts; ``None`` is its ``X``.
         labels_key, unlabeled_category, batch_key, donor_key, categorical_covariate_keys
-            As in :meth:`setup_anndata`. A column is one of ``mdata.obs``, else of the modality
-            with counts, unless ``modalities`` says otherwise.
+            As in :meth:`setup_anndata`. Columns are looked up in the modality given by
+            ``modalities``, else in ``mdata.obs``, else in the modality with counts.
         modalities
-            Modality by argument, as scvi-tools' other models take it:
+            Modality of each argument, as in other models of scvi-tools:
             ``{"layer": "rna", "labels_key": "rna"}``. Only ``"layer"`` is needed.
 
         Raises
@@ -55,9 +55,9 @@ class MuDataMixin:
         KeyError
             If a modality or a column does not exist.
         TypeError
-            If ``mdata`` is no MuData.
+            If ``mdata`` is not a MuData.
         ValueError
-            As in :meth:`setup_anndata`, or if it is not said which modality holds counts.
+            As in :meth:`setup_anndata`, or if the modality with counts is not given.
 
         Examples
         --------
@@ -100,7 +100,7 @@ class MuDataMixin:
         return cells, dict(mdata.uns[_MODALITIES])
 
     def _cells_of(self, adata: Any) -> Any:
-        """Take the model's modality of a MuData; anything else is left as it is."""
+        """Return the model's modality of a MuData as AnnData; return other objects unchanged."""
         if self.modalities_ is None or not is_mudata(adata):
             return adata
         setup = self.registry["setup_args"]
@@ -108,7 +108,7 @@ class MuDataMixin:
 
 
 def _columns(arguments: Mapping[str, Any]) -> dict[str, str]:
-    """Columns that arguments of :meth:`setup_anndata` name, with the argument."""
+    """Map the columns in arguments of :meth:`setup_anndata` to the names of the arguments."""
     columns = {}
     for argument in ("labels_key", "batch_key", "donor_key"):
         if arguments.get(argument) is not None:

@@ -1,4 +1,4 @@
-"""Models on encoders that were trained without labels."""
+"""Construction of models on encoders that were trained without labels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class PretrainedMixin(EncoderMixin):
-    """Start from an encoder that was trained without labels."""
+    """Construction of a model on an encoder that was trained without labels."""
 
     @classmethod
     def from_pretrained(
@@ -33,17 +33,16 @@ class PretrainedMixin(EncoderMixin):
         preset: str = "auto",
         **overrides: Any,
     ) -> Any:
-        """Build a model on the encoder of a trained one; ``model`` is left as it is.
+        """Build a model on the encoder of a trained one; ``model`` is not changed.
 
-        From a model of :mod:`scvi_sctab.pretrain`, the encoder of genes is taken over, and trained
-        further unless it is frozen. Beside it runs the linear path of the preset;
-        ``linear_skip=False`` goes without.
+        The encoder of a model of :mod:`scvi_sctab.pretrain` is copied, and fine-tuned unless it is
+        frozen. There is also the linear path of the preset, unless ``linear_skip=False``.
 
-        From an SCVI or a SCANVI, TabNet reads the latent space in place of genes. Unless it is
+        With an SCVI or a SCANVI, TabNet reads the latent space in place of genes. Unless it is
         frozen, the autoencoder is trained further, with its evidence lower bound in the loss.
-        Batches and covariates are its own, and :meth:`load_query_data` adapts it to new ones. For
-        that, train it as scvi-tools advises for surgery: ``encode_covariates=True``,
-        ``use_layer_norm="both"``, ``use_batch_norm="none"``.
+        Batches and covariates are those of ``model``, and :meth:`load_query_data` adapts the
+        autoencoder to new ones. For this, train it as scvi-tools advises for surgery:
+        ``encode_covariates=True``, ``use_layer_norm="both"``, ``use_batch_norm="none"``.
 
         Parameters
         ----------
@@ -54,15 +53,15 @@ class PretrainedMixin(EncoderMixin):
         labels_key, unlabeled_category
             As in :meth:`setup_anndata`; those of ``model`` if not given.
         freeze_encoder
-            Whether the encoder stays as it is. Only the embedding of a SELU encoder is
-            standardised over ``adata``, once, frozen or not.
+            Whether the encoder is frozen. The embedding of a SELU encoder is standardised over
+            ``adata`` once in either case.
         adata
-            Cells with labels, if they are others than those of ``model``; their counts in the
-            same layer. Genes are matched by name. Not for an SCVI or a SCANVI.
+            Labelled cells, if other than those of ``model``, with counts in the same layer. Genes
+            are matched by name. Not for an SCVI or a SCANVI.
         batch_key, donor_key
-            As in :meth:`setup_anndata`; an SCVI or a SCANVI has batches of its own.
+            As in :meth:`setup_anndata`; ``batch_key`` not for an SCVI or a SCANVI.
         preset, **overrides
-            As of the class; for an SCVI or a SCANVI ``reconstruction_weight`` is the weight of
+            As in the class; for an SCVI or a SCANVI ``reconstruction_weight`` is the weight of
             the lower bound in nats per cell and gene, 1 if not given.
 
         Returns
@@ -72,12 +71,12 @@ class PretrainedMixin(EncoderMixin):
         Raises
         ------
         TypeError
-            If ``model`` has no encoder that is known.
+            If the encoder of ``model`` is not supported.
         RuntimeError
-            If it is not trained.
+            If ``model`` is not trained.
         ValueError
-            If there are no cells, the encoder would have another shape, or ``model`` was set up in a way that this cannot follow, or as
-            :meth:`setup_anndata`.
+            If there are no cells, the encoder would have another shape, the set-up of ``model`` is
+            not supported, or as in :meth:`setup_anndata`.
         """
         labels = {"labels_key": labels_key, "unlabeled_category": unlabeled_category}
         labels = {name: value for name, value in labels.items() if value is not None}
@@ -108,7 +107,7 @@ class PretrainedMixin(EncoderMixin):
         preset: str,
         overrides: dict[str, Any],
     ) -> Any:
-        """Build a model whose encoder of genes is taken over."""
+        """Build a model with a copy of an encoder of genes."""
         encoder = model.pretrained_encoder()
         network = cls._network_of_encoder(encoder, overrides)
         adata = cls._cells_of_encoder(encoder, adata)

@@ -1,4 +1,4 @@
-"""Import the checkpoints that scTab published."""
+"""Import of the checkpoints that scTab published."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 _PREFIX = "classifier."
 _SCORE = re.compile(r"val_f1_macro=(\d+\.\d+)")
 _SHARED = re.compile(r"\.shared\.(?:shared_layers\.(\d+)|glu_layers\.(\d+)\.fc)\.weight$")
-# Cannot be read from shapes; taken from the checkpoint's own record.
+# Hyperparameters that do not follow from shapes; read from the record in the checkpoint.
 _RECORDED = ("gamma", "epsilon", "virtual_batch_size", "momentum", "mask_type")
 
 
 class PublishedCheckpointMixin:
-    """Models from the archives of scTab."""
+    """Import of models from the archives of scTab."""
 
     @classmethod
     def from_sctab_checkpoint(
@@ -41,8 +41,8 @@ class PublishedCheckpointMixin:
         Parameters
         ----------
         path
-            A ``.ckpt`` file, or the directory of a run, whose checkpoint with the best validation
-            macro F1 is taken.
+            A ``.ckpt`` file, or the directory of a run, of which the checkpoint with the best
+            validation macro F1 is read.
         var_names
             Genes in the order of the checkpoint: ``feature_id`` of the archive's ``var.parquet``
             for Ensembl ids, or ``feature_name`` for symbols.
@@ -59,13 +59,13 @@ class PublishedCheckpointMixin:
         FileNotFoundError
             If there is no checkpoint.
         ValueError
-            If the file is damaged, is not a scTab TabNet checkpoint, holds anything but tensors
-            and settings, or does not fit ``var_names`` and ``labels``.
+            If the file is damaged, is not a scTab TabNet checkpoint, has more than tensors and
+            settings, or does not match ``var_names`` and ``labels``.
 
         Warns
         -----
         UserWarning
-            If the checkpoint does not record what its shapes do not show.
+            If the checkpoint does not record hyperparameters that do not follow from shapes.
 
         Examples
         --------
@@ -135,7 +135,7 @@ class PublishedCheckpointMixin:
 
 
 def find_checkpoint(path: Path) -> Path:
-    """Return the checkpoint file of a run: best macro F1, of equals the first by name."""
+    """Return the checkpoint of a run with the best macro F1, the first by name if equal."""
     if path.is_file():
         return path
     if not path.exists():
@@ -151,7 +151,7 @@ def find_checkpoint(path: Path) -> Path:
 
 
 def network_state(checkpoint: dict[str, Any], path: Path) -> dict[str, Tensor]:
-    """Return the state dict of the network and check that aliases hold the same weights."""
+    """Return the state dict of the network, after a check that aliases have the same weights."""
     state = {
         name.removeprefix(_PREFIX): tensor
         for name, tensor in checkpoint["state_dict"].items()
@@ -170,7 +170,7 @@ def network_state(checkpoint: dict[str, Any], path: Path) -> dict[str, Tensor]:
 
 
 def read_hyperparameters(state: dict[str, Tensor], recorded: dict[str, Any]) -> dict[str, Any]:
-    """Read hyperparameters from shapes, and from the record what shapes do not show."""
+    """Read hyperparameters from shapes, and the others from the record in the checkpoint."""
 
     def count(pattern: str) -> int:
         return len({m[1] for name in state if (m := re.match(pattern, name))})
@@ -194,14 +194,14 @@ def read_hyperparameters(state: dict[str, Tensor], recorded: dict[str, Any]) -> 
 
 
 def make_registry(cls: Any, var_names: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
-    """Registry of a reference with these genes and labels, without its cells."""
+    """Build the registry of a reference with these genes and labels, without its cells."""
     names = pd.Index(labels).astype(str)
     if names.has_duplicates:
-        raise ValueError(f"Labels stand twice: {list(names[names.duplicated()])}.")
+        raise ValueError(f"Labels are duplicated: {list(names[names.duplicated()])}.")
     unlabeled = UNLABELED_CATEGORY
     while unlabeled in names:
         unlabeled = f"_{unlabeled}"
-    # The host warns of labels with fewer than three cells.
+    # scvi-tools warns about labels with fewer than three cells.
     column = np.repeat(names.to_numpy(), 3)
     obs = pd.DataFrame({"cell_type": column}, index=np.arange(len(column)).astype(str))
     arguments = {

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class SurgeryMixin:
-    """Architecture surgery :cite:p:`Lotfollahi21`: a query's own parameters beside frozen ones."""
+    """Architecture surgery :cite:p:`Lotfollahi21`: parameters for a query beside frozen ones."""
 
     query_record: QueryRecord | None
 
@@ -55,46 +55,45 @@ class SurgeryMixin:
         device: int | str = "auto",
         allow_pickle: bool = False,
     ) -> Any:
-        """Make a model for a query, of other batches than the reference, from a trained one.
+        """Build a query model, for new batches, from a trained reference.
 
-        The model predicts at once as the reference does for cells of an unknown batch.
-        :meth:`train` then adapts it to the query, without labels.
+        Before training it predicts as the reference does for cells of an unknown batch.
+        :meth:`train` adapts it to the query, without labels.
 
         Parameters
         ----------
         adata
             Raw counts of the query, in the layer of the reference; genes in any order. It needs
-            the columns of batch and covariates that the reference was set up with; that of
-            labels may be missing. Nothing is written into it: the model has counts of its own,
-            ``model.adata``, which share memory if genes are the reference's already.
+            the columns of batch and covariates that the reference was set up with; the column of
+            labels may be missing. It is not changed: the model has a copy, ``model.adata``, which
+            shares memory if the genes are those of the reference.
         reference_model
-            A trained model, or the directory that one was saved to. A query model is one, too.
+            A trained model, also a query model, or the directory that one was saved to.
         registry
             In place of ``adata``, the registry of a query model of this reference.
         policy
-            What training may move: ``"batch"``, only what the query's batches and new labels add,
-            so that the reference's cells keep their predictions exactly (with new labels, the
-            logits of the old ones); ``"head"``, the linear
-            layers to the logits, too; ``"all"``; or patterns of names of parameters, such as
-            ``["final_mapping.*"]``, to train beside what is new. Running statistics of batch norm
-            are always kept.
+            Parameters of the reference to train: ``"batch"``, none, only the parameters for the
+            query's batches and new labels, so that the predictions for the reference's cells do
+            not change (with new labels, the logits of the old labels); ``"head"``, the linear
+            layers to the logits; ``"all"``; or patterns of names of parameters, such as
+            ``["final_mapping.*"]``. Running statistics of batch norm are never changed.
         learn_labels
-            Whether training learns from the labels that the query has in the reference's column
-            of labels; the model grows by those that the reference does not know. If not, they are
-            taken for somebody else's annotation: they change nothing and stay where they are.
+            Whether to train on the labels of the query in the reference's column of labels; the
+            model gets new labels for those that the reference does not know. If not, labels of the
+            query have no effect.
         layer
             Layer of the query with raw counts, if not that of the reference; ``"X"`` is
             ``adata.X``.
         min_gene_overlap
-            Share of the reference's genes below which the query is refused.
+            Gene overlap below which the query is refused.
         accelerator, device
-            Where to put the model.
+            Device of the model.
         allow_pickle
-            Whether to load a reference that was saved as ``model.pt`` only, see :meth:`load`.
+            Whether to load a reference that was only saved as ``model.pt``, see :meth:`load`.
 
         Returns
         -------
-        A model of the query.
+        A query model.
 
         Raises
         ------
@@ -106,13 +105,13 @@ class SurgeryMixin:
             If the reference is not trained.
         ValueError
             If the policy does not exist or leaves nothing to train, a column has missing values,
-            or ``X`` does not hold raw counts or too few of the reference's genes; if ``registry`` is
-            not that of a query of this reference, or cells without a label are called otherwise.
+            counts are not raw, the gene overlap is too small, ``registry`` is not that of a query
+            model of this reference, or unlabelled cells have another name.
 
         Warns
         -----
         UserWarning
-            If there are new labels, or fewer than 80 % of the genes.
+            If there are new labels, or the gene overlap is below 80 %.
 
         Examples
         --------
@@ -161,7 +160,7 @@ class SurgeryMixin:
         layer: str | None,
         min_gene_overlap: float,
     ) -> tuple[AnnData, list[str]]:
-        """Set up the counts of the query; also return the genes that it lacks."""
+        """Set up a copy of the query; return it, and the genes that the query lacks."""
         setup, arguments = reference.registry["setup_args"], reference._condition_arguments()
         check_query_conditions(adata.obs, arguments)
         labels_of_query = (adata.obs, setup["labels_key"], setup["unlabeled_category"])
@@ -190,7 +189,7 @@ class SurgeryMixin:
 
     @classmethod
     def _arguments_of_query(cls, reference: Any, registry: dict[str, Any]) -> dict[str, Any]:
-        """Arguments of the reference, with the first batch of the query beside those before."""
+        """Return the arguments of the reference, with the first batch of the query added."""
         arguments = reference._arguments()
         known, conditions = reference.conditions, registered_conditions(registry)
         if registry["setup_args"].get("batch_key") is not None:
@@ -201,7 +200,7 @@ class SurgeryMixin:
         return arguments
 
     def _condition_arguments(self) -> dict[str, str]:
-        """Columns that the encoder is told, with the arguments that named them."""
+        """Map the columns on which the encoder is conditioned to the names of their arguments."""
         setup = self.registry["setup_args"]
         arguments = {}
         if setup.get("batch_key") is not None:
@@ -211,7 +210,7 @@ class SurgeryMixin:
         return arguments
 
     def _check_policy(self, record: QueryRecord) -> None:
-        """Stop if the policy does not exist, or leaves nothing to train."""
+        """Refuse a policy that does not exist or leaves nothing to train."""
         policy = record.policy
         names = [name for name, _ in self.module.named_parameters()]
         if isinstance(policy, str) and policy not in QUERY_POLICIES:
@@ -241,7 +240,7 @@ class SurgeryMixin:
         )
 
     def surgery_report(self) -> SurgeryReport:
-        """Report what the query brought, what was trained for it, and what that changed.
+        """Report new batches and labels, trained parameters, and changed predictions.
 
         Returns
         -------
@@ -250,7 +249,7 @@ class SurgeryMixin:
         Raises
         ------
         RuntimeError
-            If this is not a model of a query.
+            If this is not a query model.
         """
         record = self.query_record
         if record is None:
@@ -272,7 +271,7 @@ class SurgeryMixin:
 
 
 def _n_trained(trainer: QueryTrainer) -> int:
-    """Count the parameters that training may move."""
+    """Count the parameters that are trained."""
     adapter, record = trainer.adapter, trainer.record
     n_in_adapter = 0 if adapter is None else sum(p.numel() for p in adapter.parameters())
     if not trainer.has_objective:
@@ -282,7 +281,7 @@ def _n_trained(trainer: QueryTrainer) -> int:
 
 
 def _check_registry(registry: dict[str, Any], reference: Any) -> None:
-    """Stop at a registry whose genes, labels or batches are not those of the reference, grown."""
+    """Refuse a registry without the genes, or without all labels or batches of the reference."""
     probe = SimpleNamespace(registry=registry)
     cls = type(reference)
     of_query = {
@@ -304,7 +303,7 @@ def _check_registry(registry: dict[str, Any], reference: Any) -> None:
 
 
 def _known(conditions: Sequence[Condition], query: AnnData | None) -> dict[str, list[str]]:
-    """Categories that both the reference and the query hold."""
+    """List the categories that both the reference and the query have."""
     if query is None:
         return {key: [] for key, _ in conditions}
     return {key: sorted(set(categories) & set(query.obs[key])) for key, categories in conditions}

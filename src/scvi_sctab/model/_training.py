@@ -1,4 +1,4 @@
-"""Training on the labelled cells of a reference, and before it without labels."""
+"""Training on the labelled cells of a reference, and pretraining without labels."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 _MONITOR = "validation_f1_macro"
 _MAX_VALIDATIONS = 25
-# Validations without progress, where early stopping is asked for and the preset has none.
+# Validations without improvement before early stopping, for presets without a default.
 _PATIENCE = 5
 
 
@@ -49,14 +49,14 @@ class ReferenceTrainer:
     Parameters
     ----------
     model
-        Its weights and history are changed, nothing else.
+        Model to train; only its weights and history are changed.
     """
 
     model: SCTAB
 
     @property
     def preset(self) -> Preset:
-        """Recipe of the model."""
+        """Preset of the model."""
         return PRESETS[self.model.preset_]
 
     def train(
@@ -73,13 +73,13 @@ class ReferenceTrainer:
         Parameters
         ----------
         max_epochs, early_stopping, augment, plan_kwargs, trainer_kwargs
-            As of :meth:`scvi_sctab.SCTAB.train`.
+            As in :meth:`scvi_sctab.SCTAB.train`.
         splitting
             Arguments of the splitter.
 
         Returns
         -------
-        Cells that were trained on and held out, in this training and before.
+        Record of the cells that were trained on, in this training or before, and held out.
         """
         model, defaults = self.model, self.preset.train
         splitter = self._split(splitting)
@@ -105,7 +105,7 @@ class ReferenceTrainer:
         return self._record(splitter)
 
     def _split(self, splitting: dict[str, Any]) -> LabeledDataSplitter:
-        """Choose the cells to train on and to hold out; those held out before, if there are any."""
+        """Split cells into training and held-out cells, as before if there was a training."""
         model, defaults = self.model, self.preset.train
         asked = any(
             splitting.get(name) is not None
@@ -124,7 +124,7 @@ class ReferenceTrainer:
         )
 
     def _split_as_before(self) -> list[NDArray[np.intp]] | None:
-        """Split cells as the training before did; ``None`` where it saw none of them."""
+        """Split cells as the last training did; ``None`` if it had none of them."""
         model, record = self.model, self.model.training_record
         if record is None:
             return None
@@ -146,7 +146,7 @@ class ReferenceTrainer:
         return identify(self.model._select(None, cells), self.model.gene_names)
 
     def _record(self, splitter: LabeledDataSplitter) -> TrainingRecord:
-        """Identities of cells that were trained on, in this training or before, and held out."""
+        """Record the cells that were trained on, in this training or before, and held out."""
         trained, held_out, aside = (
             self._identify(np.sort(part))
             for part in (splitter.train_idx, splitter.val_idx, splitter.test_idx)
@@ -157,7 +157,7 @@ class ReferenceTrainer:
             if n_seen:
                 warnings.warn(
                     f"{n_seen:,} of the {len(held_out):,} cells to hold out were trained on before: "
-                    "scores on them would flatter, so that the model has no held-out cells and no "
+                    "scores on them would be too high, so the model has no held-out cells and no "
                     "calibration now. Build a new model for another split, or calibrate on other "
                     "labelled cells, `model.calibrate(adata)`.",
                     UserWarning,
@@ -187,7 +187,7 @@ class ReferenceTrainer:
     def _augmentation_vectors(
         self, splitter: LabeledDataSplitter, augment: bool | None
     ) -> CSR | None:
-        """Differences between the donors of the training cells, if wanted."""
+        """Compute differences between the donors of the training cells, if augmentation is on."""
         model, reads_genes = self.model, self.model.module.reads_genes
         if augment and splitter.donors is None:
             raise ValueError("augment=True takes differences between donors: set up `donor_key=`.")
@@ -221,9 +221,9 @@ def pretrain_encoder(
     Parameters
     ----------
     model
-        Not trained yet.
+        Model that is not trained.
     max_epochs, batch_size, plan_kwargs, trainer_kwargs
-        As of :meth:`scvi_sctab.SCTAB.pretrain`.
+        As in :meth:`scvi_sctab.SCTAB.pretrain`.
     """
     splitter = model._data_splitter_cls(
         model.adata_manager,
@@ -245,7 +245,7 @@ def pretrain_encoder(
 
 @contextmanager
 def _reconstructing(model: SCTAB) -> Iterator[None]:
-    """Give the module a decoder, if it has none, and take reconstruction for its only loss."""
+    """Add a decoder to the module, if it has none, and set the weight of reconstruction to 1."""
     module, weight = model.module, model.module.reconstruction_weight
     history, trained = model.history_, model.is_trained_
     if module.reconstruction is None:
@@ -272,12 +272,12 @@ def _reconstructing(model: SCTAB) -> Iterator[None]:
 
 
 def center_reconstruction(model: SCTAB) -> None:
-    """Start a decoder that has learnt nothing from the mean expression of each gene.
+    """Initialise an untrained decoder with the mean expression of each gene.
 
     Parameters
     ----------
     model
-        With its AnnData, and with a decoder.
+        Model with its AnnData and with a decoder.
     """
     decoder = model.module.reconstruction.decoder
     if decoder.final_mapping.bias.any():
@@ -288,7 +288,7 @@ def center_reconstruction(model: SCTAB) -> None:
 
 
 def _train_size(train_size: float | None, validation_size: float | None, default: float) -> float:
-    """Share to train on: as asked for, else what validation leaves, else the preset's."""
+    """Return the share for training: as given, else by the validation share or the preset."""
     if train_size is not None:
         return train_size
     return default if validation_size is None else 1 - validation_size
