@@ -184,7 +184,7 @@ def test_pickled_code_in_a_checkpoint_is_refused_and_not_executed(tmp_path):
 def test_genes_and_labels_that_do_not_fit_are_counted(archive):
     with pytest.raises(ValueError, match="40 genes and 6 labels, but 39 var_names and 6 labels"):
         SCTAB.from_sctab_checkpoint(archive / "run1", GENES[:-1], LABELS)
-    with pytest.raises(ValueError, match=r"Labels stand twice: \['B cell'\]"):
+    with pytest.raises(ValueError, match=r"Labels are duplicated: \['B cell'\]"):
         SCTAB.from_sctab_checkpoint(archive / "run1", GENES, ["B cell", *LABELS[:-1]])
 
 

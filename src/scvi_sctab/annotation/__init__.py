@@ -1,4 +1,4 @@
-"""Statements about cells from logits: calibration, sets, novelty, shift, terms, votes."""
+"""Statements about cells from logits: probabilities, prediction sets, novelty, terms, votes."""
 
 from scvi_sctab.annotation._annotate import (
     Rates,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rates:
-    """Rates that an annotation is asked for, each in (0, 1).
+    """Rates and level of an annotation, each in (0, 1).
 
     Parameters
     ----------
@@ -30,12 +30,12 @@ class Rates:
     false_alarm_rate
         Share of cells of known labels that may be called novel.
     term_level
-        Probability that a term has to reach.
+        Smallest probability of a term.
 
     Raises
     ------
     ValueError
-        If a rate is not between 0 and 1.
+        If a value is not between 0 and 1.
     """
 
     error_rate: float
@@ -62,18 +62,18 @@ def annotate_cells(
     state
         State of the model.
     batches
-        Logits, a batch of cells at a time.
+        Logits of minibatches of cells.
     names
         Names of the cells, ``(n_cells,)``.
     rates
-        Rates asked for.
+        Rates of the annotation.
     is_adapted
-        Whether cells have reference logits of their own, see :func:`describe_cells`.
+        Whether the logits differ from the reference logits, see :func:`describe_cells`.
 
     Returns
     -------
-    A row per cell, columns as of :meth:`scvi_sctab.SCTAB.annotate`; and the statistics by which
-    shift is tested, ``None`` without a calibration.
+    A row per cell, columns as of :meth:`scvi_sctab.SCTAB.annotate`; and the statistics for the
+    test of shift, ``None`` without a calibration.
     """
     parts = [describe_cells(state, batch, rates, is_adapted) for batch in batches]
     parts = parts or [describe_cells(state, state.no_logits(), rates, is_adapted)]
@@ -95,18 +95,18 @@ def annotate_cells(
 def describe_cells(
     state: AnnotationState, logits: CellEvidence, rates: Rates, is_adapted: bool = False
 ) -> dict[str, NDArray[Any]]:
-    """Columns of an annotation for a batch of cells; labels as codes.
+    """Compute the columns of an annotation for a minibatch of cells, with codes of labels.
 
     Parameters
     ----------
     state
         State of the model.
     logits
-        Of the cells.
+        Logits of the cells.
     rates
-        Rates asked for.
+        Rates of the annotation.
     is_adapted
-        Whether to add the answer without the query adapter.
+        Whether to add label and probability by the reference logits.
     """
     probabilities = state.probabilities(logits.logits)
     value, code = torch.from_numpy(probabilities).topk(2, dim=1)
@@ -137,14 +137,14 @@ def describe_cells(
 def join_probabilities(
     state: AnnotationState, parts: Iterable[NDArray[np.float32]], names: pd.Index
 ) -> pd.DataFrame:
-    """Join batches of probabilities to a frame ``(n_cells, n_labels)``; there may be none.
+    """Concatenate probabilities of minibatches, if any, to a data frame ``(n_cells, n_labels)``.
 
     Parameters
     ----------
     state
         State of the model.
     parts
-        ``(n_cells_of_batch, n_labels)`` each.
+        Probabilities of each minibatch, ``(n_cells_of_batch, n_labels)``.
     names
         Names of the cells.
     """
@@ -153,14 +153,14 @@ def join_probabilities(
 
 
 def predict_labels(state: AnnotationState, batches: Iterable[CellEvidence]) -> NDArray[np.str_]:
-    """Most probable label of each cell.
+    """Return the most probable label of each cell.
 
     Parameters
     ----------
     state
         State of the model.
     batches
-        Logits, a batch of cells at a time.
+        Logits of minibatches of cells.
     """
     codes = [state.probabilities(batch.logits).argmax(axis=1) for batch in batches]
     return state.labels[np.concatenate([np.zeros(0, np.int64), *codes])]

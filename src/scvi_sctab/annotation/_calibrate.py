@@ -1,4 +1,4 @@
-"""Calibration of a model on labelled cells that it was not trained on."""
+"""Calibration of a model on held-out cells."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from scvi_sctab.metrics import ScalingMethod
 
 MIN_CELLS_TO_CALIBRATE = 50
-"""Labelled held-out cells below which nothing is calibrated."""
+"""Smallest number of held-out cells for a calibration."""
 
 
 def fit_calibration(
@@ -33,12 +33,12 @@ def fit_calibration(
     state
         State of the model.
     held_out, codes
-        Logits of cells that were not trained on, and codes of their labels.
+        Logits of held-out cells, and codes of their labels.
     trained
-        Logits of cells that were trained on, codes of their labels, and number of cells per label
-        among all of them, if the held-out cells are of the same study.
+        Logits of training cells, codes of their labels, and number of cells per label among all
+        training cells, if the held-out cells are of the same study.
     method
-        As of :func:`~scvi_sctab.metrics.fit_scaling`; chosen if not given.
+        As in :func:`~scvi_sctab.metrics.fit_scaling`; chosen by the labels if not given.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def fit_calibration(
     Warns
     -----
     UserWarning
-        If there is no cell of some labels, and no other calibration to take their place from.
+        If there are no cells of some labels, and no earlier calibration with their label centres.
     """
     if len(codes) < MIN_CELLS_TO_CALIBRATE:
         raise ValueError(
@@ -60,10 +60,10 @@ def fit_calibration(
         logits, codes_trained, counts = trained
         centers = fit_centers(logits.features, codes_trained)
     elif (known := _known_centers(state, counts)) is not None:
-        # These cells need not hold all labels.
+        # Centres of an earlier calibration, since these cells may lack labels.
         centers = known
     else:
-        # Label centres must not be fitted to the cells whose distance to them is tested.
+        # Distances of the cells that centres are fitted to are too small: one half for each.
         half = np.random.default_rng(0).permutation(len(codes)) % 2 == 0
         centers = fit_centers(held_out.features[half], codes[half])
         held_out, codes = held_out.take(~half), codes[~half]
@@ -78,7 +78,7 @@ def fit_calibration(
 
 
 def count_labels(codes: NDArray[np.int64], n_labels: int) -> NDArray[np.int64]:
-    """Count cells per label; a code of -1 is no label.
+    """Count cells per label; a code of -1 does not count.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def count_labels(codes: NDArray[np.int64], n_labels: int) -> NDArray[np.int64]:
 
 
 def scaling_method(state: AnnotationState, counts: NDArray[np.int64]) -> ScalingMethod:
-    """Choose ``"prior"`` where label frequencies are known, else ``"temperature"``.
+    """Choose ``"prior"`` if cells of all labels are counted, else ``"temperature"``.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def scaling_method(state: AnnotationState, counts: NDArray[np.int64]) -> Scaling
 
 
 def _known_centers(state: AnnotationState, counts: NDArray[np.int64]) -> LabelCenters | None:
-    """Label centres of the last calibration, if it has those of all labels of the cells."""
+    """Return the label centres of the last calibration, if it has those of all counted labels."""
     if state.calibration is None:
         return None
     whitening, centers = state.calibration.centers
@@ -118,7 +118,7 @@ def _warn_of_labels_without_center(state: AnnotationState, counts: NDArray[np.in
     if len(missing):
         warnings.warn(
             f"These cells hold no {', '.join(map(repr, missing.tolist()))}, and the model has "
-            "no other calibration that tells where such cells lie: they will look novel. "
+            "no other calibration with their label centres: they will look novel. "
             "Calibrate on cells of all labels.",
             UserWarning,
             stacklevel=4,

@@ -1,4 +1,4 @@
-"""Labels that stand for any of several finer ones."""
+"""Coarse labels, which stand for any of several finer labels."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ if TYPE_CHECKING:
 def accepted_labels(
     labels: NDArray[np.str_], coarse_labels: Mapping[str, Sequence[str]]
 ) -> NDArray[np.bool_]:
-    """Mark the labels that a cell of each label may be of.
+    """Mark the predictable labels that each label stands for.
 
     Parameters
     ----------
     labels
         Labels of the model, ``(n_labels,)``.
     coarse_labels
-        What some of them stand for; through other coarse ones, too.
+        Finer labels of each coarse label; they may be coarse themselves.
 
     Returns
     -------
-    ``(n_labels, n_labels)``; itself for a label that is not coarse.
+    ``(n_labels, n_labels)``, boolean, a row per label; a predictable label stands for itself.
 
     Raises
     ------
     ValueError
-        If there is no such label, or one stands for none that can be predicted.
+        If there is no such label, or a coarse label stands for no predictable label.
 
     Examples
     --------
@@ -59,19 +59,19 @@ def accepted_labels(
 
 
 def check_label(label: str, labels: NDArray[np.str_]) -> None:
-    """Stop at a label that the model does not have.
+    """Refuse a label that the model does not have, and suggest a similar one.
 
     Parameters
     ----------
     label
         The label.
     labels
-        Those of the model.
+        Labels of the model.
 
     Raises
     ------
     ValueError
-        If it is none of them.
+        If it is not a label of the model.
     """
     if label in labels:
         return

@@ -20,7 +20,7 @@ _CORRECTED = ", ontology-corrected"
 def score_labels(
     state: AnnotationState, truth: NDArray[Any], predicted: NDArray[Any]
 ) -> pd.DataFrame:
-    """Compare predicted labels with the truth, a coarse label accepting those that it stands for.
+    """Compare predicted labels with the truth; coarse labels accept the labels they stand for.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def score_labels(
 
     Returns
     -------
-    A frame as of :meth:`scvi_sctab.SCTAB.evaluate`.
+    A data frame as of :meth:`scvi_sctab.SCTAB.evaluate`.
     """
     finer = np.zeros(len(truth), dtype=bool)
     for label, accepted in state.coarse_labels.items():
@@ -43,7 +43,7 @@ def score_labels(
 def _corrected_scores(
     state: AnnotationState, truth: NDArray[Any], predicted: NDArray[Any]
 ) -> pd.DataFrame:
-    """Ontology-corrected rows; none without an ontology that holds the labels."""
+    """Compute the ontology-corrected rows; none unless the ontology has the true labels."""
     if state.hierarchy is None or not np.isin(truth, state.hierarchy.labels).all():
         return pd.DataFrame()
     corrected = ontology_corrected(truth, predicted, state.hierarchy)

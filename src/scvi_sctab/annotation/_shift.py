@@ -1,4 +1,4 @@
-"""Shift of cells against those that a model was calibrated on."""
+"""Shift between cells and the held-out cells of a calibration."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from scvi_sctab.metrics import Calibration
 
-# Of fewer cells nobody can say where they come from.
+# With fewer cells, the test of shift has too little power.
 MIN_CELLS_TO_COMPARE = 100
 
 
@@ -21,13 +21,13 @@ def find_shift(calibration: Calibration, described: pd.DataFrame) -> str:
     Parameters
     ----------
     calibration
-        Of the model.
+        Calibration of the model.
     described
         Statistics of the cells, see :meth:`~scvi_sctab.metrics.Calibration.describe`.
 
     Returns
     -------
-    Statistics with distance and limit; empty if there is no shift, or there are too few cells.
+    Statistics with distance and limit; empty if there is no shift, or if cells are too few.
     """
     if len(described) < MIN_CELLS_TO_COMPARE:
         return ""
@@ -39,14 +39,14 @@ def find_shift(calibration: Calibration, described: pd.DataFrame) -> str:
 
 
 def shift_message(found: str, n_cells: int, n_trained: int) -> str:
-    """Say that cells differ, and the cure.
+    """Write the warning about a shift, with the line to type.
 
     Parameters
     ----------
     found
         Statistics of :func:`find_shift`.
     n_cells, n_trained
-        Number of cells, and of those among them that the model was trained on.
+        Number of cells, and number of training cells among them.
     """
     if n_trained > n_cells / 2:
         advice = (

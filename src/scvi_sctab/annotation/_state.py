@@ -1,4 +1,4 @@
-"""State that annotations rest on: labels, calibration, ontology, coarse labels."""
+"""State of annotations beside logits: labels, calibration, ontology, coarse labels."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from scvi_sctab.annotation._coarse import accepted_labels
 from scvi_sctab.metrics import Calibration, CellEvidence
 from scvi_sctab.ontology import LabelHierarchy
 
-# Far below any probability that matters, far above where logarithms end.
+# Lower bound of probabilities, to take finite logarithms.
 _MIN_PROBABILITY = 1e-30
 
 
 @dataclass(frozen=True, eq=False)
 class AnnotationState:
-    """Everything beside logits that an annotation depends on; replaced as a whole.
+    """All state that an annotation depends on beside logits; it is replaced, not changed.
 
-    A probability has three stages: **logits** of the network; **class-balanced** probabilities,
-    which weigh every label alike, as training with class weights does; and probabilities **with
-    the label prior**, which know how frequent labels are and are calibrated.
+    Probabilities are computed in three stages: **logits** of the network; **class-balanced**
+    probabilities, for which every label is about equally frequent, as in training with class
+    weights; and calibrated probabilities **with the label prior**.
 
     Parameters
     ----------
     labels
         Names of the labels in the order of the logits, ``(n_labels,)``.
     calibration
-        Fit to held-out cells; ``None`` if there is none, or if it no longer holds.
+        Calibration on held-out cells; ``None`` if there is none, or if it is no longer valid.
     hierarchy
-        Place of the labels in the Cell Ontology, if they have one.
+        Terms of the labels in the Cell Ontology, if they were matched.
     coarse_labels
-        Labels that stand for finer ones and are not predicted.
+        Finer labels of each coarse label; coarse labels are not predicted.
     """
 
     labels: NDArray[np.str_]
@@ -50,11 +50,11 @@ class AnnotationState:
 
     @property
     def accepted(self) -> NDArray[np.bool_] | None:
-        """Labels that a cell of each label may be of, ``(n_labels, n_labels)``; see training."""
+        """Labels that each label stands for, ``(n_labels, n_labels)``, if some are coarse."""
         return accepted_labels(self.labels, self.coarse_labels) if self.coarse_labels else None
 
     def class_balanced(self, logits: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Probabilities without the label prior, at the calibrated temperature."""
+        """Compute probabilities without the label prior, at the calibrated temperature."""
         temperature = 1.0 if self.calibration is None else self.calibration.scaling.temperature
         return softmax(logits / temperature, axis=1)
 
@@ -66,7 +66,7 @@ class AnnotationState:
         return self.calibration.scaling._replace(temperature=1.0).probabilities(logits)
 
     def probabilities(self, logits: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Probabilities with the label prior, calibrated if the model is; ``(n_cells, n_labels)``."""
+        """Compute probabilities, with the label prior if calibrated, ``(n_cells, n_labels)``."""
         if self.calibration is None:
             return softmax(logits, axis=1)
         return self.calibration.scaling.probabilities(logits)
@@ -74,7 +74,7 @@ class AnnotationState:
     def prediction_sets(
         self, probabilities: NDArray[np.float32], error_rate: float, by_label: bool = False
     ) -> NDArray[np.bool_]:
-        """Predictable labels that cannot be ruled out at an error rate, ``(n_cells, n_labels)``."""
+        """Find labels not ruled out at an error rate, ``(n_cells, n_labels)``."""
         return self.calibrated().sets(probabilities, error_rate, by_label) & self.predictable
 
     def calibrated(self) -> Calibration:
@@ -94,17 +94,17 @@ class AnnotationState:
         return self.calibration
 
     def for_labels(self, labels: NDArray[np.str_]) -> AnnotationState:
-        """State for a model that has grown by labels, of which nothing is known but that."""
+        """Return the state for a model with further labels; the calibration is kept."""
         hierarchy = None if self.hierarchy is None else self.hierarchy.with_labels(labels)
         return replace(self, labels=labels, hierarchy=hierarchy)
 
     def no_logits(self) -> CellEvidence:
-        """Logits of no cells."""
+        """Return the logits of no cells."""
         none = np.zeros((0, len(self.labels)), np.float32)
         return CellEvidence(none, none, none)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values and arrays, to save."""
+        """Return plain values and arrays, to save."""
         return {
             "labels": [str(label) for label in self.labels],
             "calibration": self.calibration and self.calibration.to_dict(),
@@ -114,7 +114,7 @@ class AnnotationState:
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> AnnotationState:
-        """Undo :meth:`to_dict`."""
+        """Restore the result of :meth:`to_dict`."""
         calibration, hierarchy = saved["calibration"], saved["hierarchy"]
         return cls(
             np.asarray(saved["labels"]),
@@ -128,17 +128,17 @@ class AnnotationState:
         return isinstance(other, AnnotationState) and same_values(self.to_dict(), other.to_dict())
 
     def __hash__(self) -> int:
-        """Hash by what is cheap to hash."""
+        """Hash the names of the labels, which is fast."""
         return hash((tuple(self.labels), tuple(self.coarse_labels)))
 
 
 def same_values(one: Any, other: Any) -> bool:
-    """Compare plain values, arrays and frames, nested in dictionaries and lists.
+    """Compare plain values, arrays and data frames, nested in dictionaries and lists.
 
     Parameters
     ----------
     one, other
-        Anything that a state is saved as.
+        Values of the saved form of a state.
 
     Examples
     --------

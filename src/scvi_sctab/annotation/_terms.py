@@ -1,4 +1,4 @@
-"""Labels as terms of the Cell Ontology."""
+"""Terms of the Cell Ontology for labels and for cells."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ def place_labels(
     ontology: CellOntology,
     coarse_labels: Sequence[str] = (),
 ) -> tuple[AnnotationState, pd.DataFrame]:
-    """Place the labels of a model in the Cell Ontology.
+    """Match the labels of a model with terms of the Cell Ontology.
 
     Parameters
     ----------
     state
         State of the model.
     terms
-        Label -> CL id or name; labels that it lacks are matched by name.
+        CL id or name of the term of a label; other labels are matched by name.
     ontology
         The ontology.
     coarse_labels
-        Labels that stand for those that are a kind of them.
+        Coarse labels, which stand for the labels whose terms are kinds of theirs.
 
     Returns
     -------
@@ -54,7 +54,7 @@ def place_labels(
     Warns
     -----
     UserWarning
-        If labels could not be placed.
+        If labels could not be matched.
     """
     if wrong := _wrong_entries(state.labels, terms, coarse_labels, ontology):
         raise ValueError("\n".join(wrong))
@@ -77,7 +77,7 @@ def add_terms(
     sets: NDArray[np.bool_] | None,
     level: float,
 ) -> None:
-    """Add rows of the hierarchy to the columns of a batch of cells.
+    """Add the rows of terms in the hierarchy to the columns of a minibatch of cells.
 
     Parameters
     ----------
@@ -90,11 +90,11 @@ def add_terms(
     sets
         Prediction sets, ``(n_cells, n_labels)``, if there are any.
     level
-        Probability that a term has to reach.
+        Smallest probability of a term.
     """
     rows = hierarchy.deepest(probabilities, level)
     columns["term"] = rows
-    # Of one term per cell; all of them were rolled up to find it.
+    # Sum over the labels of one term per cell.
     share = np.sum(probabilities, axis=1, where=hierarchy.members[rows], dtype=np.float64)
     columns["term_probability"] = np.minimum(share, 1)
     if sets is not None:
@@ -102,18 +102,18 @@ def add_terms(
 
 
 def name_terms(columns: dict[str, Any], hierarchy: LabelHierarchy) -> None:
-    """Turn rows of the hierarchy into names and ids.
+    """Convert rows of the hierarchy to names and ids of terms.
 
     Parameters
     ----------
     columns
-        Columns of all cells, labels as codes.
+        Columns of all cells, with codes of labels.
     hierarchy
         Labels in the ontology.
     """
     rows = columns.pop("term")
     terms = hierarchy.names[rows].astype(object)
-    # Of these labels it is known that they are cells, which would hide what they are.
+    # Labels without a term would only get the root, "cell"; their name says more.
     unplaced = (rows == 0) & (hierarchy.own[columns["label"]] < 0)
     terms[unplaced] = _UNPLACED + hierarchy.labels[columns["label"][unplaced]].astype(object)
     columns["term"] = pd.Categorical(terms)
@@ -134,7 +134,7 @@ def _wrong_entries(
     coarse_labels: Sequence[str],
     ontology: CellOntology,
 ) -> list[str]:
-    """List labels that the model does not have, and targets that are no terms."""
+    """List labels that the model does not have, and targets that are not terms."""
     found = []
     for label in dict.fromkeys((*terms, *coarse_labels)):
         try:
@@ -145,7 +145,7 @@ def _wrong_entries(
 
 
 def _report(matches: pd.DataFrame) -> None:
-    """Warn of labels that were not placed, and log those that were placed by a usual name."""
+    """Warn about labels without a term, and log labels that were matched by a usual name."""
     usual = matches[matches["matched_by"].isin(["alias", "normalised name", "normalised synonym"])]
     if len(usual):
         pairs = [f"{label!r} is {row['term']}" for label, row in usual.iterrows()]

@@ -1,4 +1,4 @@
-"""Votes of cells in clusters or in a neighbourhood."""
+"""Votes of cells in clusters or in neighbourhoods."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 
     from scvi_sctab.annotation._state import AnnotationState
 
-# Far below any probability that matters, far above where logarithms end.
+# Lower bound of probabilities, to take finite logarithms.
 _MIN_PROBABILITY = 1e-12
-# The largest of those tried that lowers macro F1 nowhere by 0.001, on the bundled donors and two
-# pairs of the Kang donors.
+# Largest of the tested weights that does not lower macro F1 by 0.001 on the bundled donors or on
+# either of two pairs of the Kang donors.
 VOTE_WEIGHT = 0.2
 
 
 class Neighborhood(NamedTuple):
-    """Mean probabilities and labels of the cells around each cell, itself among them.
+    """Neighbourhood of each cell, itself included: mean probabilities and labels.
 
     Attributes
     ----------
     mean
         Mean probabilities, ``(n_cells, n_labels)``.
     frequency
-        Share of them whose own label is each of the labels, ``(n_cells, n_labels)``.
+        Share of cells by their most probable label, ``(n_cells, n_labels)``.
     size
-        How many they are, ``(n_cells, 1)``.
+        Number of cells, ``(n_cells, 1)``.
     """
 
     mean: NDArray[np.float64]
@@ -44,7 +44,7 @@ class Neighborhood(NamedTuple):
 def neighborhoods_of_groups(
     probabilities: NDArray[np.floating], codes: NDArray[np.integer]
 ) -> Neighborhood:
-    """Average over the cells of each cell's group.
+    """Average probabilities over the group of each cell.
 
     Parameters
     ----------
@@ -72,15 +72,15 @@ def neighborhoods_of_groups(
 def neighborhoods_of_neighbors(
     probabilities: NDArray[np.floating], neighbors: NDArray[np.integer]
 ) -> Neighborhood:
-    """Average over the neighbours of each cell.
+    """Average probabilities over the neighbours of each cell.
 
     Parameters
     ----------
     probabilities
         ``(n_cells, n_labels)``.
     neighbors
-        Positions of each cell's neighbours, itself among them, ``(n_cells, n_neighbors)``; -1
-        where there are no more.
+        Positions of the neighbours of each cell, itself included, ``(n_cells, n_neighbors)``; -1
+        if there are fewer.
 
     Examples
     --------
@@ -112,11 +112,11 @@ def nearest_neighbors(
     batches
         Batch of each cell, ``(n_cells,)``.
     n_neighbors
-        How many to find, the cell itself included.
+        Number of cells to find, the cell itself included.
 
     Returns
     -------
-    Positions, the cell itself first, ``(n_cells, n_neighbors)``; -1 where a batch has no more.
+    Positions, the cell itself first, ``(n_cells, n_neighbors)``; -1 if a batch has fewer cells.
 
     Examples
     --------
@@ -130,7 +130,7 @@ def nearest_neighbors(
         n_others = min(n_neighbors, len(cells)) - 1
         if n_others:
             search = NearestNeighbors(n_neighbors=n_others).fit(latent[cells])
-            # Without a query a cell is not its own neighbour, even if it has a double.
+            # Called without cells, it excludes the cell itself, even if another one is equal.
             found[cells, 1 : n_others + 1] = cells[search.kneighbors(return_distance=False)]
     return found
 
@@ -141,29 +141,31 @@ def vote(
     base: NDArray[np.floating],
     weight: float = VOTE_WEIGHT,
 ) -> NDArray[np.float64]:
-    r"""Combine the probabilities of each cell with those of the others around it.
+    r"""Combine the probabilities of each cell with those of its neighbourhood.
 
-    A product of experts. With :math:`p_i` the cell's own probabilities, :math:`b` those of all
-    cells, and :math:`m_i` the mean around the cell with :math:`b` in place of its own probabilities,
+    This is a product of experts. With :math:`p_i` the probabilities of the cell, :math:`b` those
+    of all cells, and :math:`m_i` the mean of the neighbourhood with :math:`b` in place of
+    :math:`p_i`,
 
     .. math:: p'_{ik} \propto p_{ik} \left(\frac{m_{ik}}{b_k}\right)^w.
 
-    With :math:`w=1` and a neighbourhood that depend on the type alone this is Bayes' theorem; as they
-    look at the same genes, :math:`w` is less. Dividing by :math:`b` is what keeps rare types: the
-    others speak for a type that is more frequent among them than elsewhere, not for a frequent
-    one. Where they are like all cells, or there are none, nothing changes.
+    If the expression of the cell and its neighbourhood are independent given the type, this is
+    Bayes' theorem with :math:`w=1`; as both depend on the same genes, :math:`w` is smaller. The
+    division by :math:`b` keeps rare types: the neighbourhood favours types that are more frequent
+    in it than among all cells, not types that are frequent everywhere. If the neighbourhood has
+    the same mean as all cells, or has no other cells, probabilities do not change.
 
     Parameters
     ----------
     probabilities
         ``(n_cells, n_labels)``.
     around
-        Mean probabilities and labels around each cell.
+        Neighbourhood of each cell.
     base
-        Mean probabilities of all cells, ``(n_labels,)``, or of each cell's batch,
+        Mean probabilities of all cells, ``(n_labels,)``, or of the batch of each cell,
         ``(n_cells, n_labels)``.
     weight
-        :math:`w`; 0 leaves cells alone.
+        :math:`w`; with 0 probabilities do not change.
 
     Returns
     -------
@@ -189,7 +191,7 @@ def refine_labels(
     base: NDArray[np.floating],
     weight: float = VOTE_WEIGHT,
 ) -> pd.DataFrame:
-    """Labels after a vote.
+    """Predict labels after a vote.
 
     Parameters
     ----------
@@ -198,9 +200,9 @@ def refine_labels(
     class_balanced
         Class-balanced probabilities, ``(n_cells, n_labels)``, named by cell and label.
     around
-        Mean probabilities and labels around each cell.
+        Neighbourhood of each cell.
     base, weight
-        As of :func:`vote`.
+        As in :func:`vote`.
 
     Returns
     -------
@@ -225,7 +227,7 @@ def refine_labels(
 
 
 def _own_labels(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
-    """One-hot code of the most probable label of each cell."""
+    """Return the one-hot code of the most probable label of each cell."""
     return np.eye(probabilities.shape[1])[probabilities.argmax(axis=1)]
 
 

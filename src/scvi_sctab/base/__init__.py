@@ -1,4 +1,4 @@
-"""What all models of this package have: cells, genes, queries and files."""
+"""Base of all models of this package: cells, genes, training, queries and files."""
 
 from scvi_sctab.base._arrays import draw_cells
 from scvi_sctab.base._cells import CellReader, CellsMixin

@@ -1,4 +1,4 @@
-"""Random choice of cells."""
+"""Random draw of cells."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from numpy.typing import NDArray
 
 from scvi_sctab.base._host import seed
 
-# Enough cells for the mean and the spread of each gene, or of each dimension.
+# Enough cells for the mean and the variance of each gene, or of each dimension.
 _N_AVERAGED = 4096
 
 
 def draw_cells(cells: NDArray[np.intp], size: int = _N_AVERAGED) -> NDArray[np.intp]:
-    """Draw cells by the seed of scvi-tools, in their order; all if there are no more.
+    """Draw cells with the seed of scvi-tools, and keep their order; all if there are no more.
 
     Parameters
     ----------
     cells
         Positions.
     size
-        How many to draw; enough for the mean of each gene if not given.
+        Number of cells to draw; enough for the mean of each gene if not given.
     """
     if len(cells) <= size:
         return cells

@@ -1,4 +1,4 @@
-"""Reader of cells: from an AnnData to batches on the device of a network."""
+"""Reader of cells of an AnnData, in minibatches on the device of a network."""
 
 from __future__ import annotations
 
@@ -41,20 +41,20 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _BATCH_SIZE = 2048
-# Shorter work needs no progress bar.
+# Smallest number of cells with a progress bar.
 _PROGRESS_FROM_N_CELLS = 20_000
 
 
 @dataclass(frozen=True)
 class CellReader:
-    """Cells with their genes matched and their conditions coded, to be read in batches.
+    """Reader of cells in minibatches, with matched genes and codes of conditions.
 
     Parameters
     ----------
     cells
         The cells.
     alignment
-        Where the model's genes are among theirs.
+        Alignment of their genes with those of the model.
     conditions
         Codes of batch and covariates, ``(n_cells, n_conditions)``; -1 where unknown.
     device
@@ -77,16 +77,17 @@ class CellReader:
     def map(
         self, function: Callable[[dict[str, Tensor]], T], batch_size: int | None = None
     ) -> Iterator[T]:
-        """Apply a function to batches of raw counts and codes of conditions on the device.
+        """Apply a function to minibatches of raw counts and codes of conditions on the device.
 
-        One block of cells is held at a time, whatever the number of cells.
+        Only one block of cells is in memory at a time.
 
         Parameters
         ----------
         function
-            Called without gradients, in single precision, with threads that sleep.
+            Function that is called in inference mode, in single precision, with
+            :func:`~scvi_sctab.sparse.sleeping_threads`.
         batch_size
-            Cells at a time.
+            Cells per minibatch.
 
         Raises
         ------
@@ -124,13 +125,13 @@ class CellReader:
                 start += block.shape[0]
         if empty:
             warnings.warn(
-                describe_empty_cells(empty, len(self)) + " What is said of them means nothing.",
+                describe_empty_cells(empty, len(self)) + " Any result for them means nothing.",
                 UserWarning,
                 stacklevel=2,
             )
 
     def _blocks(self, batch_size: int) -> Iterator[Any]:
-        """Read whole batches, as many at a time as a block may hold."""
+        """Read blocks of whole minibatches."""
         adata, positions = self.cells.adata, self.cells.positions
         is_all = len(self) == adata.n_obs and _is_range(positions)
         block_size = max(READ_BLOCK_CELLS // batch_size, 1) * batch_size
@@ -154,7 +155,7 @@ class CellsMixin(RegisteredMixin):
         layer: str | None = None,
         min_gene_overlap: float = MIN_GENE_OVERLAP,
     ) -> CellSelection:
-        """Resolve which AnnData, which of its cells, and where their counts are."""
+        """Resolve the AnnData, the positions of cells, and the layer with counts."""
         adata = self.adata if adata is None else check_anndata(self._cells_of(adata))
         if adata is None:
             raise ValueError("This model has no AnnData of its own; say which cells: `adata=`.")
@@ -167,14 +168,14 @@ class CellsMixin(RegisteredMixin):
         return CellSelection(adata, positions, layer, min_gene_overlap)
 
     def _cells_of(self, adata: AnnData) -> AnnData:
-        """Take what the model reads of what a verb was given."""
+        """Convert the cells that a verb was given to the AnnData that the model reads."""
         return adata
 
     def _check_selection(self, adata: AnnData, positions: NDArray[np.intp]) -> None:
-        """Warn of cells that the model may answer wrongly about; it has nothing to say by itself."""
+        """Warn about cells for which predictions may be wrong; nothing by default."""
 
     def _read(self, cells: CellSelection) -> CellReader:
-        """Match genes and conditions of cells, ready to be read in batches."""
+        """Match genes and conditions of cells, and return their reader."""
         self.module.eval()
         return CellReader(
             cells,
@@ -189,7 +190,7 @@ class CellsMixin(RegisteredMixin):
         cells: CellSelection,
         batch_size: int | None = None,
     ) -> Iterator[T]:
-        """Apply ``function`` to batches of cells, see :meth:`CellReader.map`."""
+        """Apply ``function`` to minibatches of cells, see :meth:`CellReader.map`."""
         return self._read(cells).map(function, batch_size)
 
     def _stack(
@@ -199,13 +200,13 @@ class CellsMixin(RegisteredMixin):
         cells: CellSelection,
         batch_size: int | None,
     ) -> NDArray[np.float32]:
-        """Apply ``function`` as :meth:`_map_cells` does and join the rows of all cells."""
+        """Apply ``function`` as :meth:`_map_cells` does, and concatenate the results."""
         self._require_trained()
         parts = self._map_cells(function, cells, batch_size)
         return np.concatenate([np.zeros((0, n_columns), np.float32), *parts])
 
     def _conditions_of(self, adata: AnnData) -> NDArray[np.int64]:
-        """Codes of batch and covariates; stop where the model cannot do without."""
+        """Look up codes of conditions; refuse unknown ones if the model needs the batch."""
         codes = condition_codes(self.conditions, adata.obs)
         if (codes < 0).any() and self.module.needs_batch:
             column = self.conditions[int((codes < 0).any(axis=0).argmax())].key

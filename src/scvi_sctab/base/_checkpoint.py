@@ -1,4 +1,4 @@
-"""Save and load: the host's format, and a form that executes nothing when loaded."""
+"""Saving and loading of models, in a format without code and in that of scvi-tools."""
 
 from __future__ import annotations
 
@@ -29,13 +29,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _FORMAT = "scvi-sctab-2"
-# Without a checksum. More than one bit away, so that damage cannot turn one into the other.
+# Earlier format, without a checksum. It differs in two bits, so that damage of one bit cannot turn
+# the new format into it.
 _UNCHECKED_FORMAT = "scvi-sctab-1"
 _WEIGHT = "module."
 
 
 class CheckpointMixin(HostModel):
-    """Files of a model."""
+    """Saving and loading of a model."""
 
     def save(
         self,
@@ -45,23 +46,23 @@ class CheckpointMixin(HostModel):
         save_anndata: bool = False,
         **kwargs: Any,
     ) -> None:
-        """Save the model in two forms.
+        """Save the model in two formats.
 
-        ``model.safetensors`` is read by :meth:`load` and holds weights, genes, labels, settings
-        and history without any code, and a checksum of all that. ``model.pt`` is scvi-tools' own
-        format, for its hub and tools. Files are written beside and then moved, so that a killed
-        run or a full disk leaves what was there.
+        ``model.safetensors`` is read by :meth:`load` and has weights, genes, labels, settings
+        and history without any code, and a checksum of them. ``model.pt`` is the format of
+        scvi-tools, for its hub and tools. Files are written to a temporary folder and then moved,
+        so that a killed process or a full disk does not damage existing files.
 
         Parameters
         ----------
         dir_path
             Directory to save to; a link is followed.
         prefix
-            Put before the names of the files.
+            Prefix of the names of the files.
         overwrite
-            Whether to replace files of an existing directory; other files in it stay.
+            Whether to replace files of an existing directory; other files in it are kept.
         save_anndata
-            Whether to save the AnnData, too.
+            Whether to save the AnnData as well.
         **kwargs
             Passed to :meth:`scvi.model.base.BaseModelClass.save`.
 
@@ -70,7 +71,7 @@ class CheckpointMixin(HostModel):
         ValueError
             If the directory exists and ``overwrite`` is not set, or there is no AnnData to save.
         PermissionError
-            If it may not be written to.
+            If there is no permission to write to the directory.
         """
         if save_anndata and self.adata is None:
             raise ValueError(
@@ -97,7 +98,7 @@ class CheckpointMixin(HostModel):
             "format": _FORMAT,
             "class": type(self).__name__,
             "version": version("scvi-sctab"),
-            # An AnnData that lies beside may be that of an earlier model, or the user's own.
+            # An AnnData in the folder may be that of an earlier model, or a file of the user.
             "anndata": json.dumps(save_anndata),
             "attributes": json.dumps(encoded),
             "registry": json.dumps(registry),
@@ -105,16 +106,16 @@ class CheckpointMixin(HostModel):
             "digest": self.digest,
         }
         write_checked(path, tensors, metadata)
-        # safetensors writes files that only their owner can read; follow the user's umask instead.
+        # safetensors writes files that only their owner can read; `model.pt` has the user's umask.
         path.chmod(path.with_name(path.name.replace(WEIGHTS_FILE, PICKLE_FILE)).stat().st_mode)
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what the model holds now, to name it by in reports.
+        """SHA-256 of the content of the model, which identifies it in reports.
 
-        Covers weights, genes, labels, batches, settings, history and calibration; neither where
-        and when the model was made or saved, nor the cells beside it. It is computed anew at each
-        call, and saved with the model.
+        The digest covers weights, genes, labels, batches, settings, history and calibration, but
+        not place and time of training or saving, nor the cells. It is computed at each call, and
+        saved with the model.
         """
         arrays: dict[str, Any] = {}
         attributes = {
@@ -140,25 +141,25 @@ class CheckpointMixin(HostModel):
         allow_pickle: bool = False,
         **kwargs: Any,
     ) -> Any:
-        """Load a model; its safe form executes nothing.
+        """Load a model; reading ``model.safetensors`` does not execute code.
 
         Parameters
         ----------
         dir_path
             Directory that :meth:`save` wrote.
         adata
-            AnnData to go on training with, or its path. Not needed to predict. Genes are matched
-            by name; if they are not the model's in their order, ``model.adata`` is a copy. To a
-            model of a query, give the cells that :meth:`load_query_data` was given; labels that
-            the model does not know count as none. ``None`` takes the AnnData saved with the
-            model, if any; ``False`` none.
+            AnnData for further training, or its path; not needed to predict. Genes are matched by
+            name; if they differ from those of the model, or in their order, ``model.adata`` is a
+            copy. For a query model, give the cells that :meth:`load_query_data` was given; labels
+            that the model does not know count as missing. ``None`` uses the AnnData saved with
+            the model, if any; ``False`` uses none.
         accelerator, device
-            Where to put the model.
+            Device of the model.
         prefix
             Prefix of the names of the files.
         allow_pickle
-            Whether to fall back on ``model.pt``. Loading it runs any code that was put in it: do
-            so only with files that you trust.
+            Whether to read ``model.pt`` if there is no other file. It may execute any code: allow
+            this only for files that you trust.
         **kwargs
             Passed to :meth:`scvi.model.base.BaseModelClass.load` with ``allow_pickle``.
 
@@ -167,9 +168,9 @@ class CheckpointMixin(HostModel):
         FileNotFoundError
             If there is no model.
         ValueError
-            If the file is not a model or is damaged, or only ``model.pt`` is there and
-            ``allow_pickle`` is not set, or ``adata`` lacks genes of the model, or has labels (of
-            a model that is none of a query) or batches that it does not know.
+            If the file is not a model or is damaged, there is only ``model.pt`` and
+            ``allow_pickle`` is not set, ``adata`` lacks genes of the model or has batches that it
+            does not know, or has labels that a model other than a query model does not know.
         """
         directory = Path(dir_path)
         path = directory / f"{prefix or ''}{WEIGHTS_FILE}"
@@ -211,16 +212,16 @@ class CheckpointMixin(HostModel):
         return model
 
     def _find_indices(self) -> None:
-        """Find the cells trained on and held out among those that the model was loaded with."""
+        """Find the training and held-out cells among those that the model was loaded with."""
 
     @classmethod
     def _load_reference(cls, reference_model: Any, allow_pickle: bool) -> Any:
-        """Return a trained model, or load it."""
+        """Check a reference model, or load it from its path."""
         if reference_model is None:
             raise ValueError("Give a reference: a trained model, or the path of a saved one.")
         if isinstance(reference_model, str | os.PathLike):
             return cls.load(reference_model, adata=False, allow_pickle=allow_pickle)
-        # Of a parent class, too, as its files are.
+        # A model of a parent class is accepted, as its files are.
         is_parent = isinstance(reference_model, HostModel) and type(reference_model) in cls.__mro__
         if not is_parent and not isinstance(reference_model, cls):
             raise TypeError(
@@ -231,7 +232,7 @@ class CheckpointMixin(HostModel):
 
 
 def _require_pickle(pickle_path: Path, safe_name: str, allowed: bool) -> None:
-    """Stop where there is no file but one that runs code, unless that is allowed."""
+    """Raise an error if there is no ``model.pt`` either, or reading it is not allowed."""
     directory = pickle_path.parent
     if not pickle_path.exists():
         hint = "`model.save(path)` writes both."
@@ -257,7 +258,7 @@ def read_digest(path: Path) -> str | None:
 
     Returns
     -------
-    The digest; ``None`` if the file is of a version that had none.
+    The digest; ``None`` if the file is of a version without digests.
 
     Raises
     ------
@@ -283,7 +284,7 @@ def _read_safely(
 
 
 def _without_aliases(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Split a state dict into tensors of their own and names that share one."""
+    """Split a state dict into distinct tensors, and names that share one of them."""
     owner: dict[int, str] = {}
     weights, aliases = {}, {}
     for name, tensor in state.items():
@@ -296,14 +297,14 @@ def _without_aliases(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[
 
 
 def _plain(value: Any) -> Any:
-    """Turn the host's attribute dictionaries into plain ones."""
+    """Convert attribute dictionaries of scvi-tools to plain ones."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return value
 
 
 def _content_of_registry(registry: dict[str, Any]) -> dict[str, Any]:
-    """Genes, labels, batches and arguments: what does not depend on the cells or on the host."""
+    """Select the entries of a registry that do not depend on the cells or on scvi-tools."""
     states = {
         key: {k: v for k, v in field["state_registry"].items() if k != "n_obs"}
         for key, field in registry["field_registries"].items()

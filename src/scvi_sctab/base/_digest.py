@@ -1,4 +1,4 @@
-"""Files of tensors that carry a checksum of all that they hold."""
+"""Files of tensors with a checksum of their content."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _CHECKSUM = "checksum"
-_HEADER_SIZE = 8  # bytes; safetensors' own constant
+_HEADER_SIZE = 8  # bytes, by the format of safetensors
 
 
 def hash_tensors(tensors: Mapping[str, Tensor]) -> dict[str, str]:
@@ -25,7 +25,7 @@ def hash_tensors(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     Parameters
     ----------
     tensors
-        On any device.
+        Tensors on any device, by name.
 
     Returns
     -------
@@ -42,19 +42,19 @@ def hash_tensors(tensors: Mapping[str, Tensor]) -> dict[str, str]:
 def _hash_tensor(tensor: Tensor) -> str:
     values = tensor.detach().cpu().contiguous()
     hashed = sha256(f"{values.dtype} {tuple(values.shape)} ".encode())
-    # A contiguous tensor of one element may have any stride, with which its bytes cannot be viewed.
+    # A tensor of one element may have any stride, and `view` as bytes needs a stride of 1.
     flat = values.as_strided((values.numel(),), (1,))
     hashed.update(flat.view(torch.uint8).numpy().data)
     return hashed.hexdigest()
 
 
 def hash_json(value: Any) -> str:
-    """Hash a value of JSON, whatever the order of keys.
+    """Hash a JSON value, independently of the order of keys.
 
     Parameters
     ----------
     value
-        Dictionaries with strings as keys, lists, strings, numbers, truth values and ``None``.
+        Dictionaries with strings as keys, lists, strings, numbers, booleans and ``None``.
 
     Returns
     -------
@@ -76,7 +76,7 @@ def write_checked(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
     path
         File to write.
     tensors
-        On the CPU; none shares memory with another.
+        Tensors on the CPU that share no memory.
     metadata
         Strings; ``"format"`` is the name of the format.
     """
@@ -88,36 +88,36 @@ def read_checked(
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read a file that :func:`write_checked` wrote and verify its checksum.
 
-    The file is read as a whole, so that nothing of it stays mapped into memory.
+    The file is read as a whole, without a memory map.
 
     Parameters
     ----------
     path
         File to read.
     kind
-        Word for what it should be, such as ``"a model"``.
+        Kind of content for messages, such as ``"a model"``.
     format_name
         Name of the format.
     unchecked_format
-        Name of an earlier format, which had no checksum.
+        Name of an earlier format without a checksum.
 
     Returns
     -------
-    Tensors, each with memory of its own, and metadata.
+    Tensors that share no memory, and metadata.
 
     Raises
     ------
     PermissionError
-        If the file may not be read.
+        If there is no permission to read the file.
     ValueError
-        If it is damaged, of another kind or of a newer version.
+        If the file is damaged, of another kind or of a newer version.
     """
     try:
         content = path.read_bytes()
         tensors, metadata = load(content), _read_metadata(content)
     except PermissionError:
         raise
-    # Types of numbers that torch lacks are a KeyError, shapes that do not fit a RuntimeError.
+    # safetensors raises KeyError for types that torch lacks, RuntimeError for wrong shapes.
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
         raise ValueError(f"{path} is not {kind} or is damaged: {error}") from error
     expected, found = metadata.pop(_CHECKSUM, None), metadata.get("format")

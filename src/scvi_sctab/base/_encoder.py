@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from scvi_sctab._types import PretrainedEncoder
 
-# What weights of another shape would follow from.
+# Hyperparameters that determine the shapes of the weights.
 _OF_SHAPE = ("encoder", "widths", "n_d", "n_a", "n_steps", "n_independent", "n_shared")
 
 
@@ -92,5 +92,5 @@ def start_from_encoder(model: Any, encoder: PretrainedEncoder) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Widths may be a list or a tuple."""
+    """Convert lists to tuples, since widths may be given as either."""
     return tuple(value) if isinstance(value, list) else value

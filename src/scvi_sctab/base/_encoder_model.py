@@ -1,4 +1,4 @@
-"""Set-up, training and embedding by a model that has an encoder of genes."""
+"""Base of models with an encoder of genes: training and embedding."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 
 class EncoderModel(BaseModel):
-    """An encoder of genes and what trains it."""
+    """Model with an encoder of genes, and its training."""
 
     _training_plan_cls: ClassVar[Any] = SelfSupervisedTrainingPlan
     _data_splitter_cls = UnlabeledDataSplitter
     _train_runner_cls = SinglePrecisionRunner
     _plan_config = SELF_SUPERVISED_PLAN
     _train_config = SELF_SUPERVISED_TRAIN
-    # Whether the losses of epochs say which is the best.
+    # Whether losses of different epochs can be compared.
     _losses_compare = True
 
     def train(
@@ -57,16 +57,16 @@ class EncoderModel(BaseModel):
         Parameters
         ----------
         max_epochs
-            Epochs; 40, or 800 steps if those are more.
+            Number of epochs; if not given, 40, or those of 800 steps if these are more.
         train_size
-            Share of cells to train on, 0.9 if not given; 1 trains on all and keeps the last
-            weights.
+            Share of cells for training, 0.9 if not given; with 1 there are no held-out cells, and
+            the last weights are kept.
         batch_size
             Cells per step.
         early_stopping
-            Whether to stop when the loss on held-out cells, if there are any, no longer falls.
+            Whether to stop when the loss on held-out cells, if any, no longer decreases.
         accelerator, devices
-            Where to train; a GPU if there is one.
+            Device for training; a GPU if there is one.
         datasplitter_kwargs
             Further arguments of :class:`~scvi_sctab.data.UnlabeledDataSplitter`.
         plan_kwargs
@@ -77,8 +77,9 @@ class EncoderModel(BaseModel):
         Raises
         ------
         ValueError
-            If the model has no AnnData, its cells are no raw counts, ``train_size`` is no share,
-            or there are fewer than two cells to train on or in a batch, or less than one epoch.
+            If the model has no AnnData, its counts are not raw, ``train_size`` is not in (0, 1],
+            there are fewer than two training cells or cells per batch, or ``max_epochs`` is less
+            than 1.
         """
         if self.adata is None:
             name = type(self).__name__
@@ -127,11 +128,11 @@ class EncoderModel(BaseModel):
         return [LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True)]
 
     def _splitter(self, **kwargs: Any) -> UnlabeledDataSplitter:
-        """Choose what is learnt from which cells."""
+        """Build the data module that splits the cells."""
         return self._data_splitter_cls(self.adata_manager, **kwargs)
 
     def _callbacks(self) -> list[Callback]:
-        """List what the pretext does between steps."""
+        """List the callbacks of the pretext task."""
         return []
 
     def get_latent_representation(
@@ -143,7 +144,7 @@ class EncoderModel(BaseModel):
         layer: str | None = None,
         min_gene_overlap: float = MIN_GENE_OVERLAP,
     ) -> NDArray[np.float32]:
-        """Embed cells, with nothing hidden.
+        """Embed cells, without hidden genes.
 
         Parameters
         ----------
@@ -168,7 +169,7 @@ class EncoderModel(BaseModel):
         RuntimeError
             If the model is not trained.
         ValueError
-            If counts are not raw, or too few of the genes are there.
+            If counts are not raw, or the gene overlap is too small.
         """
         n_output = self.module.encoder.n_output
         cells = self._select(adata, indices, layer, min_gene_overlap)
@@ -180,7 +181,7 @@ class EncoderModel(BaseModel):
     def pretrained_encoder(self) -> PretrainedEncoder:
         """Return cells, registry, hyperparameters and weights of the encoder.
 
-        :meth:`scvi_sctab.SCTAB.from_pretrained` asks for them.
+        They are used by :meth:`scvi_sctab.SCTAB.from_pretrained`.
 
         Raises
         ------

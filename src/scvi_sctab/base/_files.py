@@ -1,4 +1,4 @@
-"""Directories that are written beside and then moved, so that no save is half done."""
+"""Saving to a temporary folder that is then moved, so that no save is incomplete."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from platform import node
 
 from scvi_sctab._constants import JOURNAL_FILE, WEIGHTS_FILE
 
-# Short whatever the name of the target, which may have all the letters that a name may have.
+# Independent of the name of the target, which may have the greatest length of a name already.
 _PREFIX = ".sctab-"
 _NOT_WRITTEN = (ENOSPC, EDQUOT, EIO)
 _HOURS_UNTIL_ABANDONED = 24
-# Folders that this process writes to; another of its threads may save, too.
+# Folders that threads of this process write to.
 _in_use: set[str] = set()
 
 
@@ -36,9 +36,9 @@ def resolve_target(dir_path: str | os.PathLike[str], overwrite: bool) -> Path:
     Raises
     ------
     ValueError
-        If it exists and may not, or is no directory.
+        If it exists without ``overwrite``, or is not a directory.
     """
-    # Files must be written where they will lie: a link may lead to another disk.
+    # Files are written on the disk of the target, to which a link may lead.
     target = Path(os.path.realpath(dir_path))
     if target.exists() and not (overwrite and target.is_dir()):
         raise ValueError(
@@ -50,15 +50,15 @@ def resolve_target(dir_path: str | os.PathLike[str], overwrite: bool) -> Path:
 
 @contextmanager
 def temporary_folder(target: Path) -> Iterator[Path]:
-    """Make a folder on the disk of a directory; it is removed at the end.
+    """Create a folder on the disk of a directory; it is removed at the end.
 
-    It lies within the directory, which may be a mount point or have a parent that is read-only; or
-    within the parent, if the directory does not exist. What killed processes left is removed first.
+    It is created in the directory, which may be a mount point or have a read-only parent, or in
+    the parent if the directory does not exist. Folders of killed processes are removed first.
 
     Parameters
     ----------
     target
-        Directory that is to be saved to.
+        Directory to save to.
 
     Yields
     ------
@@ -67,13 +67,13 @@ def temporary_folder(target: Path) -> Iterator[Path]:
     Raises
     ------
     PermissionError
-        If the directory may not be written to.
+        If there is no permission to write to the directory.
     """
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
     for folder in {target, target.parent}:
         for leftover in find_leftovers(folder):
-            if not (leftover / JOURNAL_FILE).exists():  # else an ensemble needs it first
+            if not (leftover / JOURNAL_FILE).exists():  # an ensemble recovers from its journal
                 shutil.rmtree(leftover, ignore_errors=True)
     place = target if target.exists() else target.parent
     folder = place / f"{_PREFIX}{_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -97,12 +97,12 @@ def find_leftovers(folder: Path) -> list[Path]:
     Parameters
     ----------
     folder
-        Where they may lie; it need not exist.
+        Folder to search; it need not exist.
     """
     try:
         return [path for path in folder.glob(f"{_PREFIX}*") if _is_abandoned(path)]
     except OSError:
-        return []  # a parent that may not be listed
+        return []  # no permission to list the folder
 
 
 def _is_abandoned(path: Path) -> bool:
@@ -114,7 +114,7 @@ def _is_abandoned(path: Path) -> bool:
         return False
     if machine == _machine() and not _is_running(int(pid)):
         return True
-    # Of another machine, or of an earlier process with the number of one that runs.
+    # Of another machine, or of an earlier process whose id a running one has.
     try:
         return time.time() - path.stat().st_mtime > _HOURS_UNTIL_ABANDONED * 3600
     except OSError:
@@ -122,7 +122,7 @@ def _is_abandoned(path: Path) -> bool:
 
 
 def _machine() -> str:
-    """Name the machine, and the container on it, whose processes have numbers of their own."""
+    """Name the machine and its container, within which process ids are unique."""
     try:
         namespace = str(os.stat("/proc/self/ns/pid").st_ino)
     except OSError:
@@ -132,27 +132,27 @@ def _machine() -> str:
 
 def _is_running(pid: int) -> bool:
     if pid == os.getpid():
-        return False  # in an earlier life of the container; this one's are in `_in_use`
+        return False  # of an earlier process with this id; folders of this one are in `_in_use`
     if os.name == "nt":
-        return True  # signal 0 would interrupt the process there
+        return True  # on Windows, signal 0 would interrupt the process
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
-        pass  # of another user
+        pass  # the process of another user runs
     return True
 
 
 def move_files(folder: Path, target: Path) -> None:
-    """Move the files of a folder to where they shall lie, one by one, the weights last.
+    """Move the files of a folder to their directory, one by one, the weights last.
 
     Parameters
     ----------
     folder
         Folder of :func:`temporary_folder`, complete.
     target
-        Directory that it was made for. If it does not exist, the folder becomes it.
+        Directory of the files. If it does not exist, the folder is renamed to it.
     """
     files = sorted(folder.iterdir(), key=lambda f: (f.name.endswith(WEIGHTS_FILE), f.name))
     for file in files:
@@ -165,12 +165,12 @@ def move_files(folder: Path, target: Path) -> None:
 
 
 def flush(path: Path) -> None:
-    """Wait until a file, or each file of a folder, is on disk: a full one may say so only then.
+    """Wait until files are on disk; only then the error of a full disk may appear.
 
     Parameters
     ----------
     path
-        File or folder.
+        File, or folder with files.
     """
     for file in path.rglob("*") if path.is_dir() else [path]:
         if file.is_file():
@@ -178,5 +178,5 @@ def flush(path: Path) -> None:
                 try:
                     os.fsync(opened.fileno())
                 except OSError as error:
-                    if error.errno in _NOT_WRITTEN:  # others: this disk cannot tell
+                    if error.errno in _NOT_WRITTEN:  # else the disk does not support it
                         raise

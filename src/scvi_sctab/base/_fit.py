@@ -1,4 +1,4 @@
-"""Training of a model by the trainer of scvi-tools, whatever ends it."""
+"""Training of a model by the trainer of scvi-tools, also if it fails or is interrupted."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from scvi_sctab.base._host import HostModel
     from scvi_sctab.data import CellSplitter
 
-# What users of other packages look for, and where it is here.
+# Arguments of other packages, and their counterparts here.
 _TRAINER_CURES = {
     **dict.fromkeys(
         ("lr", "learning_rate", "weight_decay", "n_epochs_kl_warmup", "optimizer"),
@@ -45,17 +45,17 @@ _TRAINER_CURES = {
 
 
 def check_epochs(max_epochs: int | None) -> None:
-    """Stop at a number of epochs that trains nothing.
+    """Refuse a number of epochs that is not a whole number of at least 1.
 
     Parameters
     ----------
     max_epochs
-        What ``train`` was given; ``None`` is the default of the model.
+        Argument of ``train``; ``None`` is the default of the model.
 
     Raises
     ------
     ValueError
-        If it is no whole number of at least 1.
+        If it is not a whole number of at least 1.
     """
     if max_epochs is None:
         return
@@ -64,7 +64,7 @@ def check_epochs(max_epochs: int | None) -> None:
 
 
 def check_trainer_arguments(given: dict[str, Any], verb: str) -> None:
-    """Stop at arguments that no trainer has, before anything is trained.
+    """Refuse arguments that the trainer does not have, before training.
 
     Parameters
     ----------
@@ -76,9 +76,9 @@ def check_trainer_arguments(given: dict[str, Any], verb: str) -> None:
     Raises
     ------
     TypeError
-        If there is no such argument; the message has the one that is meant.
+        If there is no such argument; the message suggests the right one.
     ValueError
-        If no step would be taken.
+        If there would be no training step.
     """
     known = {*signature(Trainer).parameters, *signature(pl.Trainer).parameters}
     known |= {"trainer_config", "ckpt_path", "early_stopping_warmup_epochs"}
@@ -99,33 +99,33 @@ def fit(
     devices: int | list[int] | str = "auto",
     **trainer_kwargs: Any,
 ) -> bool:
-    """Train a model to the end, up to Ctrl-C, or not at all.
+    """Train a model to the end or up to Ctrl-C; after an error it is as before.
 
     Parameters
     ----------
     model
-        Model whose module is trained. Its ``_start`` prepares what depends on the cells to train
-        on, before the first step. If training fails, weights and statements are as before.
+        Model whose module is trained. Its ``_start`` initialises what depends on the training
+        cells, before the first step. If training fails, weights and calibration are restored.
     plan
         Training plan of the module.
     splitter
-        Cells to train on and to hold out.
+        Data module of training and held-out cells.
     max_epochs
-        Epochs.
+        Number of epochs.
     accelerator, devices
-        Where to train; a GPU if there is one.
+        Device for training; a GPU if there is one.
     **trainer_kwargs
         Further arguments of :class:`~scvi.train.Trainer`.
 
     Returns
     -------
-    Whether Ctrl-C ended the training after at least one epoch. The best weights so far are then in
-    place, if held-out cells tell which those are, and the model counts as trained.
+    Whether Ctrl-C ended the training after at least one epoch. The model then has the best weights
+    so far, by held-out cells if there are any, and counts as trained.
 
     Raises
     ------
     KeyboardInterrupt
-        If Ctrl-C came before an epoch had ended.
+        If Ctrl-C came before the end of the first epoch.
     """
     with quiet_trainer():
         runner = model._train_runner_cls(
@@ -139,9 +139,9 @@ def fit(
         )
     with all_or_nothing(model):
         model._start(splitter.train_idx)
-        # The host would add to the history of a trained model; an imported one has none yet.
+        # scvi-tools appends to the history of a trained model; an imported one has none yet.
         model.is_trained_ = model.history_ is not None
-        # Loading and predicting leave the module in eval mode, in which Lightning would train.
+        # After loading and predicting the module is in evaluation mode, which Lightning keeps.
         model.module.train()
         return run(model, runner)
 
@@ -157,20 +157,20 @@ def watch_validation(
     keep_best: bool = True,
     keep_best_from: int = 0,
 ) -> dict[str, Any]:
-    """Add to the arguments of a trainer how often to validate, when to stop and what to keep.
+    """Add validation, early stopping and the choice of weights to the arguments of a trainer.
 
     Parameters
     ----------
     trainer_kwargs
-        Arguments; what they say of validation and stopping is left as it is.
+        Arguments of the trainer; those on validation and stopping are kept.
     monitor, mode
-        Logged quantity that tells the best epoch, and whether it is best at its highest or lowest.
+        Logged score, and whether it is best at its maximum or minimum.
     early_stopping
-        Whether to stop when ``monitor`` no longer gets better.
+        Whether to stop when the score no longer improves.
     patience
-        Validations without progress before that.
+        Number of validations without improvement before that.
     every_n_epochs
-        Epochs from one validation to the next.
+        Number of epochs between validations.
     keep_best
         Whether to keep the weights of the best epoch, not of the last one.
     keep_best_from
@@ -192,7 +192,7 @@ def watch_validation(
 
 @contextmanager
 def all_or_nothing(model: HostModel) -> Iterator[None]:
-    """Put a model back as it was, weights and statements, if the block fails or is broken off.
+    """Restore weights and attributes of a model if the block fails or is interrupted.
 
     Parameters
     ----------
@@ -201,7 +201,7 @@ def all_or_nothing(model: HostModel) -> Iterator[None]:
     """
     weights = {name: t.detach().clone() for name, t in model.module.state_dict().items()}
     before = dict(vars(model))
-    # The host patches the history in place; all other state is replaced.
+    # scvi-tools changes the history in place; all other state is replaced.
     model.history_ = deepcopy(model.history_)
     try:
         yield
@@ -219,19 +219,19 @@ def run(model: HostModel, runner: TrainRunner) -> bool:
     Parameters
     ----------
     model
-        Whose weights are trained.
+        Model whose weights are trained.
     runner
-        The host's runner.
+        Training run of scvi-tools.
 
     Returns
     -------
-    Whether Ctrl-C ended it after at least one epoch. The best weights so far are then in place,
-    if held-out cells tell which those are, and the model counts as trained.
+    Whether Ctrl-C ended it after at least one epoch. The model then has the best weights so far,
+    by held-out cells if there are any, and counts as trained.
 
     Raises
     ------
     KeyboardInterrupt
-        If Ctrl-C came before an epoch had ended.
+        If Ctrl-C came before the end of the first epoch.
     """
     in_main_thread = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT) if in_main_thread else None
@@ -239,7 +239,7 @@ def run(model: HostModel, runner: TrainRunner) -> bool:
         with quiet_trainer(), sleeping_threads():
             runner()
     except BaseException as error:
-        # Lightning turns Ctrl-C into an exit of the whole process.
+        # On Ctrl-C, Lightning would exit the process.
         if not _is_interrupt(error):
             raise
         if not _keep_best(runner):
@@ -267,7 +267,7 @@ def _is_interrupt(error: BaseException | None) -> bool:
 
 
 def _keep_best(runner: TrainRunner) -> bool:
-    """Put the best weights in place; say whether an epoch has ended at all."""
+    """Restore the best weights; return whether an epoch has ended."""
     for callback in runner.trainer.callbacks:
         if hasattr(callback, "restore"):
             return bool(callback.restore(runner.training_plan))

@@ -1,6 +1,6 @@
-"""Base class over that of scvi-tools: all that the package uses beyond its public interface.
+"""Base class over that of scvi-tools, with all uses of its internals.
 
-A release of scvi-tools that moves one of these internals breaks this file and no other.
+If a release of scvi-tools changes one of these internals, only this file has to follow.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from scvi.data.fields import AnnDataField
     from scvi.train import TrainRunner
 
-# What the host notes of a run, and where its cells are; it says nothing of what a model holds.
+# Attributes of scvi-tools on a run and on positions of cells, which are not part of the digest.
 NOTES_OF_HOST = (
     *("registry_", "run_id_", "run_name_", "get_normalized_function_name_"),
     *("train_indices_", "validation_indices_", "test_indices_"),
@@ -40,14 +40,14 @@ def choose_device(accelerator: str, device: int | str) -> torch.device:
     Parameters
     ----------
     accelerator, device
-        As of :meth:`scvi.model.base.BaseModelClass.load`.
+        As in :meth:`scvi.model.base.BaseModelClass.load`.
     """
     *_, torch_device = parse_device_args(accelerator, device, return_device="torch")
     return torch_device
 
 
 def require_trained(model: BaseModelClass, message: str) -> None:
-    """Stop at a model of scvi-tools that is not trained.
+    """Raise an error if a model of scvi-tools is not trained.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def require_trained(model: BaseModelClass, message: str) -> None:
     Raises
     ------
     RuntimeError
-        If it is not trained.
+        If the model is not trained.
     """
     model._check_if_trained(warn=False, message=message)
 
@@ -91,7 +91,7 @@ def make_manager(
     adata
         Cells.
     fields
-        What is read of them.
+        Fields to register.
     arguments
         Arguments of ``setup_anndata`` to record.
     **transfer
@@ -108,10 +108,10 @@ def make_manager(
 
 
 class HostModel(BaseModelClass):  # type: ignore[misc]
-    """A model of scvi-tools; internals of the host have names of our own here.
+    """Model of scvi-tools, with names of this package for its internals.
 
     A subclass may add arguments to ``__init__`` if it records them as its parent does, by
-    ``self.init_params_ = self._get_init_params(locals())`` after the call of its parent.
+    ``self.init_params_ = self._get_init_params(locals())`` after the call to its parent.
     """
 
     _module_cls: ClassVar[Any]
@@ -127,7 +127,7 @@ class HostModel(BaseModelClass):  # type: ignore[misc]
 
     @classmethod
     def _names(cls) -> list[str]:
-        """Names of the class and its parents, whose files it loads."""
+        """List the names of the class and of its parents, whose files it loads."""
         return [parent.__name__ for parent in cls.__mro__]
 
     @classmethod
@@ -148,31 +148,31 @@ class HostModel(BaseModelClass):  # type: ignore[misc]
 
     @classmethod
     def _find_cells(cls, uuid: str | None) -> AnnData | None:
-        """Find the cells of a set-up by the number that the host gave them."""
+        """Find the cells of a set-up by the id that scvi-tools gave them."""
         manager = cls._setup_adata_manager_store.get(uuid)
         return None if manager is None else manager.adata
 
     @classmethod
     def _has_set_up(cls, adata: AnnData) -> bool:
-        """Whether these very cells, not a copy, were set up for a model of this class."""
+        """Return whether this object, not a copy, was set up for a model of this class."""
         return any(manager.adata is adata for manager in cls._setup_adata_manager_store.values())
 
     def _renew_registration(self) -> None:
-        """Register the model's cells once more if another model was set up on them since."""
+        """Register the model's cells again if they were set up for another model since."""
         self._validate_anndata()
 
     def _require_trained(self) -> None:
         require_trained(self, "This model is not trained: call `model.train()` first.")
 
     def _summarize_as(self, summary: str) -> None:
-        """Set what is printed of the model."""
+        """Set the text that is printed for the model."""
         self._model_summary_string = summary
 
     def _get_init_params(self, given: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        """Pick the arguments to build the model with from ``locals()`` of ``__init__``.
+        """Select the arguments of the model from ``locals()`` of ``__init__``.
 
-        The host goes by the signature of the class of ``self``, and would lose the arguments of a
-        subclass that hands them on as ``**kwargs``.
+        scvi-tools uses the signature of the class of ``self``, and would lose arguments that a
+        subclass passes to its parent as ``**kwargs``.
         """
         of_class = given.get("__class__", type(self))
         parameters = [
@@ -185,19 +185,19 @@ class HostModel(BaseModelClass):  # type: ignore[misc]
         return {"kwargs": variable, "non_kwargs": fixed}
 
     def _arguments(self) -> dict[str, Any]:
-        """Return the arguments that the model was built with, but cells and registry."""
+        """Return the arguments that the model was built with, without cells and registry."""
         return arguments_of(self.init_params_)
 
     def _get_user_attributes(self) -> list[tuple[str, Any]]:
-        """List what is saved; the host would evaluate every property, too."""
+        """List the attributes to save; scvi-tools would evaluate every property as well."""
         names = (name for name in dir(self) if name.endswith("_") and not name.startswith("_"))
         return [(name, getattr(self, name)) for name in names]
 
     def _start(self, cells: NDArray[np.intp]) -> None:
-        """Prepare what depends on the cells to train on, before the first step."""
+        """Initialise what depends on the training cells, before the first step."""
 
     def _finish(self, runner: TrainRunner) -> None:
-        """Do what the host does at the end of a training, for one that was stopped."""
+        """Set the attributes that scvi-tools sets after training, if it was interrupted."""
         splitter = runner.data_splitter
         self.train_indices_ = splitter.train_idx
         self.validation_indices_ = splitter.val_idx
@@ -214,7 +214,7 @@ def arguments_of(init_params: dict[str, dict[str, Any]]) -> dict[str, Any]:
     Parameters
     ----------
     init_params
-        What the host records of them.
+        Record of the arguments by scvi-tools.
     """
     variable = (item for part in init_params["kwargs"].values() for item in part.items())
     return {**init_params["non_kwargs"], **dict(variable)}

@@ -1,4 +1,4 @@
-"""Cells that a saved model is loaded with, brought to its genes, labels and batches."""
+"""Alignment of the cells that a model is loaded with, by genes, labels and batches."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def find_anndata(
     adata
         Cells, their path, ``None`` for those that were saved, or ``False`` for none.
     saved
-        Where cells may have been saved.
+        Path of saved cells, which need not exist.
 
     Raises
     ------
     TypeError
-        If ``adata`` is something else.
+        If ``adata`` is of another type.
     """
     if adata is None:
         return read_h5ad(saved) if saved.exists() else None
@@ -59,29 +59,28 @@ def find_anndata(
 def bring_cells(
     adata: AnnData, registry: dict[str, Any], surgery: dict[str, Any] | None, cls: type
 ) -> AnnData:
-    """Bring cells to what a model was set up with.
+    """Align cells with the genes, labels and batches of a model.
 
     Parameters
     ----------
     adata
-        Cells; left as they are.
+        Cells; they are not changed.
     registry
         Registry of the model.
     surgery
-        What ``load_query_data`` recorded, if it made the model.
+        Record of ``load_query_data``, for a query model.
     cls
         Class of the model, for messages.
 
     Returns
     -------
-    ``adata`` itself, if its genes are the model's in their order, and its labels, if the model is
-    one of a query, too; otherwise cells of their own.
+    ``adata`` itself if nothing has to change: its genes, and for a query model its labels and
+    batches, are those of the model; otherwise a copy.
 
     Raises
     ------
     ValueError
-        If genes are missing of a model that is none of a query, or batches are unknown to the
-        model.
+        If the model does not know a batch, or genes are missing and it is not a query model.
     """
     genes = check_genes(registry["field_registries"]["X"]["state_registry"]["column_names"])
     _require_batches(adata, registry, cls)
@@ -95,7 +94,7 @@ def bring_cells(
 
 
 def _align(adata: AnnData, genes: pd.Index, model: str) -> AnnData:
-    """Bring genes into order; drop those that the model does not know."""
+    """Reorder genes as in the model; drop those that it does not know."""
     names = strip_versions(adata.var_names)
     if list(names) == list(genes):
         return adata
@@ -117,7 +116,7 @@ def _align(adata: AnnData, genes: pd.Index, model: str) -> AnnData:
 
 
 def _labels_of_query(adata: AnnData, registry: dict[str, Any]) -> NDArray[np.object_] | None:
-    """Labels that the model knows, which may be learnt from; ``None`` leaves the column alone."""
+    """Return labels to train on, unknown ones as unlabelled; ``None`` if labels are not used."""
     state = registry["field_registries"][REGISTRY_KEYS.LABELS_KEY]["state_registry"]
     key, unlabeled = registry["setup_args"]["labels_key"], str(state["unlabeled_category"])
     if not state.get("learnt", True):
@@ -126,14 +125,14 @@ def _labels_of_query(adata: AnnData, registry: dict[str, Any]) -> NDArray[np.obj
         return np.full(adata.n_obs, unlabeled, dtype=object)
     known = [str(label) for label in state["categorical_mapping"]]
     labels = adata.obs[key].astype(object).map(str)
-    # Others are missing values, or the names that the query's authors gave.
+    # Unknown labels are missing values, or names by the authors of the query.
     return labels.where(labels.isin(known), unlabeled).to_numpy(dtype=object)
 
 
 def _is_prepared(
     adata: AnnData, registry: dict[str, Any], labels: NDArray[np.object_] | None
 ) -> bool:
-    """Whether labels and batches are called as the model calls them."""
+    """Return whether labels and batches have the names of the model."""
     key = registry["setup_args"]["labels_key"]
     if labels is not None and not (key in adata.obs and (adata.obs[key] == labels).all()):
         return False
@@ -144,7 +143,7 @@ def _is_prepared(
 def _prepare_as_query(
     adata: AnnData, registry: dict[str, Any], genes: pd.Index, labels: NDArray[np.object_] | None
 ) -> AnnData:
-    """Do what ``load_query_data`` did to the cells that the model was made for."""
+    """Convert cells as ``load_query_data`` did for the cells of the query model."""
     setup = registry["setup_args"]
     query = query_cells(adata, setup["layer"], genes, into=setup["layer"])
     if labels is not None:
@@ -156,7 +155,7 @@ def _prepare_as_query(
 
 
 def _require_batches(adata: AnnData, registry: dict[str, Any], cls: type) -> None:
-    """Stop at batches for which the network has no row."""
+    """Refuse batches that the model does not know."""
     model = cls.__name__
     mapping = (
         f"Map these cells, `{model}.load_query_data(adata, path)`; to"

@@ -1,4 +1,4 @@
-"""Models from checkpoints that others published: files without their code, genes without cells."""
+"""Import of published checkpoints: files without their code, and registries without cells."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def read_checkpoint(path: Path) -> Any:
-    """Read a checkpoint as data only; its large buffers stay on disk.
+    """Read a checkpoint as data only; large buffers are mapped into memory.
 
     Parameters
     ----------
@@ -33,15 +33,15 @@ def read_checkpoint(path: Path) -> Any:
 
     Returns
     -------
-    What was saved, tensors on the CPU.
+    The saved object, with tensors on the CPU.
 
     Raises
     ------
     ValueError
-        If the file is damaged, or holds anything but tensors and settings.
+        If the file is damaged, or has more than tensors and settings.
     """
     try:
-        # The names of these classes stand among the settings; nothing is done with them.
+        # Settings refer to these classes by name; they are not used.
         with torch.serialization.safe_globals([AdamW, StepLR, torch.nn.SELU]):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except UnpicklingError as error:
@@ -59,12 +59,12 @@ def registry_without_cells(
     var_names: Sequence[str],
     obs: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
-    """Registry of a reference with these genes and columns, of which no cell is at hand.
+    """Build the registry of a reference with these genes and columns, without its cells.
 
     Parameters
     ----------
     model_name, fields, setup_args
-        Class of the model, and what it registers with which arguments.
+        Name of the model's class, the fields to register, and the arguments of set-up.
     var_names
         Genes.
     obs
@@ -73,7 +73,7 @@ def registry_without_cells(
     Raises
     ------
     ValueError
-        If genes stand twice or are too few.
+        If genes are duplicated or too few.
     """
     obs = pd.DataFrame(index=["cell"]) if obs is None else obs
     genes = check_genes(list(var_names))

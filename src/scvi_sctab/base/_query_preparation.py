@@ -1,4 +1,4 @@
-"""Bring the genes of a query to those of a reference, as scvi-tools' other models do."""
+"""Alignment of a query with the genes of a reference, by the verbs of scvi-tools."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class QueryPreparationMixin(CheckpointMixin):
         min_gene_overlap: float = MIN_GENE_OVERLAP,
         allow_pickle: bool = False,
     ) -> AnnData | pd.Index | None:
-        """Bring a query to the genes of a reference; :meth:`load_query_data` does so by itself.
+        """Align a query with the genes of a reference; :meth:`load_query_data` includes this step.
 
-        Genes are matched by name, Ensembl versions ignored; those that the query lacks become
-        columns of zeros, others are dropped. Nothing is made dense.
+        Genes are matched by name, without Ensembl versions; missing ones become columns of zeros,
+        others are dropped. Sparse counts stay sparse.
 
         Parameters
         ----------
@@ -42,11 +42,11 @@ class QueryPreparationMixin(CheckpointMixin):
         reference_model
             A model, or the directory that one was saved to.
         return_reference_var_names
-            Whether to return the genes of the reference and do nothing else.
+            Whether to only return the genes of the reference.
         inplace
             Whether to change ``adata``, or to return a new one. ``raw`` and ``varm`` are dropped.
         min_gene_overlap
-            Share of the genes below which the query is refused.
+            Gene overlap below which the query is refused.
         allow_pickle
             As in :meth:`load_query_data`.
 
@@ -57,12 +57,12 @@ class QueryPreparationMixin(CheckpointMixin):
         Raises
         ------
         ValueError
-            If too few of the genes are there, or ``adata`` is a view that is to be changed.
+            If the gene overlap is too small, or ``adata`` is a view and ``inplace``.
 
         Warns
         -----
         UserWarning
-            If fewer than 80 % of the genes are there.
+            If the gene overlap is below 80 %.
         """
         genes = pd.Index(cls._load_reference(reference_model, allow_pickle).gene_names)
         if return_reference_var_names:
@@ -92,7 +92,7 @@ class QueryPreparationMixin(CheckpointMixin):
         modality: str = "rna",
         allow_pickle: bool = False,
     ) -> MuData | pd.Index | None:
-        """Bring one modality of a query to the genes of a reference.
+        """Align one modality of a query with the genes of a reference.
 
         Parameters
         ----------
@@ -112,7 +112,7 @@ class QueryPreparationMixin(CheckpointMixin):
         KeyError
             If there is no such modality.
         ValueError
-            If too few of the genes are there.
+            If the gene overlap is too small.
         """
         if modality not in mdata.mod:
             raise KeyError(f"There is no modality {modality!r}; `mdata` has {list(mdata.mod)}.")

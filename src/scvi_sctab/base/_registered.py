@@ -1,4 +1,4 @@
-"""What an AnnData was registered with."""
+"""Layer, genes and conditions in the registry of a model."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 
 class RegisteredMixin(HostModel):
-    """Layer, genes and conditions of a model, as its registry has them."""
+    """Layer, genes and conditions of a model, from its registry."""
 
     @property
     def layer(self) -> str | None:
-        """Layer that counts are read from; ``None`` is ``X``."""
+        """Layer with the counts; ``None`` is ``X``."""
         return self.registry["setup_args"]["layer"]
 
     @property
     def conditions(self) -> list[Condition]:
-        """Columns of ``adata.obs`` that the encoder is told, with the categories it knows."""
+        """Columns of ``adata.obs`` on which the encoder is conditioned, with known categories."""
         return registered_conditions(self.registry)
 
     @property
@@ -32,7 +32,7 @@ class RegisteredMixin(HostModel):
         """Genes that the model reads, in its order, without Ensembl versions."""
         state = self.registry["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]
         columns = state["column_names"]
-        # Kept for as long as the registry is the same: 19,331 names take 11 ms.
+        # Cached while the registry is the same: 19,331 names take 11 ms.
         known, genes = vars(self).get("_columns_and_genes", (None, None))
         if known is not columns:
             genes = check_genes(columns).to_numpy(dtype=str)

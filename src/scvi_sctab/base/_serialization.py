@@ -1,4 +1,4 @@
-"""A model's attributes as JSON and arrays, which execute nothing when read."""
+"""Serialisation of attributes as JSON and arrays, which are read without executing code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _KIND = "__kind__"
 
 
 class NotPortableError(TypeError):
-    """A value cannot be written without pickle."""
+    """Error for a value that cannot be written without pickle."""
 
 
 def encode(value: Any, arrays: dict[str, NDArray[Any]]) -> Any:
@@ -22,9 +22,9 @@ def encode(value: Any, arrays: dict[str, NDArray[Any]]) -> Any:
     Parameters
     ----------
     value
-        Scalars, strings, lists, tuples, dicts, arrays, frames and indices, nested at will.
+        Scalars, strings, lists, tuples, dictionaries, arrays and data frames, also nested.
     arrays
-        Receives numeric arrays.
+        Dictionary to which numeric arrays are added.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def encode(value: Any, arrays: dict[str, NDArray[Any]]) -> Any:
         value = value.detach().cpu().numpy()
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.itemsize <= 8:
         name = f"array.{len(arrays)}"
-        # safetensors has no foreign byte order.
+        # safetensors has one byte order, the native one.
         arrays[name] = np.array(value, value.dtype.newbyteorder("="), order="C")
         return {_KIND: "array", "name": name}
     if isinstance(value, np.ndarray) and value.dtype.kind in "OUS":
@@ -68,9 +68,9 @@ def decode(value: Any, arrays: dict[str, NDArray[Any]]) -> Any:
     Parameters
     ----------
     value
-        What it returned.
+        Result of :func:`encode`.
     arrays
-        The arrays that it filled.
+        Arrays that it filled.
     """
     if isinstance(value, list):
         return [decode(item, arrays) for item in value]

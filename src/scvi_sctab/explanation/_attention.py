@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def attend_to_genes(
     networks: Sequence[Network], cells: CellBatches, batch_size: int | None = None
 ) -> sparse.csr_matrix:
-    """Attention of each cell to each gene, ``(n_cells, n_genes)``.
+    """Compute the attention of each cell to each gene, ``(n_cells, n_genes)``.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def attend_to_genes(
     cells
         The cells.
     batch_size
-        Cells at a time.
+        Cells per minibatch.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Attributions of a label to genes, through captum."""
+"""Attributions of a label to genes, by captum."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 AttributionMethod = Literal["integrated_gradients", "input_x_gradient"]
 
-# Each cell goes through the network once per step.
+# Small, since each cell is evaluated once per step of integration.
 _BATCH_SIZE = 64
 _MAX_ROWS = 256
 
 
 def check_attribution(method: str) -> None:
-    """Stop at a method that does not exist, or if captum is not installed.
+    """Refuse a method that does not exist, and check that captum is installed.
 
     Parameters
     ----------
@@ -75,9 +75,9 @@ def attribute(
     codes
         Code of the label of each cell, ``(n_cells,)``.
     method, n_steps
-        As of :meth:`scvi_sctab.SCTAB.get_attributions`.
+        As in :meth:`scvi_sctab.SCTAB.get_attributions`.
     batch_size
-        Cells at a time.
+        Cells per minibatch.
     """
     attr = import_optional("captum.attr", "interpret", "get_attributions()")
     forwards = [partial(centred_logits, network, predictable) for network in networks]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from scvi_sctab._types import CellBatches, Network
 
-# Cells are dense here, once per ranking and number of genes.
+# Small, since cells are dense, and evaluated once per ranking and number of genes.
 _BATCH_SIZE = 256
 
 
@@ -33,26 +33,26 @@ def delete_genes(
     seed: int,
     batch_size: int | None = None,
 ) -> pd.DataFrame:
-    """Delete the first genes of rankings from cells, and random ones.
+    """Delete the first genes of rankings from cells, and random genes for comparison.
 
     Parameters
     ----------
     networks
-        Networks of the model, whose mean probability is looked at.
+        Networks of the model, whose mean probability is compared.
     cells
         The cells.
     scores
         Scores ``(n_cells, n_genes)`` by the name of the ranking.
     n_genes
-        How many genes to delete.
+        Numbers of genes to delete.
     seed
-        Of the random ranking.
+        Seed of the random ranking.
     batch_size
-        Cells at a time.
+        Cells per minibatch.
 
     Returns
     -------
-    A frame as of :meth:`scvi_sctab.SCTAB.deletion_test`.
+    A data frame as of :meth:`scvi_sctab.SCTAB.deletion_test`.
     """
     rng = np.random.default_rng(seed)
     start = 0
@@ -98,14 +98,15 @@ def as_scores(
     gene_names: NDArray[np.str_],
     predicted: NDArray[np.str_],
 ) -> sparse.csr_matrix:
-    """Scores of a ranking, a row per cell and a column per gene of the model.
+    """Convert a ranking to scores, a row per cell and a column per gene of the model.
 
     Parameters
     ----------
     name
-        Of the ranking, for messages.
+        Name of the ranking, for messages.
     ranking
-        Scores, a frame of scores by the names of cells and genes, or a frame of markers.
+        Matrix of scores, data frame of scores by the names of cells and genes, or data frame of
+        markers.
     cells
         Names of the cells, ``(n_cells,)``.
     gene_names
@@ -116,7 +117,7 @@ def as_scores(
     Raises
     ------
     ValueError
-        If the scores do not fit the cells and genes.
+        If the scores do not match the cells and genes.
     """
     if isinstance(ranking, pd.DataFrame) and {"group", "gene"} <= {*ranking.columns}:
         ranking = _scores_of_markers(ranking, gene_names, predicted)
@@ -158,14 +159,14 @@ def _scores_of_markers(
     table = np.zeros((len(groups), len(gene_names)), dtype=np.float32)
     for row, group in zip(table, groups, strict=True):
         genes = markers.loc[markers["group"] == group, "gene"]
-        # Above the genes that are not listed, which have 0.
+        # Positive in the order of the markers; genes that are not listed have 0.
         row[known.get_indexer(genes)] = np.arange(len(genes), 0, -1)
     member = sparse.csr_matrix((np.ones(len(codes), np.float32), (np.arange(len(codes)), codes)))
     return member @ sparse.csr_matrix(table)
 
 
 def _ranks(scores: NDArray[np.floating], expressed: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Rank the genes that each cell expresses, from 0 on; the others come after them."""
+    """Rank the expressed genes of each cell, from 0 on, and the other genes after them."""
     order = np.argsort(np.where(expressed, -scores, np.inf), axis=1, kind="stable")
     ranks = np.empty_like(order)
     np.put_along_axis(ranks, order, np.arange(order.shape[1])[None], axis=1)

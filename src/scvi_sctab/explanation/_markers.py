@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from scvi_sctab._types import CellBatches, Network
 
-# Gradients need dense cells, several times over.
+# Small, since gradients need several dense copies of the cells.
 _GRADIENT_BATCH_SIZE = 256
 
 
@@ -32,7 +32,7 @@ def group_means(
     groups: pd.Categorical,
     batch_size: int | None = None,
 ) -> NDArray[np.float64]:
-    """Mean contribution, attention, expression and its square, per group of cells.
+    """Compute the mean contribution, attention, expression and squared expression of each group.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def group_means(
     groups
         Group of each cell, ``(n_cells,)``.
     batch_size
-        Cells at a time.
+        Cells per minibatch.
 
     Returns
     -------
@@ -83,7 +83,7 @@ def marker_table(
     means: NDArray[np.float64],
     n_genes: int,
 ) -> pd.DataFrame:
-    """Best genes per group.
+    """Select the genes with the highest scores of each group.
 
     Parameters
     ----------
@@ -92,18 +92,18 @@ def marker_table(
     gene_names
         Names of the genes, ``(n_genes,)``.
     means
-        As :func:`group_means` returns them.
+        Means of :func:`group_means`.
     n_genes
-        Genes per group.
+        Number of genes per group.
 
     Returns
     -------
-    A frame as of :meth:`scvi_sctab.SCTAB.get_markers`.
+    A data frame as of :meth:`scvi_sctab.SCTAB.get_markers`.
 
     Warns
     -----
     UserWarning
-        If there is one group only.
+        If there is only one group.
     """
     names = np.asarray(groups.categories)
     contribution, attention, expression, squares = means
@@ -111,7 +111,7 @@ def marker_table(
     found = score_markers(n_cells, contribution, expression, squares)
     if len(names) == 1:
         warnings.warn(
-            f"All cells are in one group, {names[0]!r}, so that there is no other to tell it from: "
+            f"All cells are in one group, {names[0]!r}, so that there is no other to compare with: "
             "its genes are ranked by contribution alone, house-keeping genes included. Ask about "
             "more cells, or group them by another column: `groupby=`.",
             UserWarning,

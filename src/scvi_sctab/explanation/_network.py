@@ -1,4 +1,4 @@
-"""Attention, logits and contributions of single networks, for a batch of cells."""
+"""Attention, logits and contributions of single networks, for a minibatch of cells."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def refuse_latent(networks: Sequence[Network]) -> None:
-    """Stop at networks that read a latent space in place of genes.
+    """Refuse networks that read a latent space in place of genes.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def refuse_latent(networks: Sequence[Network]) -> None:
     Raises
     ------
     ValueError
-        If there is one.
+        If there is such a network.
     """
     if not all(network.reads_genes for network in networks):
         raise ValueError(
@@ -45,7 +45,7 @@ def refuse_latent(networks: Sequence[Network]) -> None:
 
 
 def attentive_encoder(network: Network) -> TabNetEncoder:
-    """Return the encoder of a network that attends to genes.
+    """Return the encoder of a network with attention to genes.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def attentive_encoder(network: Network) -> TabNetEncoder:
     Raises
     ------
     ValueError
-        If it has no attention.
+        If the encoder has no attention.
     """
     refuse_latent([network])
     if not isinstance(network.encoder, TabNetEncoder):
@@ -67,7 +67,7 @@ def attentive_encoder(network: Network) -> TabNetEncoder:
 
 
 def expression(tensors: Tensors) -> Tensor | CSR:
-    """Log-normalised expression of a batch, ``(n_cells, n_genes)``.
+    """Compute the log-normalised expression of a minibatch, ``(n_cells, n_genes)``.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def expression(tensors: Tensors) -> Tensor | CSR:
 
 
 def dense_expression(tensors: Tensors) -> Tensor:
-    """Log-normalised expression of a batch with its zeros, ``(n_cells, n_genes)``.
+    """Compute the log-normalised expression of a minibatch as dense ``(n_cells, n_genes)``.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def dense_expression(tensors: Tensors) -> Tensor:
 def attention_of(
     encoder: TabNetEncoder, x: Tensor | CSR, condition: Tensor | None
 ) -> sparse.csr_matrix:
-    """Attention with rows that sum to one, ``(n_cells, n_genes)``.
+    """Compute attention with rows that sum to one, ``(n_cells, n_genes)``.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def attention_of(
     x
         Log-normalised expression.
     condition
-        Embedding of the cells' batches.
+        Embedding of the condition of each cell.
     """
     attention = to_scipy(encoder.attention(x, condition))
     total = np.asarray(attention.sum(axis=1)).ravel()
@@ -110,7 +110,7 @@ def attention_of(
 
 
 def logits_of(network: Network, x: Tensor, conditions: Tensor) -> Tensor:
-    """Logits of log-normalised expression, ``(n_cells, n_labels)``.
+    """Compute logits from log-normalised expression, ``(n_cells, n_labels)``.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def logits_of(network: Network, x: Tensor, conditions: Tensor) -> Tensor:
     conditions
         Codes of batch and covariates.
     """
-    # Not `inference`, which hides genes at random where the model reconstructs them.
+    # Not by `inference`, which with gradients also hides and reconstructs random genes.
     z, _ = network.encoder(x, network.condition(conditions))
     return network.generative(x, z, conditions)["logits"]
 
@@ -129,12 +129,12 @@ def logits_of(network: Network, x: Tensor, conditions: Tensor) -> Tensor:
 def centred_logits(
     network: Network, predictable: NDArray[np.bool_], x: Tensor, conditions: Tensor
 ) -> Tensor:
-    """Logits less the mean over predictable labels, ``(n_cells, n_labels)``.
+    """Compute logits minus their mean over predictable labels, ``(n_cells, n_labels)``.
 
     Parameters
     ----------
     network, x, conditions
-        As of :func:`logits_of`.
+        As in :func:`logits_of`.
     predictable
         Labels that can be predicted.
     """
@@ -143,14 +143,14 @@ def centred_logits(
 
 
 def mean_probabilities(networks: Sequence[Network], x: Tensor, conditions: Tensor) -> Tensor:
-    """Mean over networks of the probabilities before calibration, ``(n_cells, n_labels)``.
+    """Average probabilities before calibration over networks, ``(n_cells, n_labels)``.
 
     Parameters
     ----------
     networks
         The networks.
     x, conditions
-        As of :func:`logits_of`.
+        As in :func:`logits_of`.
     """
     parts = [logits_of(network, x, conditions).softmax(dim=1) for network in networks]
     return parts[0] if len(parts) == 1 else torch.stack(parts).mean(dim=0)
@@ -196,7 +196,7 @@ def contributions(
 def _input_x_gradient(
     network: Network, predictable: NDArray[np.bool_], tensors: Tensors, codes: NDArray[np.intp]
 ) -> sparse.csr_matrix:
-    """Expression times the gradient of the centred logit of each cell's label."""
+    """Multiply expression with the gradient of the centred logit of each cell's label."""
     x, conditions = dense_expression(tensors), tensors[CONDITIONS_KEY]
     with with_gradients():
         x = x.clone().requires_grad_()
@@ -214,12 +214,12 @@ def with_gradients() -> Iterator[None]:
 
 
 def stack_rows(parts: Iterable[sparse.csr_matrix], n_genes: int) -> sparse.csr_matrix:
-    """Join the rows of batches, of which there may be none, ``(n_cells, n_genes)``.
+    """Concatenate the rows of minibatches, if any, to ``(n_cells, n_genes)``.
 
     Parameters
     ----------
     parts
-        Rows of each batch.
+        Rows of each minibatch.
     n_genes
         Number of genes.
     """
@@ -228,7 +228,7 @@ def stack_rows(parts: Iterable[sparse.csr_matrix], n_genes: int) -> sparse.csr_m
 
 
 def mean_of(values: Sequence[Any]) -> Any:
-    """Mean over networks of sparse matrices.
+    """Average sparse matrices over networks.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Models beside SCTAB, each a folder of its own with model, module and training plan."""
+"""Models beside SCTAB, each in its folder with model, module and training plan."""
 
 from scvi_sctab.external.protein import ProteinPredictor
 

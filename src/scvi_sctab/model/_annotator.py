@@ -85,31 +85,31 @@ class CellAnnotator(CellClassifier):
         ----------
         adata
             Raw counts, in memory or backed, in the layer that the model was set up with; genes in
-            any order. The reference if not given. Where its batch column holds batches that the
-            model does not know, or is missing, the encoder goes without.
+            any order. The reference if not given. For cells whose batch is missing or unknown to
+            the model, the encoder is not conditioned on the batch.
         indices
-            Cells, in this order; all if not given.
+            Positions of cells, in this order, or a mask; all if not given.
         soft
-            Whether to return probabilities, calibrated on held-out cells if there were any.
+            Whether to return probabilities, calibrated if there were held-out cells.
         batch_size
-            Cells at a time.
+            Cells per minibatch; memory grows with it.
         layer
             Layer with raw counts, if not the one that the model was set up with; ``"X"`` is
             ``adata.X``.
         min_gene_overlap
-            Share of the model's genes below which ``adata`` is refused; missing genes count as 0.
+            Gene overlap below which ``adata`` is refused; missing genes count as 0.
 
         Returns
         -------
-        Labels ``(n_cells,)``; or, if ``soft``, a frame ``(n_cells, n_labels)`` of probabilities,
-        rows named by cell and columns by label.
+        Labels ``(n_cells,)``; or, if ``soft``, a data frame ``(n_cells, n_labels)`` of
+        probabilities, rows named by cell and columns by label.
 
         Raises
         ------
         RuntimeError
             If the model is not trained.
         ValueError
-            If ``adata`` does not hold raw counts, or too few of the model's genes.
+            If counts are not raw, or the gene overlap is too small.
         """
         self._require_trained()
         cells = self._select(adata, indices, layer, min_gene_overlap)
@@ -133,7 +133,7 @@ class CellAnnotator(CellClassifier):
         layer: str | None = None,
         min_gene_overlap: float = MIN_GENE_OVERLAP,
     ) -> pd.DataFrame:
-        """Annotate cells: label, probability, what else they may be, whether they are novel.
+        """Annotate cells: label, probability, prediction set, novelty and Cell Ontology term.
 
         Parameters
         ----------
@@ -144,14 +144,14 @@ class CellAnnotator(CellClassifier):
         false_alarm_rate
             Share of cells of known labels that may be called ``novel``.
         term_level
-            Probability that ``term`` has to reach.
+            Smallest probability of ``term``.
         unassigned
-            Label of cells that are ``novel`` or whose prediction set is empty, e.g.
+            Label of cells that are ``novel`` or have an empty prediction set, e.g.
             ``"unassigned"``; the most probable label is then in ``closest_label``. If not given,
-            ``label`` is the most probable one in any case.
+            ``label`` is always the most probable one.
         key_added
             Prefix of the columns, e.g. ``"sctab"`` for ``sctab_label``. If given, they are also
-            written into ``adata.obs``, over those of an earlier call.
+            written to ``adata.obs``, and replace those of an earlier call.
 
         Returns
         -------
@@ -159,29 +159,31 @@ class CellAnnotator(CellClassifier):
 
         - ``label``: the most probable cell type, categorical over all labels.
         - ``probability``: its probability.
-        - ``uncertainty``: entropy of the probabilities over that of not knowing at all, in
+        - ``uncertainty``: entropy of the probabilities, divided by that of equal probabilities, in
           [0, 1].
         - ``runner_up``: the second most probable cell type.
 
-        From a model that was calibrated, as training does if cells were held out:
+        If the model is calibrated, as it is after training with held-out cells:
 
         - ``prediction_set``: labels that cannot be ruled out, ``"B | NK"``, the most probable
-          first; ``"no label"`` where none is probable enough. See :meth:`get_prediction_sets`.
+          first; ``"no label"`` if none is probable enough. See :meth:`get_prediction_sets`.
         - ``novelty_p_value``: see :meth:`get_novelty`; ``novel``: whether it is at most
           ``false_alarm_rate``.
 
-        From a model whose labels are placed in the Cell Ontology by :meth:`set_ontology`:
+        If the labels were matched with the Cell Ontology by :meth:`set_ontology`:
 
-        - ``term``, ``term_id``: the most specific term that reaches ``term_level``: *T cell* where
-          it is one of several kinds; ``term_probability``: its probability. A cell whose label was
-          not placed has the term ``"not in the Cell Ontology: <label>"`` and, as all that is known
-          of it, the id of *cell*, ``CL:0000000``, with the probability 1.
-        - ``set_term``: the most specific term that covers the prediction set; of a single label
-          that was not placed as for ``term``.
+        - ``term``, ``term_id``: the most specific term with a probability of at least
+          ``term_level``, such as *T cell* for a cell that may be one of its kinds;
+          ``term_probability``: its probability. A cell whose label has no term gets the term
+          ``"not in the Cell Ontology: <label>"``, with the id of *cell*, ``CL:0000000``, and the
+          probability 1.
+        - ``set_term``: the most specific term that includes the prediction set; for a single label
+          without a term as in ``term``.
 
-        A model of a query whose policy is ``"batch"`` adds what it would say without the query's
-        own path, ``reference_label`` and ``reference_probability``. A cell of a type that the
-        reference lacks shows in the latter: adaptation makes all cells surer.
+        A query model with the policy ``"batch"`` adds ``reference_label`` and
+        ``reference_probability``, by the reference logits, without the query adapter. Adaptation
+        increases the probabilities of all cells, so that a cell type that the reference lacks is
+        seen best in the latter.
 
         Raises
         ------
@@ -194,8 +196,8 @@ class CellAnnotator(CellClassifier):
         Warns
         -----
         UserWarning
-            If the cells differ so much from those that the model was calibrated on that the rates
-            may not hold.
+            If there is a shift between the cells and those that the model was calibrated on, so
+            that the rates may not hold.
         """
         self._require_trained()
         rates = Rates(error_rate, false_alarm_rate, term_level)
@@ -207,7 +209,7 @@ class CellAnnotator(CellClassifier):
         cells = self._select(adata, indices, layer, min_gene_overlap)
         if not cells.adata.obs_names.is_unique:
             raise ValueError(
-                "Cells share names, so that rows could not be told apart: "
+                "Cells share names, so that rows could not be distinguished: "
                 "`adata.obs_names_make_unique()`."
             )
         logits = self._logits_of(cells, batch_size)
@@ -234,12 +236,12 @@ class CellAnnotator(CellClassifier):
         layer: str | None = None,
         min_gene_overlap: float = MIN_GENE_OVERLAP,
     ) -> pd.DataFrame:
-        r"""Predict cell types by a vote within clusters, or among cells that are alike.
+        r"""Predict cell types by a vote within clusters or neighbourhoods.
 
-        Each cell keeps its say: its own probabilities are multiplied by :math:`(m / b)^w`, where
-        :math:`m` are the mean ones of the others around it and :math:`b` those of all cells. A
-        sure cell is hardly ever overruled, and nothing speaks for a type because it is frequent:
-        rare types survive, which a majority vote :cite:p:`DominguezConde22` wipes out.
+        The probabilities of each cell are multiplied by :math:`(m / b)^w`, where :math:`m` is the
+        mean over the other cells of its cluster or neighbourhood, and :math:`b` that over all
+        cells. Labels with a high probability hardly ever change, and frequent types have no
+        advantage: rare types are kept, which a majority vote :cite:p:`DominguezConde22` removes.
 
         Parameters
         ----------
@@ -247,19 +249,19 @@ class CellAnnotator(CellClassifier):
             As in :meth:`~scvi_sctab.SCTAB.predict`.
         clusters
             Column of ``adata.obs``, or a cluster per cell of ``adata``; a series is aligned by the
-            names of cells. Without any, each cell votes with those next to it in
+            names of cells. If not given, each cell votes with its nearest neighbours in
             :meth:`~scvi_sctab.SCTAB.get_latent_representation`.
         batch_key
-            Column of ``adata.obs``; cells of different batches do not vote together. The one of
+            Column of ``adata.obs``; only cells of the same batch vote together. The one of
             :meth:`~scvi_sctab.SCTAB.setup_anndata` if not given and ``adata`` has it.
         across_batches
-            Whether cells of different batches vote together after all.
+            Whether cells of different batches vote together.
         indices
             Cells to refine, which vote among themselves; all if not given.
         n_neighbors
-            Cells that vote together without ``clusters``, the cell itself included.
+            Number of cells that vote together without ``clusters``, the cell itself included.
         weight
-            :math:`w`; 0 leaves cells alone.
+            :math:`w`; with 0 labels do not change.
         layer, min_gene_overlap
             As in :meth:`~scvi_sctab.SCTAB.predict`.
 
@@ -269,17 +271,19 @@ class CellAnnotator(CellClassifier):
 
         - ``label``: the refined label, categorical over all labels.
         - ``probability``: its refined probability.
-        - ``raw_label``: the cell's own label.
+        - ``raw_label``: the label before the vote.
         - ``changed``: whether the two differ.
-        - ``cluster_frequency``: share of the cells around it whose own label is the refined one.
-        - ``cluster_entropy``: entropy of the mean probabilities around it, in [0, 1].
+        - ``cluster_frequency``: share of the cluster or neighbourhood whose label before the vote
+          is the refined one.
+        - ``cluster_entropy``: entropy of the mean probabilities of the cluster or neighbourhood,
+          in [0, 1].
 
         Raises
         ------
         KeyError
             If there is no such column.
         ValueError
-            If ``clusters`` do not fit the cells, ``n_neighbors`` or ``weight`` are out of range,
+            If ``clusters`` do not match the cells, ``n_neighbors`` or ``weight`` are out of range,
             or as in :meth:`~scvi_sctab.SCTAB.predict`.
         """
         if n_neighbors < 1:
@@ -316,21 +320,20 @@ class CellAnnotator(CellClassifier):
         Parameters
         ----------
         adata
-            Labelled cells that were not trained on; the reference if not given, and then the
-            cells that were held out for validation unless ``indices`` says otherwise. Cells
-            without a label are left out.
+            Labelled cells that were not trained on; if not given, the reference, and without
+            ``indices`` its held-out cells. Unlabelled cells are left out.
         labels_key
-            Column with the truth; the one of :meth:`setup_anndata` if not given.
+            Column with the true labels; the one of :meth:`setup_anndata` if not given.
         indices, batch_size, layer, min_gene_overlap
             As in :meth:`predict`.
 
         Returns
         -------
-        Precision, recall, F1 and number of cells: a row per label that occurs in the truth, then
-        ``macro average``, ``weighted average`` and ``accuracy``. After :meth:`set_ontology` also
+        Precision, recall, F1 and number of cells: a row per true label, then ``macro average``,
+        ``weighted average`` and ``accuracy``. After :meth:`set_ontology` also
         ``macro average, ontology-corrected`` and ``accuracy, ontology-corrected``, which count a
-        label that is finer than the truth as right, as scTab does, if the ontology holds all
-        labels of the truth. For coarse labels one that they stand for is right in any case.
+        label that is finer than the true one as right, as scTab does, if the ontology has all true
+        labels. For a coarse label, the labels that it stands for always count as right.
 
         Raises
         ------
@@ -338,12 +341,12 @@ class CellAnnotator(CellClassifier):
             If there is no such column.
         ValueError
             If no cell has a label, cells of ``adata`` were trained on, labels have changed since
-            they were set up, or as in :meth:`predict`.
+            set-up, or as in :meth:`predict`.
 
         Warns
         -----
         UserWarning
-            If the truth has labels that the model does not know, or cells of ``indices`` were
+            If there are true labels that the model does not know, or cells of ``indices`` were
             trained on.
         """
         self._require_trained()
@@ -357,7 +360,7 @@ class CellAnnotator(CellClassifier):
             raise ValueError("There is no labelled cell to evaluate on.")
         cells, truth = cells.take(labeled), truth[labeled]
         if indices is None:
-            self._refuse_trained(cells, "evaluate", "on which scores flatter")
+            self._refuse_trained(cells, "evaluate", "on which scores are too high")
         else:
             self._warn_of_trained(cells)
         self._warn_of_unknown_labels(truth)
@@ -374,29 +377,29 @@ class CellAnnotator(CellClassifier):
         layer: str | None = None,
         min_gene_overlap: float = MIN_GENE_OVERLAP,
     ) -> None:
-        """Calibrate on labelled cells that were not trained on; training does it by itself.
+        """Calibrate on labelled cells that were not trained on; training includes this step.
 
-        Fits a temperature :cite:p:`Guo17`, takes one that is a standard error higher, since few
-        cells prove little, and fits how far probabilities follow how frequent labels are, which
-        class weights hide :cite:p:`Menon21`. Predicted labels stay what they are. Keeps what
-        prediction sets, novelty and the test for shift need.
+        The temperature is fitted :cite:p:`Guo17` and increased by its standard error, which is
+        large for few cells. The power of the label prior, which class balancing removes
+        :cite:p:`Menon21`, is fitted, too. Predicted labels do not change. Prediction sets, novelty
+        and the test of shift use the same cells.
 
         Parameters
         ----------
         adata
-            Labelled cells that the model was not trained on, drawn as those come that it will be
-            asked about; the reference if not given.
+            Labelled cells that the model was not trained on, exchangeable with those that it will
+            annotate; the reference if not given.
         labels_key
-            Column with their labels; the one of :meth:`setup_anndata` if not given. Labels that
-            the model does not know are left aside.
+            Column with their labels; the one of :meth:`setup_anndata` if not given. Cells with
+            labels that the model does not know are left out.
         indices
-            Cells, which must not be among those trained on. If not given, all of ``adata``, or
-            those of the reference that were held out, found again by name and counts.
+            Cells, none of which was trained on. If not given, all of ``adata``, or the held-out
+            cells of the reference, found by name and counts.
         method
-            ``"prior"``, as above, with the frequencies of the cells trained on, or of those given;
-            ``"temperature"``, that alone; ``"vector"`` fits a bias per label, which moves labels
-            to those that are frequent among these cells. If not given, ``"prior"`` where
-            frequencies are known: where the cells hold every label, and none is coarse.
+            ``"prior"``, as above, with the frequencies of labels in training, or among these
+            cells; ``"temperature"``, without the label prior; ``"vector"`` fits a bias per label,
+            which favours labels that are frequent among these cells. If not given, ``"prior"`` if
+            frequencies are known, i.e. if the cells have every label and none is coarse.
         batch_size, layer, min_gene_overlap
             As in :meth:`predict`.
 
@@ -407,13 +410,13 @@ class CellAnnotator(CellClassifier):
         RuntimeError
             If the model is not trained.
         ValueError
-            If cells were trained on, fewer than 50 have a label that the model knows, none was
-            held out and none is given, or there is no such method.
+            If cells were trained on, fewer than 50 have a label that the model knows, there are no
+            held-out cells and none are given, or there is no such method.
 
         Warns
         -----
         UserWarning
-            If it is not known where some labels lie, so that their cells will look novel.
+            If label centres are missing for some labels, so that their cells will look novel.
         """
         self._require_trained()
         if method is not None:
@@ -425,7 +428,7 @@ class CellAnnotator(CellClassifier):
             trained = (*self._labeled_logits(own, labels_key, batch_size), counts)
         else:
             cells = self._select(adata, indices, layer, min_gene_overlap)
-            self._refuse_trained(cells, "calibrate", "of which it is surer than of new ones")
+            self._refuse_trained(cells, "calibrate", "whose probabilities are too high")
         held_out, codes = self._labeled_logits(cells, labels_key, batch_size)
         calibration = fit_calibration(self.annotation, held_out, codes, trained, method)
         self.annotation = replace(self.annotation, calibration=calibration)
@@ -443,11 +446,11 @@ class CellAnnotator(CellClassifier):
     ) -> pd.DataFrame:
         """List the labels that cannot be ruled out, by split conformal prediction.
 
-        Sets miss the true label in ``error_rate`` of cells that are exchangeable with the held-out
-        ones :cite:p:`Angelopoulos23`; those of another study are not, see :meth:`get_shift`, nor
-        those of a sample with other label frequencies, whose rates within labels hold. They are
-        the smallest such sets on average :cite:p:`Sadinle19`; a set is empty if no label is
-        probable enough.
+        Sets miss the true label of a share ``error_rate`` of cells that are exchangeable with the
+        held-out cells :cite:p:`Angelopoulos23`. Cells of another study are not exchangeable, see
+        :meth:`get_shift`, nor are those of a sample with other label frequencies, for which rates
+        within labels hold. The sets are the smallest such sets on average :cite:p:`Sadinle19`; a
+        set is empty if no label is probable enough.
 
         Parameters
         ----------
@@ -456,12 +459,12 @@ class CellAnnotator(CellClassifier):
         error_rate
             In (0, 1).
         by_label
-            Whether to keep the rate within each label, at the price of larger sets; labels with
-            too few held-out cells are in every set.
+            Whether the rate holds within each label, for which sets are larger; labels with too
+            few held-out cells are in every set.
 
         Returns
         -------
-        Frame ``(n_cells, n_labels)`` of booleans, rows named by cell and columns by label.
+        Data frame ``(n_cells, n_labels)`` of booleans, rows named by cell and columns by label.
 
         Raises
         ------
@@ -495,12 +498,12 @@ class CellAnnotator(CellClassifier):
         layer: str | None = None,
         min_gene_overlap: float = MIN_GENE_OVERLAP,
     ) -> NDArray[np.float64]:
-        """Test whether cells are of a label that the model does not know.
+        """Compute novelty p-values, a test against types that the model does not know.
 
-        The score is the Mahalanobis distance of a cell's logits to those of the nearest label
-        :cite:p:`Lee18`, compared with cells that were held out :cite:p:`Bates23`. To call cells
-        with ``p <= 0.05`` novel is wrong for one in twenty of those that are exchangeable with the
-        held-out ones; for more, where cells are of another study.
+        The score is the Mahalanobis distance of a cell's logits to the centre of the nearest label
+        :cite:p:`Lee18`, compared with held-out cells :cite:p:`Bates23`. With ``p <= 0.05`` called
+        novel, the false-alarm rate is 5 % for cells that are exchangeable with the held-out cells,
+        and higher for cells of another study.
 
         Parameters
         ----------
@@ -509,8 +512,8 @@ class CellAnnotator(CellClassifier):
 
         Returns
         -------
-        p-values ``(n_cells,)``; small is novel. NaN where the predicted label came with a query,
-        after calibration.
+        p-values ``(n_cells,)``; small for novel cells. NaN if the predicted label was added by a
+        query, after calibration.
 
         Raises
         ------
@@ -543,10 +546,10 @@ class CellAnnotator(CellClassifier):
         layer: str | None = None,
         min_gene_overlap: float = MIN_GENE_OVERLAP,
     ) -> pd.DataFrame:
-        """Compare cells with those that the model was calibrated on.
+        """Test for a shift between cells and those that the model was calibrated on.
 
-        Stated error rates hold for cells like them. How frequent labels are is not compared:
-        where it differs, rates within labels hold.
+        Stated error rates hold without a shift. Label frequencies are not compared: if they
+        differ, rates within labels hold.
 
         Parameters
         ----------
@@ -576,42 +579,44 @@ class CellAnnotator(CellClassifier):
         ontology: CellOntology | str | Path | None = None,
         coarse_labels: Sequence[str] = (),
     ) -> pd.DataFrame:
-        """Place the labels in the Cell Ontology :cite:p:`Diehl16`.
+        """Match the labels with terms of the Cell Ontology :cite:p:`Diehl16`.
 
-        :meth:`annotate` then tells the most specific term that the evidence suffices for, and
+        :meth:`annotate` then returns the most specific term with enough probability, and
         :meth:`evaluate` adds scores that count a finer label as right, as scTab does.
 
         Parameters
         ----------
         terms
-            Label -> CL id or name. Labels that it lacks are matched by id, name, synonym or usual
-            name (``"NK"``, ``"CD14+ Mono"``), see :func:`~scvi_sctab.ontology.match_labels`.
+            CL id or name of the term of a label. Other labels are matched by id, name, synonym or
+            usual name (``"NK"``, ``"CD14+ Mono"``), see
+            :func:`~scvi_sctab.ontology.match_labels`.
         ontology
             An ontology, or the path of an ``.obo`` or ``.owl`` file; the bundled one if not given.
         coarse_labels
-            Before training: labels of cells that are known less precisely than the others, such as
-            "T cell" beside "CD4 T" and "CD8 T". They are learnt from as one of the labels that are
-            a kind of them, and not predicted themselves. A label with cells of its own is none,
-            though others may be a kind of it: CD16 monocytes are CD14 monocytes to the ontology.
+            Coarse labels, to be given before training: labels of cells that are known less
+            precisely, such as "T cell" beside "CD4 T" and "CD8 T". Their cells are learnt from as
+            one of the labels that are a kind of them, and they are not predicted. A label is not
+            coarse just because another one is a kind of it: in the ontology, CD16 monocytes are
+            CD14 monocytes.
 
         Returns
         -------
-        A row per label: ``term_id``, ``term``, ``matched_by`` and ``near_misses``. Nothing is
-        guessed: what did not match has an empty ``term_id``, is a kind of *cell* and nothing else,
-        and is called ``"not in the Cell Ontology: <label>"`` by :meth:`annotate`.
+        A row per label: ``term_id``, ``term``, ``matched_by`` and ``near_misses``. Matches are
+        exact: a label without a match has an empty ``term_id``, counts as a kind of *cell* only,
+        and has the term ``"not in the Cell Ontology: <label>"`` in :meth:`annotate`.
 
         Raises
         ------
         ValueError
-            If no label matched, ``terms`` names labels or terms that there are not (all of them
-            are listed), or a coarse label has no finer one, or the model is trained.
+            If no label matched, ``terms`` has labels or terms that do not exist (all of them are
+            listed), a coarse label has no finer one, or the model is trained.
         FileNotFoundError
             If there is no such file.
 
         Warns
         -----
         UserWarning
-            If labels could not be placed; they are listed with near misses.
+            If labels could not be matched; they are listed with near misses.
 
         Examples
         --------
@@ -630,18 +635,19 @@ class CellAnnotator(CellClassifier):
     ) -> NDArray[np.bool_]:
         """Mark the cells whose labels the model was trained on, by name and counts.
 
-        Scores on such cells flatter, and nothing can be calibrated on them.
+        Scores on such cells are too high, and the model cannot be calibrated on them.
 
         Parameters
         ----------
         adata
-            Cells in any order, with genes in any order; the model's own if not given.
+            Cells in any order, with genes in any order; the cells that the model was set up with
+            if not given.
         layer
             As in :meth:`predict`.
 
         Returns
         -------
-        Mask ``(n_cells,)``. A cell with counts of 20 genes or more is also recognised under
+        Mask ``(n_cells,)``. A cell with at least 20 expressed genes is also recognised under
         another name.
 
         Raises
@@ -665,25 +671,25 @@ class CellAnnotator(CellClassifier):
 
     @property
     def calibration(self) -> Calibration | None:
-        """Fit to held-out cells; ``None`` if none were held out."""
+        """Calibration on held-out cells, if any."""
         return self.annotation.calibration
 
     @property
     def hierarchy(self) -> LabelHierarchy | None:
-        """Labels of the model in the Cell Ontology; ``None`` before :meth:`set_ontology`."""
+        """Terms of the labels in the Cell Ontology; ``None`` before :meth:`set_ontology`."""
         return self.annotation.hierarchy
 
     @property
     def coarse_labels(self) -> dict[str, list[str]]:
-        """Labels that stand for finer ones, and are not predicted."""
+        """Coarse labels, with the labels that they stand for."""
         return {label: list(finer) for label, finer in self.annotation.coarse_labels.items()}
 
     def _predict(self, cells: CellSelection, batch_size: int | None = None) -> NDArray[np.str_]:
-        """Most probable label of each cell."""
+        """Return the most probable label of each cell."""
         return predict_labels(self.annotation, self._logits_of(cells, batch_size))
 
     def _class_balanced(self, cells: CellSelection) -> pd.DataFrame:
-        """Class-balanced probabilities of cells, without the label prior."""
+        """Compute class-balanced probabilities of cells, without the label prior."""
         parts = (self.annotation.class_balanced(part.logits) for part in self._logits_of(cells))
         return join_probabilities(self.annotation, parts, cells.names)
 
@@ -692,7 +698,7 @@ class CellAnnotator(CellClassifier):
         return self.annotation.calibrated()
 
     def _calibrate_after_training(self) -> None:
-        """Calibrate if enough cells were held out whose label can be told right from wrong."""
+        """Calibrate if there are enough held-out cells with predictable labels."""
         self.annotation = replace(self.annotation, calibration=None)
         if not self._has_held_out():
             return
@@ -712,7 +718,7 @@ class CellAnnotator(CellClassifier):
     def _labeled_logits(
         self, cells: CellSelection, labels_key: str | None, batch_size: int | None
     ) -> tuple[CellEvidence, NDArray[np.int64]]:
-        """Logits and codes of cells with a label that the model knows and can predict."""
+        """Return logits and codes of the cells with predictable labels."""
         codes = self._codes_of(cells, labels_key)
         chosen = draw_cells(np.flatnonzero(codes >= 0), _MAX_CELLS)
         parts = list(self._logits_of(cells.take(chosen), batch_size))
@@ -724,19 +730,19 @@ class CellAnnotator(CellClassifier):
         return true_labels(cells, self.registry["setup_args"], labels_key, manager)
 
     def _codes_of(self, cells: CellSelection, labels_key: str | None = None) -> NDArray[np.int64]:
-        """Codes of labels; -1 where there is none that the model knows and can predict."""
+        """Return codes of labels; -1 for labels that are not predictable."""
         codes = pd.Index(self.labels).get_indexer(self._true_labels(cells, labels_key))
-        # Whether a label that stands for others is right cannot be told.
+        # A coarse label is never predicted, so that there is no true label to calibrate on.
         return np.where((codes >= 0) & self.annotation.predictable[codes], codes, -1)
 
     def _has_label(self, truth: NDArray[Any]) -> NDArray[np.bool_]:
-        """Mark cells with a label; words for none count as none unless they were learnt."""
+        """Mark labelled cells; labels that read as missing count as missing unless learnt."""
         none = {str(self.registry["setup_args"]["unlabeled_category"])}
         none |= {label for label in set(truth) - set(self.labels) if reads_as_none(label)}
         return ~np.isin(truth, list(none))
 
     def _held_out_cells(self) -> CellSelection:
-        """Find the cells of the model's AnnData that were held out; stop if there are none."""
+        """Find the held-out cells of the model's AnnData; raise an error if there are none."""
         everyone, places = self._select(None), self.validation_indices
         return find_held_out(everyone, self.training_record, places, self.gene_names)
 
@@ -757,7 +763,7 @@ class CellAnnotator(CellClassifier):
         return int(identify(cells, self.gene_names).among(record.trained).sum())
 
     def _refuse_trained(self, cells: CellSelection, verb: str, why: str) -> None:
-        """Stop at cells that the model was trained on."""
+        """Refuse cells that the model was trained on."""
         n_trained = self._n_trained_on(cells)
         if not n_trained:
             return

@@ -1,4 +1,4 @@
-"""SCTABEnsemble: several networks that answer as one."""
+"""Ensemble of several networks, SCTABEnsemble."""
 
 from __future__ import annotations
 
@@ -49,25 +49,26 @@ _MEMBERS_PER_SEED = 1000
 class SCTABEnsemble(CellExplainer):
     """Deep ensemble of :class:`~scvi_sctab.SCTAB` :cite:p:`Lakshminarayanan17`.
 
-    Members differ by their random start and by the order of cells; all hold out the same cells.
-    The ensemble's probabilities are the mean of the members', each at its own temperature,
-    calibrated on the held-out cells. How far members disagree shows what the reference does not settle.
+    Members differ in their random start and in the order of cells; all have the same held-out
+    cells. The probabilities of the ensemble are the mean of the members' probabilities, each at
+    its own temperature, calibrated on the held-out cells. The differences between members show
+    which cells the reference does not determine.
 
     Parameters
     ----------
     adata
         AnnData registered by :meth:`setup_anndata`.
     preset, **overrides
-        As of :class:`~scvi_sctab.SCTAB`, but for ``encoder_weight``: the mean of several encoders
-        deserves more of a say beside the linear paths than one does, 1 if not given.
+        As in :class:`~scvi_sctab.SCTAB`, except that ``encoder_weight`` is 1 if not given: the
+        mean of several encoders is less noisy than one encoder.
     n_members
-        How many networks. Each is a :class:`~scvi_sctab.SCTAB` in ``ensemble.members``, with
-        verbs that the ensemble lacks.
+        Number of networks. Each is a :class:`~scvi_sctab.SCTAB` in ``ensemble.members``, with
+        further verbs.
 
     Raises
     ------
     ValueError
-        If there is no member, or as of :class:`~scvi_sctab.SCTAB`.
+        If there is no member, or as in :class:`~scvi_sctab.SCTAB`.
 
     Examples
     --------
@@ -106,8 +107,8 @@ class SCTABEnsemble(CellExplainer):
     def from_members(cls, members: Sequence[SCTAB]) -> SCTABEnsemble:
         """Join models of the same genes and labels.
 
-        The ensemble has no calibration until it is trained or :meth:`calibrate` is called; of the
-        members' it takes the temperatures.
+        The ensemble is not calibrated until it is trained or :meth:`calibrate` is called; the
+        members keep their temperatures.
 
         Parameters
         ----------
@@ -117,7 +118,7 @@ class SCTABEnsemble(CellExplainer):
         Raises
         ------
         ValueError
-            If there is none, or they differ in genes, labels, coarse labels or batches.
+            If there are none, or they differ in genes, labels, coarse labels or batches.
         """
         if not members:
             raise ValueError("An ensemble has at least one member.")
@@ -160,12 +161,12 @@ class SCTABEnsemble(CellExplainer):
         Parameters
         ----------
         *args, **kwargs
-            As of :meth:`SCTAB.train`.
+            As in :meth:`SCTAB.train`.
 
         Raises
         ------
         ValueError
-            As of :meth:`SCTAB.train`.
+            As in :meth:`SCTAB.train`.
         """
         for number, member in enumerate(self.members):
             logger.info(f"Training member {number + 1} of {len(self.members)}.")
@@ -178,11 +179,11 @@ class SCTABEnsemble(CellExplainer):
         record = self.members[0].query_record
         if record is None:
             self._calibrate_after_training()
-        elif record.patterns:  # the reference that was calibrated is not this one
+        elif record.patterns:  # training has changed the calibrated reference
             self.annotation = replace(self.annotation, calibration=None)
 
     def _stop_at(self, n_members: int) -> None:
-        """Go on with the members that were trained when Ctrl-C came."""
+        """Keep the members that were trained before Ctrl-C."""
         trained = [member for member in self.members if member.is_trained]
         logger.warning(
             f"Ctrl-C came while member {n_members} of {len(self.members)} was trained: the ensemble "
@@ -199,7 +200,7 @@ class SCTABEnsemble(CellExplainer):
         layer: str | None = None,
         min_gene_overlap: float = MIN_GENE_OVERLAP,
     ) -> pd.DataFrame:
-        """Split uncertainty into what cells and what the reference leave open.
+        """Split uncertainty into that of the cells and that of the reference.
 
         Parameters
         ----------
@@ -208,12 +209,12 @@ class SCTABEnsemble(CellExplainer):
 
         Returns
         -------
-        A row per cell, in units of the entropy of not knowing at all: ``total``, the entropy of the
-        mean probabilities of the members, each at its temperature; ``aleatoric``, the mean of their
-        entropies; ``epistemic``, the difference, the mutual information between label and member:
-        it is high where members disagree. The calibration of the ensemble, and how frequent labels
-        are, come after that, so that ``total`` is not quite the ``uncertainty`` of
-        :meth:`annotate`.
+        A row per cell, in units of the entropy of equal probabilities: ``total``, the entropy of
+        the mean probabilities of the members, each at its temperature; ``aleatoric``, the mean of
+        their entropies; ``epistemic``, the difference, which is the mutual information between
+        label and member, and high if members disagree. These are class-balanced probabilities,
+        without the calibration of the ensemble, so that ``total`` differs from the ``uncertainty``
+        of :meth:`annotate`.
 
         Raises
         ------
@@ -227,7 +228,7 @@ class SCTABEnsemble(CellExplainer):
         parts = [np.zeros((0, 2)), *self._map_cells(self._entropies, cells, batch_size)]
         values = np.concatenate(parts) / np.log(len(self.labels))
         frame = pd.DataFrame(values, cells.names, ["total", "aleatoric"])
-        # Rounding may leave the difference a hair below zero.
+        # By rounding, the difference may be slightly below zero.
         return frame.assign(epistemic=(frame["total"] - frame["aleatoric"]).clip(lower=0))
 
     def get_latent_representation(
@@ -377,19 +378,19 @@ class SCTABEnsemble(CellExplainer):
         Raises
         ------
         RuntimeError
-            If this is not an ensemble of a query.
+            If the members are not query models.
         """
         return [member.surgery_report() for member in self.members]
 
     def _entropies(self, tensors: dict[str, Tensor]) -> NDArray[np.float64]:
-        """Total and mean entropy of the members' probabilities, ``(n_cells, 2)``."""
+        """Compute total and mean entropy of the members' probabilities, ``(n_cells, 2)``."""
         members = np.stack(
             [m.annotation.class_balanced(m._to_logits(tensors).logits) for m in self.members]
         )
         return np.column_stack([_entropy(members.mean(axis=0)), _entropy(members).mean(axis=0)])
 
     def _to_logits(self, tensors: dict[str, Tensor]) -> CellEvidence:
-        """Logarithm of the mean class-balanced probabilities of the members; mean features."""
+        """Return logs of the members' mean class-balanced probabilities, and mean features."""
         parts = [(member.annotation, member._to_logits(tensors)) for member in self.members]
         logits = _log_mean([state.class_balanced(part.logits) for state, part in parts])
         before = logits
@@ -410,7 +411,7 @@ class SCTABEnsemble(CellExplainer):
 
     @property
     def annotation(self) -> AnnotationState:
-        """State that the ensemble's annotations rest on; the members' temperatures are theirs."""
+        """State of the ensemble's annotations; the members have their own temperatures."""
         return self._annotation
 
     @annotation.setter
@@ -443,17 +444,17 @@ class SCTABEnsemble(CellExplainer):
 
     @property
     def adata(self) -> AnnData | None:
-        """Cells that the ensemble was made for."""
+        """Cells that the ensemble was set up with."""
         return self.members[0].adata
 
     @property
     def adata_manager(self) -> AnnDataManager | None:
-        """Manager of the cells that the ensemble was made for."""
+        """Manager of the cells that the ensemble was set up with."""
         return self.members[0].adata_manager
 
     @property
     def registry(self) -> dict[str, Any]:
-        """Where counts and labels are, and what they hold."""
+        """Registry of the fields of counts, labels and conditions."""
         return self.members[0].registry
 
     @property
@@ -463,7 +464,7 @@ class SCTABEnsemble(CellExplainer):
 
     @property
     def gene_names(self) -> NDArray[np.str_]:
-        """Genes that the ensemble reads, in its order."""
+        """Genes of the ensemble, in its order."""
         return self.members[0].gene_names
 
     @property
@@ -473,7 +474,7 @@ class SCTABEnsemble(CellExplainer):
 
     @property
     def training_record(self) -> TrainingRecord | None:
-        """Fingerprints of cells that any member was trained on, and that all held out."""
+        """Identities of cells that any member was trained on, and that all members held out."""
         records = [member.training_record for member in self.members]
         known = [record for record in records if record is not None]
         return TrainingRecord.join(known) if len(known) == len(records) else None
@@ -496,7 +497,7 @@ class SCTABEnsemble(CellExplainer):
 
 
 def _seed(number: int) -> int:
-    """Seed of a member, which no other ensemble shares."""
+    """Return the seed of a member, which is unique up to 1,000 members."""
     return (settings.seed or 0) * _MEMBERS_PER_SEED + number
 
 
@@ -505,6 +506,6 @@ def _log_mean(probabilities: list[NDArray[np.float32]]) -> NDArray[np.float32]:
 
 
 def _entropy(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Entropy over the last axis, in nats."""
+    """Compute the entropy over the last axis, in nats."""
     p = np.asarray(probabilities, dtype=np.float64)
     return -(p * np.log(np.maximum(p, _TINY))).sum(axis=-1)

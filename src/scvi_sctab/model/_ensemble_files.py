@@ -188,19 +188,19 @@ def _own_content(ensemble: SCTABEnsemble, arrays: dict[str, Any]) -> dict[str, A
 
 
 def _members(metadata: dict[str, str]) -> dict[str, str | None]:
-    """Folders of members, and the digests of what they must hold, if those were saved."""
+    """Return the folders of members with their digests, if these were saved."""
     if metadata["format"] == _UNCHECKED_FORMAT:
         return {f"member{number}": None for number in range(int(metadata["n_members"]))}
     members = json.loads(metadata["members"])
     for folder in members:
-        # A name with slashes would lead out of the directory, whose files are overwritten.
+        # A name with slashes could lead out of the directory, and other files be removed.
         if not _FOLDER.fullmatch(folder):
             raise ValueError(f"{folder!r} is no name of a member's folder.")
     return members
 
 
 def _require_digest(folder: Path, digest: str | None) -> None:
-    """Stop at a member of another ensemble, or of another save of this one."""
+    """Refuse a member of another ensemble, or of another save of this one."""
     path = folder / WEIGHTS_FILE
     if digest is None or not path.exists():
         return
@@ -213,13 +213,13 @@ def _require_digest(folder: Path, digest: str | None) -> None:
 
 
 def _free_name(target: Path, name: str) -> str:
-    """Name a folder that does not exist: the old ones are needed until the new ones are whole."""
+    """Find a name without a folder: old folders are needed until the new ones are complete."""
     names = (f"{name}-{n}" if n else name for n in count())
     return next(free for free in names if not (target / free).exists())
 
 
 def _replace(target: Path, beside: Path, folders: list[str]) -> None:
-    """Move new members to an ensemble's directory, name them, and remove the old ones."""
+    """Move new members to an ensemble's directory, list them, and remove the old ones."""
     flush(beside)
     journal = beside / JOURNAL_FILE
     journal.write_text(json.dumps([*_named(target / ENSEMBLE_FILE), *folders]))
@@ -232,23 +232,23 @@ def _replace(target: Path, beside: Path, folders: list[str]) -> None:
 
 
 def _remove_replaced(target: Path, journal: Path) -> None:
-    """Remove those members that a save wrote or replaced and that the ensemble does not name."""
+    """Remove the members that a save wrote or replaced and that the ensemble does not list."""
     if not journal.exists():
         return
     try:
         written = json.loads(journal.read_text())
     except ValueError:
-        written = []  # killed while writing it, before anything was moved
+        written = []  # the process was killed while it wrote the journal, before any move
     for folder in set(written) - set(_named(target / ENSEMBLE_FILE)):
         for file in (WEIGHTS_FILE, PICKLE_FILE, ADATA_FILE):
             (target / folder / file).unlink(missing_ok=True)
-        with suppress(OSError):  # others' files are in it, or it was never moved
+        with suppress(OSError):  # the folder has other files, or was not moved
             (target / folder).rmdir()
     journal.unlink()
 
 
 def _named(path: Path) -> list[str]:
-    """Folders of members that the file of an ensemble names; none if it is missing or damaged."""
+    """List the folders of members in the file of an ensemble; none if missing or damaged."""
     try:
         return [*_members(read_checked(path, "an ensemble", _FORMAT, _UNCHECKED_FORMAT)[1])]
     except ValueError:

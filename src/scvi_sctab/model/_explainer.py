@@ -42,11 +42,11 @@ class CellExplainer(CellAnnotator):
         layer: str | None = None,
         min_gene_overlap: float = MIN_GENE_OVERLAP,
     ) -> sparse.csr_matrix:
-        """Attention of each cell to each gene: TabNet's masks.
+        """Return the attention of each cell to each gene, the masks of TabNet.
 
-        Attention says where the encoder looks, which is not the same as what decides: it often
-        falls on house-keeping genes, and the linear path of the small preset has none.
-        :meth:`get_markers` weighs both.
+        High attention to a gene does not mean that it determines the label: house-keeping genes
+        often have it, and the linear path of the small preset has no attention.
+        :meth:`get_markers` uses contributions.
 
         Parameters
         ----------
@@ -77,7 +77,7 @@ class CellExplainer(CellAnnotator):
         layer: str | None = None,
         min_gene_overlap: float = MIN_GENE_OVERLAP,
     ) -> pd.DataFrame:
-        """Rank genes that contribute to the label of a group and that its neighbours lack.
+        """Rank genes with large contributions and specific expression for each group.
 
         A gene's score is its mean contribution over the cells of the group times the cube of its
         specificity, see :func:`~scvi_sctab.metrics.score_markers`. With a linear path the
@@ -85,21 +85,21 @@ class CellExplainer(CellAnnotator):
         without one it is
         ``gradient of (logit of the predicted label - mean logit) * expression``. Specificity is
         the share of the expression that exceeds that of other groups, both of the three with the
-        most similar expression and of all, less a standard error, so that what a few cells express
-        by chance does not count. Genes with a score of 0 are not specific; the one with the larger contribution comes
-        first. ``sort_values(["group", "contribution"], ascending=[True, False])`` ranks by
-        contribution alone.
-        NOTE[DIFF] scTab ranks by ``attention * expression``, which finds hardly any textbook marker
-        (benchmarks/explanations.py).
+        most similar expression and of all, minus a standard error, so that chance expression in a
+        few cells does not count. Genes with a score of 0 are not specific; they are ranked by
+        contribution. ``sort_values(["group", "contribution"], ascending=[True, False])`` ranks all
+        genes by contribution.
+        NOTE[DIFF] scTab ranks by ``attention * expression``, which finds hardly any textbook
+        marker (benchmarks/explanations.py).
 
         Parameters
         ----------
         adata, indices, batch_size, layer, min_gene_overlap
             As in :meth:`~scvi_sctab.SCTAB.predict`.
         groupby
-            Column of ``adata.obs`` to group cells by; their predicted labels if not given.
+            Column of ``adata.obs`` with groups; predicted labels if not given.
         n_genes
-            Genes per group.
+            Number of genes per group.
 
         Returns
         -------
@@ -107,21 +107,21 @@ class CellExplainer(CellAnnotator):
         (mean), ``specificity`` (0 to 1), ``attention`` (mean; missing without TabNet),
         ``expression`` (mean, log-normalised), ``expression_nearby`` (mean over the nearest
         groups), ``expression_elsewhere`` (mean over all other groups) and ``nearest`` (names of the
-        nearest groups). With one group there is no other: the score is the contribution, and these
-        columns are missing.
+        nearest groups). With only one group the score is the contribution, and values on other
+        groups are missing.
 
         Raises
         ------
         KeyError
             If there is no such column.
         ValueError
-            If there are no genes asked for, the model reads a latent space, or as in
+            If ``n_genes`` is less than 1, the model reads a latent space, or as in
             :meth:`~scvi_sctab.SCTAB.predict`.
 
         Warns
         -----
         UserWarning
-            If there is one group only.
+            If there is only one group.
         """
         self._require_trained()
         refuse_latent(self.networks)
@@ -153,31 +153,31 @@ class CellExplainer(CellAnnotator):
         layer: str | None = None,
         min_gene_overlap: float = MIN_GENE_OVERLAP,
     ) -> sparse.csr_matrix:
-        r"""Attribute what speaks for a label to the genes of each cell.
+        r"""Attribute the logit of a label to the genes of each cell.
 
-        What is attributed is :math:`\ell_k - \frac1K \sum_j \ell_j`, the logit of the label less
-        the mean over labels: what all logits share decides nothing. Genes are compared with no
-        expression, so that a gene that a cell does not express gets 0. Integrated gradients
-        :cite:p:`Sundararajan17` sum up to what the expression of the cell adds to that logit.
+        The attributed value is :math:`\ell_k - \frac1K \sum_j \ell_j`, the logit of the label
+        minus the mean over labels, since a constant in all logits has no effect. The baseline is
+        no expression, so that a gene that a cell does not express gets 0. Integrated gradients
+        :cite:p:`Sundararajan17` sum to the difference of that value between cell and baseline.
 
         Parameters
         ----------
         adata, indices, layer, min_gene_overlap
             As in :meth:`~scvi_sctab.SCTAB.predict`.
         label
-            Label to speak for; the predicted one of each cell if not given.
+            Label to explain; the predicted one of each cell if not given.
         method
-            ``"integrated_gradients"``, or ``"input_x_gradient"``, which takes the gradient at the
-            cell alone: as many times faster as there are steps, and without that sum.
+            ``"integrated_gradients"``, or ``"input_x_gradient"``, which uses the gradient at the
+            cell only: faster by a factor of ``n_steps``, and without the property of the sum.
         n_steps
-            Steps from no expression to the cell.
+            Number of steps between baseline and cell.
         batch_size
-            Cells at a time; memory grows with it.
+            Cells per minibatch; memory grows with it.
 
         Returns
         -------
-        ``(n_cells, n_genes)``, genes in the order of ``model.gene_names``, with the batch and the
-        covariates of the cells as they are.
+        ``(n_cells, n_genes)``, genes in the order of ``model.gene_names``; batch and covariates of
+        the cells are not changed.
 
         Raises
         ------
@@ -222,40 +222,40 @@ class CellExplainer(CellAnnotator):
         layer: str | None = None,
         min_gene_overlap: float = MIN_GENE_OVERLAP,
     ) -> pd.DataFrame:
-        """Delete the genes that rankings put first, beside random ones.
+        """Compare gene rankings by the deletion of their first genes, beside random genes.
 
-        A ranking that finds the genes on which a label hangs makes its probability fall faster
-        than genes drawn at random do :cite:p:`Samek17`. Only genes that a cell expresses are
-        ranked and drawn. Deleted is their log-normalised expression inside the model, not their
-        counts: fewer counts would make all other genes of the cell look higher.
+        With a ranking of the genes that determine a label, its probability decreases faster than
+        with random genes :cite:p:`Samek17`. Only genes that a cell expresses are ranked and drawn.
+        Their log-normalised expression is set to 0 in the model, not their counts: a smaller total
+        would increase the normalised expression of all other genes of the cell.
 
         Parameters
         ----------
         rankings
-            By name: scores ``(n_cells, n_genes)`` of the same cells, in the order of
-            ``model.gene_names``, as :meth:`~scvi_sctab.SCTAB.get_attributions` and
-            :meth:`~scvi_sctab.SCTAB.get_attention` give; a frame of such scores, aligned by the
-            names of cells and genes; or a frame of
+            Rankings by name: scores ``(n_cells, n_genes)`` of the same cells, in the order of
+            ``model.gene_names``, as returned by :meth:`~scvi_sctab.SCTAB.get_attributions` and
+            :meth:`~scvi_sctab.SCTAB.get_attention`; a data frame of such scores, aligned by the
+            names of cells and genes; or a data frame of
             :meth:`~scvi_sctab.SCTAB.get_markers` by predicted label, best with
             ``n_genes=len(model.gene_names)``.
         adata, indices, layer, min_gene_overlap
             As in :meth:`~scvi_sctab.SCTAB.predict`.
         n_genes
-            How many genes to delete from each cell.
+            Numbers of genes to delete from each cell.
         batch_size
-            Cells at a time.
+            Cells per minibatch; memory grows with it.
 
         Returns
         -------
         A row per ranking, ``"random"`` last, and number of genes: ``ranking``, ``n_genes``,
-        ``drop`` (by how much the probability of the predicted label, before calibration, falls,
-        mean over cells),
-        ``drop_sd`` (over cells) and ``changed`` (share of cells whose label becomes another).
+        ``drop`` (decrease of the probability of the predicted label, before calibration, mean over
+        cells), ``drop_sd`` (standard deviation over cells) and ``changed`` (share of cells whose
+        label changes).
 
         Raises
         ------
         ValueError
-            If the model reads a latent space, scores do not fit the cells, or as in
+            If the model reads a latent space, scores do not match the cells, or as in
             :meth:`~scvi_sctab.SCTAB.predict`.
         """
         self._require_trained()
@@ -269,7 +269,7 @@ class CellExplainer(CellAnnotator):
         return delete_genes(self.networks, self._read(cells), scores, n_genes, seed(), batch_size)
 
     def _code_of(self, label: str) -> int:
-        """Code of a label that can be predicted."""
+        """Return the code of a predictable label."""
         check_label(label, self.labels)
         if label in self.coarse_labels:
             raise ValueError(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def batch_codes(cells: CellSelection, batch_key: str | None) -> NDArray[np.intp]:
-    """Codes of the batches of cells, ``(n_cells,)``; all 0 without a column.
+    """Return codes of the batches of cells, ``(n_cells,)``; all 0 without a column.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def batch_codes(cells: CellSelection, batch_key: str | None) -> NDArray[np.intp]
 def cluster_codes(
     cells: CellSelection, clusters: str | Sequence[object], batches: NDArray[np.intp]
 ) -> NDArray[np.intp]:
-    """Codes of the clusters of cells, each batch with clusters of its own, ``(n_cells,)``.
+    """Return codes of the clusters of cells within their batches, ``(n_cells,)``.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def cluster_codes(
     KeyError
         If there is no such column.
     ValueError
-        If clusters do not fit the cells, or are missing.
+        If clusters do not match the cells, or have missing values.
     """
     values = _clusters_of(cells, clusters)
     if pd.isna(values).any():
@@ -89,7 +89,7 @@ def column_of(cells: CellSelection, key: str, argument: str) -> NDArray[Any]:
     key
         Name of the column.
     argument
-        Name of the argument that named it, for messages.
+        Name of the argument with this name, for messages.
 
     Raises
     ------
@@ -100,12 +100,12 @@ def column_of(cells: CellSelection, key: str, argument: str) -> NDArray[Any]:
 
 
 def write_columns(frame: pd.DataFrame, adata: AnnData) -> None:
-    """Write columns into ``obs``; cells that are not in the frame have missing values.
+    """Write columns to ``obs``; cells that are not in the data frame get missing values.
 
     Parameters
     ----------
     frame
-        A row per cell, named.
+        A row per cell, named by cell.
     adata
         AnnData, or MuData, to write to.
     """

@@ -1,4 +1,4 @@
-"""What SCTAB takes over of an SCVI or a SCANVI."""
+"""Use of the autoencoder of an SCVI or a SCANVI by SCTAB."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 
 class LatentSpace(NamedTuple):
-    """A trained variational autoencoder.
+    """Trained variational autoencoder.
 
     Attributes
     ----------
     adata
-        Cells that it is registered with.
+        Cells that its model is registered with.
     registry
-        Its registry.
+        Registry of its model.
     arguments
-        Of :class:`scvi.module.VAE`, without the numbers of categories; plain values.
+        Arguments of :class:`scvi.module.VAE`, without the numbers of categories; plain values.
     weights
-        State dict of that module; further entries do not matter.
+        State dict of that module; further entries are ignored.
     """
 
     adata: AnnData
@@ -39,19 +39,19 @@ class LatentSpace(NamedTuple):
 
 
 def take_latent_space(model: SCVI | SCANVI) -> LatentSpace:
-    """Take the autoencoder out of a model.
+    """Copy the autoencoder of a model.
 
     Parameters
     ----------
     model
-        Trained, with its AnnData.
+        Trained model with its AnnData.
 
     Raises
     ------
     RuntimeError
-        If it is not trained.
+        If the model is not trained.
     ValueError
-        If it has no AnnData, or reads what SCTAB does not hand it.
+        If it has no AnnData, or needs inputs that SCTAB does not support.
     """
     require_trained(model, "Train the encoder's model first.")
     if model.adata is None:
@@ -68,16 +68,16 @@ def take_latent_space(model: SCVI | SCANVI) -> LatentSpace:
 
 
 def number_batches_alike(cls: Any, space: LatentSpace, arguments: dict[str, Any]) -> None:
-    """Set up once more by the order of batches of the space, which surgery may have left unsorted.
+    """Repeat set-up with the codes of batches of the space, which surgery does not sort.
 
     Parameters
     ----------
     cls
         Class of the model that is set up on the same AnnData.
     space
-        The space.
+        The autoencoder.
     arguments
-        Of ``cls.setup_anndata``.
+        Arguments of ``cls.setup_anndata``.
     """
     source = deepcopy(cls._registry_of(space.adata))
     for key in (REGISTRY_KEYS.BATCH_KEY, REGISTRY_KEYS.CAT_COVS_KEY):
@@ -89,7 +89,7 @@ def number_batches_alike(cls: Any, space: LatentSpace, arguments: dict[str, Any]
 
 
 def _refuse_what_differs(model: SCVI | SCANVI) -> None:
-    """Stop where the encoder reads what SCTAB does not hand it."""
+    """Refuse a model whose autoencoder needs inputs that SCTAB does not support."""
     setup, module = model.registry["setup_args"], model.module
     unknown = {
         "continuous_covariate_keys": bool(setup.get("continuous_covariate_keys")),

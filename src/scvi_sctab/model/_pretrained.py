@@ -1,4 +1,4 @@
-"""Models on encoders that were trained without labels."""
+"""Construction of models on encoders that were trained without labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Import the checkpoints that scTab published."""
+"""Import of the checkpoints that scTab published."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _PREFIX = "classifier."
 _SCORE = re.compile(r"val_f1_macro=(\d+\.\d+)")
 _SHARED = re.compile(r"\.shared\.(?:shared_layers\.(\d+)|glu_layers\.(\d+)\.fc)\.weight$")
-# Cannot be read from shapes; taken from the checkpoint's own record.
+# Hyperparameters that do not follow from shapes; read from the record in the checkpoint.
 _RECORDED = ("gamma", "epsilon", "virtual_batch_size", "momentum", "mask_type")
 
 
@@ -65,7 +65,7 @@ def load_published(
 
 
 def find_checkpoint(path: Path) -> Path:
-    """Return the checkpoint file of a run: best macro F1, of equals the first by name."""
+    """Return the checkpoint of a run with the best macro F1, the first by name if equal."""
     if path.is_file():
         return path
     if not path.exists():
@@ -81,7 +81,7 @@ def find_checkpoint(path: Path) -> Path:
 
 
 def network_state(checkpoint: dict[str, Any], path: Path) -> dict[str, Tensor]:
-    """Return the state dict of the network and check that aliases hold the same weights."""
+    """Return the state dict of the network, after a check that aliases have the same weights."""
     state = {
         name.removeprefix(_PREFIX): tensor
         for name, tensor in checkpoint["state_dict"].items()
@@ -100,7 +100,7 @@ def network_state(checkpoint: dict[str, Any], path: Path) -> dict[str, Tensor]:
 
 
 def read_hyperparameters(state: dict[str, Tensor], recorded: dict[str, Any]) -> dict[str, Any]:
-    """Read hyperparameters from shapes, and from the record what shapes do not show."""
+    """Read hyperparameters from shapes, and the others from the record in the checkpoint."""
 
     def count(pattern: str) -> int:
         return len({m[1] for name in state if (m := re.match(pattern, name))})
@@ -124,14 +124,14 @@ def read_hyperparameters(state: dict[str, Tensor], recorded: dict[str, Any]) -> 
 
 
 def make_registry(cls: Any, var_names: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
-    """Registry of a reference with these genes and labels, without its cells."""
+    """Build the registry of a reference with these genes and labels, without its cells."""
     names = pd.Index(labels).astype(str)
     if names.has_duplicates:
-        raise ValueError(f"Labels stand twice: {list(names[names.duplicated()])}.")
+        raise ValueError(f"Labels are duplicated: {list(names[names.duplicated()])}.")
     unlabeled = UNLABELED_CATEGORY
     while unlabeled in names:
         unlabeled = f"_{unlabeled}"
-    # The host warns of labels with fewer than three cells.
+    # scvi-tools warns about labels with fewer than three cells.
     column = np.repeat(names.to_numpy(), 3)
     obs = pd.DataFrame({"cell_type": column}, index=np.arange(len(column)).astype(str))
     arguments = {

@@ -45,12 +45,12 @@ _N_DESCRIBED = 5000
 
 
 def describe_reference(model: SCTAB) -> ReferenceStatistics:
-    """Energy and diversity of the cells that a model was trained on.
+    """Compute energy and diversity of the cells that a model was trained on.
 
     Parameters
     ----------
     model
-        Trained, with its AnnData.
+        Trained model with its AnnData.
     """
     codes = model._label_codes()
     cells = draw_cells(np.flatnonzero(codes < len(model.labels)), _N_DESCRIBED)
@@ -62,12 +62,14 @@ def describe_reference(model: SCTAB) -> ReferenceStatistics:
 
 
 def predictable_codes(model: SCTAB) -> NDArray[np.int64]:
-    """Codes of labels of the model's AnnData; a coarse label counts as none, ``(n_cells,)``.
+    """Return codes of the predictable labels of the model's AnnData, ``(n_cells,)``.
+
+    Cells with a coarse label count as unlabelled, with the code ``n_labels``.
 
     Parameters
     ----------
     model
-        With its AnnData.
+        Model with its AnnData.
     """
     codes = model._label_codes()
     masked = np.append(~model.annotation.predictable, True)[np.minimum(codes, len(model.labels))]
@@ -75,12 +77,12 @@ def predictable_codes(model: SCTAB) -> NDArray[np.int64]:
 
 
 def read_query_cells(model: SCTAB, cells: NDArray[np.intp]) -> QueryCells:
-    """Read cells of the model's AnnData as its linear path and its reference see them.
+    """Read cells of the model's AnnData, with the inputs and logits for the query adapter.
 
     Parameters
     ----------
     model
-        With its AnnData.
+        Model with its AnnData.
     cells
         Positions, ``(n_cells,)``.
     """
@@ -106,14 +108,14 @@ def read_query_cells(model: SCTAB, cells: NDArray[np.intp]) -> QueryCells:
 
 
 def has_low_diversity(model: SCTAB, cells: QueryCells) -> bool:
-    """Whether a query seems to hold much fewer types than the reference, as a sorted sample does.
+    """Return whether predicted labels are much less diverse than those of the reference.
 
-    Class balancing would give weight to types that such a query lacks.
+    Class balancing would give weight to types that such a query, e.g. a sorted sample, lacks.
 
     Parameters
     ----------
     model
-        Of the query.
+        Query model.
     cells
         Cells of the query.
     """
@@ -125,12 +127,12 @@ def has_low_diversity(model: SCTAB, cells: QueryCells) -> bool:
 
 @dataclass(frozen=True)
 class QueryTrainer:
-    """Training of what a query added to a model, and of what its policy allows.
+    """Training of the parameters that a query added, and of those that its policy names.
 
     Parameters
     ----------
     model
-        Of the query; its weights and history are changed, nothing else.
+        Query model; only its weights and history are changed.
     record
         Record of the query.
     """
@@ -146,12 +148,12 @@ class QueryTrainer:
         plan_kwargs: dict[str, Any],
         trainer_kwargs: dict[str, Any],
     ) -> QueryRecord:
-        """Adapt what the policy allows, then the query adapter.
+        """Train the parameters of the policy, then fit the query adapter.
 
         Parameters
         ----------
         max_epochs, batch_size, datasplitter_kwargs, plan_kwargs, trainer_kwargs
-            As of :meth:`scvi_sctab.SCTAB.train`.
+            As in :meth:`scvi_sctab.SCTAB.train`.
 
         Returns
         -------
@@ -181,7 +183,7 @@ class QueryTrainer:
 
     @property
     def has_objective(self) -> bool:
-        """Whether there is anything to learn beside the query adapter."""
+        """Whether there are parameters to train beside the query adapter."""
         learns = bool(self.record.patterns) or self.n_new_labels > 0
         return learns or self.model.module.has_unsupervised_loss
 
@@ -192,24 +194,24 @@ class QueryTrainer:
 
     @property
     def adapter(self) -> GeneLinear | None:
-        """Linear path of the query that the model was made for, if it has batches of its own."""
+        """Query adapter of the query of this model, if it has new batches."""
         paths = self.model.module.query_paths
         last = "" if paths is None else f"query_paths.paths.{len(paths.paths) - 1}.weight"
         return paths.paths[-1] if last in self.record.new_entries else None
 
     @property
     def frozen(self) -> list[str]:
-        """Patterns of parameters that gradient descent leaves alone."""
+        """Patterns of parameters that gradient descent does not change."""
         return ["query_paths.*", *self.model.module.frozen]
 
     def _labels(self) -> NDArray[np.str_]:
-        """Labels of all cells; the calibration of a reference that has changed is left out."""
+        """Predict labels of all cells, without the calibration if the reference has changed."""
         model, state = self.model, self.model.annotation
         state = replace(state, calibration=None) if self.record.patterns else state
         return predict_labels(state, model._logits_of(model._select(None)))
 
     def _reference_labels(self) -> NDArray[np.str_]:
-        """Labels of all cells without adaptation."""
+        """Predict labels of all cells by the reference logits."""
         model = self.model
         parts = [
             model.annotation.probabilities(logits.reference_logits).argmax(axis=1)
@@ -225,7 +227,7 @@ class QueryTrainer:
         plan_kwargs: dict[str, Any],
         trainer_kwargs: dict[str, Any],
     ) -> None:
-        """Train what the policy allows by the losses that the module has."""
+        """Train the parameters of the policy and of new labels by the losses of the module."""
         model = self.model
         self._check_plan(plan_kwargs)
         splitter = model._training_cells(
@@ -254,7 +256,7 @@ class QueryTrainer:
             model.module.eval()
 
     def _check_plan(self, plan_kwargs: dict[str, Any]) -> None:
-        """Refuse what would move parts of the reference that the policy does not name."""
+        """Refuse arguments that would change parameters outside of the policy."""
         decays = [k for k in ("weight_decay", "skip_weight_decay") if plan_kwargs.get(k)]
         if decays and not self.record.patterns:
             raise ValueError(
@@ -269,7 +271,7 @@ class QueryTrainer:
     def _relabel(self, cells: TrainingCells, plan: ClassifierTrainingPlan) -> None:
         """Give cells without a label the model's own, where it is sure.
 
-        As long as it has not learnt new labels it would be sure of the wrong ones.
+        Not in the first epoch with new labels, for which predictions would still be wrong.
         """
         model, n_labels = self.model, len(self.model.labels)
         if plan.current_epoch or not self.n_new_labels:
@@ -283,11 +285,11 @@ class QueryTrainer:
         plan.class_weights = torch.from_numpy(weights).to(plan.device)
 
     def _fit_adapter(self) -> tuple[bool, bool]:
-        """Fit the query adapter by self-training, from the reference anew.
+        """Fit the query adapter by self-training, starting at the reference.
 
         Returns
         -------
-        Whether it was fitted, and whether the query seems to hold few types.
+        Whether it was fitted, and whether this is a low-diversity query.
         """
         model, adapter = self.model, self.adapter
         if adapter is None:
@@ -334,7 +336,7 @@ def _warn_of_unused(arguments: dict[str, Any]) -> None:
     if given:
         warnings.warn(
             f"{', '.join(given)} had no effect: without labels or a loss that needs none, only "
-            "the query's own path is fitted, which takes no epochs.",
+            "the query adapter is fitted, which has no epochs.",
             UserWarning,
             stacklevel=5,
         )

@@ -1,4 +1,4 @@
-"""Records of a model's past: its reference, the query that it was made for."""
+"""Records of a model's reference and of its query."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReferenceStatistics:
-    """Numbers of the cells trained on that a query is compared with.
+    """Statistics of the training cells, with which a query is compared.
 
     Parameters
     ----------
     energy_floor
-        Energy (log-sum-exp of the logits) below which a cell is unlike the reference.
+        Energy (log-sum-exp of the logits) below which a cell resembles nothing in the reference.
     diversity
         Effective number of labels.
     """
@@ -36,12 +36,12 @@ class ReferenceStatistics:
     diversity: float
 
     def to_dict(self) -> dict[str, float]:
-        """Plain numbers, to save."""
+        """Return plain numbers, to save."""
         return dict(vars(self))
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, float]) -> Self:
-        """Undo :meth:`to_dict`."""
+        """Restore the result of :meth:`to_dict`."""
         return cls(**saved)
 
 
@@ -54,11 +54,11 @@ class QueryTraining:
     trained
         Whether the model was trained on the query.
     changed_labels
-        Share of the query's cells whose predicted label training changed.
+        Share of the query's cells whose predicted label was changed by training.
     seems_sorted
-        Whether the query was taken for a low-diversity one.
+        Whether this is a low-diversity query, such as a sorted sample.
     parameters
-        A row per tensor that grew or moved.
+        A row per tensor with new or changed entries.
     """
 
     trained: bool = False
@@ -69,14 +69,14 @@ class QueryTraining:
 
 @dataclass(frozen=True, eq=False)
 class QueryRecord:
-    """What :meth:`scvi_sctab.SCTAB.load_query_data` did, and the training after it.
+    """Record of :meth:`scvi_sctab.SCTAB.load_query_data` and of the training after it.
 
     Parameters
     ----------
     policy
         Name of the policy, or its patterns.
     new_entries
-        Parameters with new entries; ``None`` where all of them are new.
+        Parameters with new entries; ``None`` if all entries are new.
     missing_genes
         Genes of the reference that the query lacks.
     reference_categories
@@ -103,18 +103,18 @@ class QueryRecord:
         return QUERY_POLICIES[self.policy] if isinstance(self.policy, str) else tuple(self.policy)
 
     def after(self, training: QueryTraining) -> QueryRecord:
-        """Record with the result of a training."""
+        """Return the record with the result of a training."""
         return replace(self, training=training)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values and a frame, to save."""
+        """Return plain values and a data frame, to save."""
         entries = {name: new and new._asdict() for name, new in self.new_entries.items()}
         training = vars(self.training) if self.training.trained else {}
         return {**vars(self), "new_entries": entries, "training": dict(training)}
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> QueryRecord:
-        """Undo :meth:`to_dict`."""
+        """Restore the result of :meth:`to_dict`."""
         entries = {
             k: None if v is None else NewEntries(**v) for k, v in saved["new_entries"].items()
         }
@@ -126,7 +126,7 @@ class QueryRecord:
         return isinstance(other, QueryRecord) and same_values(self.to_dict(), other.to_dict())
 
     def __hash__(self) -> int:
-        """Hash by what is cheap to hash."""
+        """Hash the policy and the labels, which is fast."""
         return hash((str(self.policy), tuple(self.reference_labels)))
 
 
@@ -137,18 +137,18 @@ _PARTS: dict[str, Callable[[Any], Any]] = {
 
 
 class Saved:
-    """Plain form of a part of a model's state, under the name that it has in files.
+    """Descriptor of a part of a model's state in its plain form, under its name in files.
 
-    Reading gives plain values to save; assigning plain values puts the state back.
+    Reading it returns plain values to save; assigning plain values restores the state.
 
     Parameters
     ----------
     get
-        Reads the part of a model's state.
+        Function that reads the part of a model's state.
     put
-        Replaces it.
+        Function that replaces it.
     decode
-        Makes the state from plain values.
+        Function that builds the state from plain values.
     """
 
     def __init__(
@@ -170,7 +170,7 @@ class Saved:
 
 
 def saved_annotation(part: str) -> Saved:
-    """Part of the annotation state.
+    """Build the descriptor of a part of the annotation state.
 
     Parameters
     ----------
@@ -188,7 +188,7 @@ def saved_annotation(part: str) -> Saved:
 def saved_record(
     name: str, kind: type[TrainingRecord | QueryRecord | ReferenceStatistics]
 ) -> Saved:
-    """Record that is an attribute of its own.
+    """Build the descriptor of a record that is an attribute of the model.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""SCTAB in the order of its life: set up, build, train, map a query, embed.
+"""SCTAB, in the order of its use: set up, build, train, map a query, embed.
 
 ``predict``, ``annotate``, ``evaluate``, ``calibrate`` and the other verbs that a model shares with
 an ensemble are in ``_annotator.py``, ``get_markers`` and the other explanations in
@@ -92,67 +92,67 @@ if TYPE_CHECKING:
     from scvi_sctab.data import CellSelection, CellSplitter
     from scvi_sctab.model._surgery_report import SurgeryReport
 
-# Arguments of a model that was built before: its latent space, and for each query that it was
-# grown by the code of the first batch.
+# Arguments of a model that is loaded or grows: its latent space, and the code of the first batch
+# of each query.
 _OF_BUILT = ("pretrained", "first_query_batches")
 
 
 class SCTAB(BaseModel, CellExplainer):
     """Cell types from raw counts with scTab :cite:p:`Fischer24`.
 
-    Learns cell types from an annotated reference and predicts them for cells it has not seen, of
-    other donors and other studies. Genes are matched by name in every call.
+    It learns cell types from an annotated reference and predicts them for new cells, of other
+    donors and other studies. Genes are matched by name in every call.
 
     Parameters
     ----------
     adata
         AnnData registered by :meth:`setup_anndata`, or MuData by :meth:`setup_mudata`.
     preset
-        ``"paper"`` is the published network and recipe, ``"small"`` one for thousands of cells:
-        a smaller TabNet with a linear path from genes to labels. ``"auto"`` takes ``"paper"``
-        from 200,000 labelled cells on, and says which it took.
+        ``"paper"`` has the published hyperparameters, ``"small"`` those for thousands of cells: a
+        smaller TabNet with a linear path from genes to labels. ``"auto"`` is ``"paper"`` from
+        200,000 labelled cells on, else ``"small"``, and is logged.
     registry
         Registry of a saved model, in place of ``adata``.
     coarse_labels
         Labels that stand for any of several finer ones, ``{"T cell": ["CD4 T", "CD8 T"]}``. Their
-        cells are learnt from as one of these; they are not predicted. :meth:`set_ontology` finds
-        what they stand for.
+        cells are learnt from as one of these; coarse labels are not predicted.
+        :meth:`set_ontology` finds the finer labels.
     encoder
-        Network that embeds genes. Of this and all further arguments the preset gives what is not
-        given; one that does not apply to the encoder is an error.
+        Network that embeds genes. The defaults of this and all further arguments are those of the
+        preset; an argument that does not apply to the encoder is an error.
     freeze_encoder
-        Whether it stays as it is; for one that is pretrained.
+        Whether the encoder is frozen; for a pretrained one.
     linear_skip
-        Whether a linear path runs beside the encoder.
+        Whether there is a linear path beside the encoder.
     encoder_weight
         Weight of the encoder's logits beside a linear path.
     batch_dropout
-        Share of training cells whose batch is withheld from the encoder, so that it also embeds
-        cells of unseen batches.
+        Share of training cells whose batch is treated as unknown, so that the encoder also embeds
+        cells of unknown batches.
     reconstruction_weight
         Weight of the loss that needs no labels.
     n_d
         Width of the embedding, of every encoder but ``"selu"``.
     n_a
-        Width of the features that attention is computed from, of TabNet.
+        Width of the features from which TabNet computes attention.
     n_steps
         Attention steps of TabNet.
     gamma
         Relaxation of TabNet's prior on genes attended to before; at 1 a gene is used once.
     n_independent, n_shared
-        Gated layers of each step of TabNet, and of all steps.
+        Numbers of gated layers of each step of TabNet, and of those shared by all steps.
     epsilon
         Added to the mask within the logarithm of its entropy.
     virtual_batch_size, momentum
-        Of ghost batch norm.
+        Settings of ghost batch norm.
     mask_type
         Function that makes attention sparse.
     lambda_sparse
         Weight of the entropy of attention in the loss.
     widths
-        Widths of the layers of ``"selu"``, the last of them that of the embedding.
+        Widths of the layers of ``"selu"``; the last one is that of the embedding.
     **others
-        Arguments of a model that was built before, when it is loaded or grows.
+        Recorded arguments of a model that is loaded or grows.
 
     Raises
     ------
@@ -172,7 +172,7 @@ class SCTAB(BaseModel, CellExplainer):
 
     Notes
     -----
-    The user guide has the equations, and where this leaves the paper and why.
+    The user guide has the equations, and the departures from the paper with their reasons.
     """
 
     _module_cls = CellTypeClassifier
@@ -180,7 +180,7 @@ class SCTAB(BaseModel, CellExplainer):
     _data_splitter_cls = LabeledDataSplitter
     _train_runner_cls = SinglePrecisionRunner
 
-    # Whether Ctrl-C ended the last training; an ensemble asks.
+    # Whether Ctrl-C ended the last training, for ensembles.
     _was_interrupted = False
     # State; each part is frozen and replaced as a whole.
     training_record: TrainingRecord | None = None
@@ -205,7 +205,7 @@ class SCTAB(BaseModel, CellExplainer):
         categorical_covariate_keys: str | Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Check a reference and register where its counts and labels are.
+        """Check a reference and register its counts and labels.
 
         Parameters
         ----------
@@ -217,14 +217,14 @@ class SCTAB(BaseModel, CellExplainer):
         labels_key
             Column of ``adata.obs`` with cell types, strings or categories.
         unlabeled_category
-            Label of cells that have none; they are not learnt from.
+            Value of the column for unlabelled cells, from which no label is learnt.
         batch_key
-            Column with technical batches (sample, assay, study), which the encoder is told. A
-            query of other batches can then be mapped by :meth:`load_query_data`.
+            Column with technical batches (sample, assay, study), on which the encoder is
+            conditioned. A query of other batches can then be mapped by :meth:`load_query_data`.
         donor_key
             Column with donors. Whole donors are then held out for validation.
         categorical_covariate_keys
-            Column or columns with other categories, which the encoder is told, too.
+            Column or columns with other categories, on which the encoder is conditioned as well.
         **kwargs
             Passed to :meth:`~scvi.data.AnnDataManager.register_fields`.
 
@@ -235,15 +235,15 @@ class SCTAB(BaseModel, CellExplainer):
         TypeError
             If there is no such argument, or a key is not the name of a column.
         ValueError
-            If ``X`` does not hold raw counts, cells are empty, genes stand twice or are too few,
-            a column has missing values, values that have no name or different ones of the same
-            name, such as 1 and "1", or the labels cannot be learnt.
+            If counts are not raw, cells are empty, genes are duplicated or too few, a column has
+            missing values, values of an unsupported type, or different values with the same name,
+            such as 1 and "1", or there are too few labels to learn.
 
         Warns
         -----
         UserWarning
-            If a label comes from one donor only, or reads as if its cells had none; if names in a
-            column differ in case, spaces or Unicode form alone, or have fewer than three cells.
+            If a label comes from one donor only, or reads as missing; if names in a column differ
+            only in case, spaces or Unicode form, or have fewer than three cells.
         """
         check_anndata(adata)
         categorical_covariate_keys = as_keys(
@@ -257,7 +257,7 @@ class SCTAB(BaseModel, CellExplainer):
             raise ValueError(
                 f"Name the column with cell types, `labels_key=`: one of {list(adata.obs)}."
             )
-        # A model that is loaded takes cells without labels, too; `train` checks what it trains on.
+        # A loaded model also accepts unlabelled cells; `train` checks the cells to train on.
         if "source_registry" not in kwargs:
             columns = {"batch_key": batch_key, "donor_key": donor_key}
             check_reference(
@@ -331,7 +331,7 @@ class SCTAB(BaseModel, CellExplainer):
         donor_key: str | None = None,
         categorical_covariate_keys: list[str] | None = None,
     ) -> list[BaseAnnDataField]:
-        """List what is registered of an AnnData."""
+        """List the fields to register."""
         fields = [
             LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True),
             NamedLabelsField(REGISTRY_KEYS.LABELS_KEY, labels_key, unlabeled_category),
@@ -384,7 +384,7 @@ class SCTAB(BaseModel, CellExplainer):
             logger.info(
                 f"preset='auto' took {preset!r} for {self._n_labeled_cells():,} labelled cells."
             )
-        # Record what was resolved, so that a saved model does not follow later defaults.
+        # Record resolved values, so that later defaults do not change a saved model.
         built = (pretrained, list(first_query_batches or ()))
         self.init_params_ = {
             "kwargs": {"others": dict(zip(_OF_BUILT, built, strict=True))},
@@ -593,35 +593,36 @@ class SCTAB(BaseModel, CellExplainer):
         plan_kwargs: dict[str, Any] | None = None,
         **trainer_kwargs: Any,
     ) -> None:
-        """Train on the labelled cells of the reference; the preset gives what is not given here.
+        """Train on the labelled cells of the reference; defaults are those of the preset.
 
-        The weights of the epoch with the best macro F1 on held-out cells are kept. Cells are held
-        out by donor if a ``donor_key`` was set up.
+        The weights of the epoch with the best macro F1 on held-out cells are kept. Whole donors
+        are held out if a ``donor_key`` was set up.
 
-        A model of :meth:`load_query_data` is adapted to all cells of the query instead, by
-        self-training: the cells that it is surest of, of each predicted label, are trained on
-        with that label, in rounds. Labels that the query holds are trained on, too.
+        A query model is adapted to all cells of the query instead, by self-training: in each round
+        the cells with the highest probabilities of each predicted label are trained on with that
+        label. With ``learn_labels``, labels of the query are trained on as well.
 
         Parameters
         ----------
         max_epochs
-            Epochs.
+            Number of epochs.
         train_size
-            Share of labelled cells to train on; 1 trains on all and keeps the last weights.
+            Share of labelled cells for training; with 1 there are no held-out cells, and the last
+            weights are kept.
         validation_size
-            Share to validate on; all the rest if not given.
+            Share for validation; all other cells if not given.
         shuffle_set_split
             Whether cells or donors are held out at random; otherwise the last cells of each label.
         batch_size
             Cells per step.
         early_stopping
-            Whether to stop when the macro F1 no longer gets better; by default the paper preset
-            does, the small one, whose learning rate follows a cycle, does not.
+            Whether to stop when the macro F1 no longer improves; by default with the paper preset,
+            but not with the small one, whose learning rate follows a cycle.
         augment
-            Whether to add differences between donors to training cells, as scTab does; by default
-            the paper preset does. It takes a ``donor_key``.
+            Whether to add differences between donors to training cells, as in scTab; by default
+            with the paper preset. A ``donor_key`` is needed.
         accelerator, devices
-            Where to train; a GPU if there is one.
+            Device for training; a GPU if there is one.
         datasplitter_kwargs
             Further arguments of :class:`~scvi_sctab.data.LabeledDataSplitter`.
         plan_kwargs
@@ -632,24 +633,24 @@ class SCTAB(BaseModel, CellExplainer):
         Raises
         ------
         ValueError
-            If the model has no AnnData, its cells are no raw counts, its labels have changed since
-            they were set up, no labelled cell is left to train on, the sizes of the sets do not
-            fit, or there is no epoch to train for.
+            If the model has no AnnData, its counts are not raw, its labels have changed since
+            set-up, there are no labelled cells to train on, the sizes of the parts are
+            inconsistent, or ``max_epochs`` is less than 1.
         TypeError
             If there is no such argument.
         KeyboardInterrupt
-            If Ctrl-C came before the first epoch was scored; the model is as it was before.
+            If Ctrl-C came before the first validation; the model is not changed.
 
         Warns
         -----
         UserWarning
-            If a model that was trained before is to hold out cells that it was trained on.
+            If cells to hold out were trained on before.
 
         Notes
         -----
-        A model that is trained again holds out the cells that it held out before, unless another
-        split is asked for; a training that fails leaves the model as it was. Ctrl-C stops early:
-        the best epoch so far is kept, and calibrated.
+        If a model is trained again, it has the same held-out cells, unless arguments ask for
+        another split. If training fails, the model is not changed. After Ctrl-C the best weights
+        so far are kept, and calibrated.
         """
         self._require_trainable()
         check_epochs(max_epochs)
@@ -677,7 +678,7 @@ class SCTAB(BaseModel, CellExplainer):
                 self.query_record = QueryTrainer(self, self.query_record).train(
                     max_epochs, batch_size, datasplitter_kwargs, plan_kwargs, trainer_kwargs
                 )
-                if self.query_record.patterns:  # the reference that was calibrated is not this one
+                if self.query_record.patterns:  # training has changed the calibrated reference
                     self.annotation = replace(self.annotation, calibration=None)
                 return
             self.training_record = ReferenceTrainer(self).train(
@@ -698,20 +699,21 @@ class SCTAB(BaseModel, CellExplainer):
     ) -> None:
         """Train the encoder on all cells of the AnnData, without labels, before :meth:`train`.
 
-        Masked reconstruction :cite:p:`Arik21`: hide genes, embed the rest, reconstruct them.
+        The pretext task is masked reconstruction :cite:p:`Arik21`: a decoder reconstructs hidden
+        genes from the embedding of the visible ones.
 
-        Helps the encoder where few cells are labelled, and not the linear path beside it; the
-        user guide has numbers. The decoder is kept only if the model was built with
-        ``reconstruction_weight``, and then takes part in :meth:`train`.
+        It improves the encoder if few cells are labelled, but not the linear path beside it; the
+        user guide has numbers. The decoder is only kept if the model was built with
+        ``reconstruction_weight``; it is then trained further by :meth:`train`.
 
         Parameters
         ----------
         max_epochs
-            Epochs; 400 steps if not given.
+            Number of epochs; those of 400 steps if not given.
         batch_size
             Cells per step.
         accelerator, devices
-            Where to train; a GPU if there is one.
+            Device for training; a GPU if there is one.
         plan_kwargs
             Further arguments of :class:`~scvi_sctab.train.ClassifierTrainingPlan`.
         **trainer_kwargs
@@ -721,7 +723,7 @@ class SCTAB(BaseModel, CellExplainer):
         ------
         ValueError
             If the model has no AnnData, reads a latent space, which is pretrained already, has a
-            frozen encoder, was made for a query or trained before, or its cells are no raw counts.
+            frozen encoder, is a query model, is trained, or its counts are not raw.
         """
         check_epochs(max_epochs)
         check_trainer_arguments(trainer_kwargs, "pretrain")
@@ -863,9 +865,10 @@ class SCTAB(BaseModel, CellExplainer):
         layer: str | None = None,
         min_gene_overlap: float = MIN_GENE_OVERLAP,
     ) -> NDArray[np.float32]:
-        """Embed cells by the encoder, without their batch, so that all are comparable.
+        """Embed cells by the encoder, not conditioned on the batch, so that they can be compared.
 
-        A latent space that depends on the batch, that of an SCVI, is told it.
+        Only a latent space that depends on the batch, such as that of an SCVI, is conditioned on
+        it.
 
         Parameters
         ----------
@@ -894,13 +897,13 @@ class SCTAB(BaseModel, CellExplainer):
 
     @property
     def annotation(self) -> AnnotationState:
-        """State that annotations rest on: calibration, ontology, coarse labels."""
+        """State of annotations: calibration, ontology, coarse labels."""
         return self._annotation
 
     @annotation.setter
     def annotation(self, state: AnnotationState) -> None:
         self._annotation = state
-        # Training masks coarse labels, and a saved model is built with them.
+        # Training masks the logits of coarse labels, and a saved model is built with them.
         accepted = state.accepted
         if accepted is not None:
             self.module.accepted = torch.from_numpy(accepted).to(self.module.device)
@@ -908,12 +911,12 @@ class SCTAB(BaseModel, CellExplainer):
 
     @property
     def networks(self) -> tuple[CellTypeClassifier, ...]:
-        """Networks that the model consists of: its module."""
+        """Networks of the model: its module."""
         return (self.module,)
 
     @property
     def _is_adapted(self) -> bool:
-        """Whether cells have logits of their own beside those of an untouched reference."""
+        """Whether there is a query adapter beside a frozen reference."""
         record = self.query_record
         return self.module.query_paths is not None and (record is None or not record.patterns)
 
@@ -922,7 +925,7 @@ class SCTAB(BaseModel, CellExplainer):
             raise ValueError("This model has no AnnData to train on: `SCTAB.load(path, adata)`.")
 
     def _check_own_cells(self) -> None:
-        """Check the model's AnnData: another model may have been set up on it since."""
+        """Check the model's AnnData, and register it again if another model was set up on it."""
         self._renew_registration()
         check_cells(self.adata, self.layer)
 
@@ -942,7 +945,7 @@ class SCTAB(BaseModel, CellExplainer):
         )
 
     def _to_logits(self, tensors: dict[str, Tensor]) -> CellEvidence:
-        """Logits, and reference logits, of a batch of cells."""
+        """Compute logits and reference logits of a minibatch of cells."""
         _, outputs = self.module(tensors, compute_loss=False)
         logits, of_reference = outputs["logits"], outputs["reference_logits"]
         values = logits.cpu().numpy()
@@ -953,7 +956,7 @@ class SCTAB(BaseModel, CellExplainer):
         return self._stack(self._embed, self.module.encoder.n_output, cells, batch_size)
 
     def _embed(self, tensors: dict[str, Tensor]) -> NDArray[np.float32]:
-        """Embedding of a batch of cells, without their batch where the encoder can do without."""
+        """Embed a minibatch of cells, with unknown batches unless the encoder needs them."""
         if not self.module.needs_batch:
             unknown = torch.full_like(tensors[CONDITIONS_KEY], UNKNOWN_CODE)
             tensors = {**tensors, CONDITIONS_KEY: unknown}
@@ -961,7 +964,7 @@ class SCTAB(BaseModel, CellExplainer):
         return outputs["z"].cpu().numpy()
 
     def _label_codes(self) -> NDArray[np.int64]:
-        """Codes of the labels of the model's AnnData; unlabelled cells come after all labels."""
+        """Return label codes of the model's AnnData; unlabelled cells have the last code."""
         codes = self.adata_manager.get_from_registry(REGISTRY_KEYS.LABELS_KEY)
         return np.asarray(codes).ravel().astype(np.int64)
 
@@ -973,20 +976,20 @@ class SCTAB(BaseModel, CellExplainer):
         return cells_of_mudata(adata, self.modalities_, columns, required=False)
 
     def _check_selection(self, adata: AnnData, positions: NDArray[np.intp]) -> None:
-        """Warn where a query model cannot tell that cells are of its batches."""
+        """Warn about cells of unknown batches, for which a query model is not adapted."""
         if self.query_record is None or adata is self.adata or self.module.needs_batch:
             return
         unknown = describe_unknown(self.conditions, adata.obs.iloc[positions])
         if unknown:
             warnings.warn(
-                "This model was adapted to batches of a query, which it cannot tell of these "
-                f"cells, and answers as if it were not adapted: {' '.join(unknown)}",
+                "This model was adapted to batches of a query, but the batches of these cells are "
+                f"unknown, and predictions are those without adaptation: {' '.join(unknown)}",
                 UserWarning,
                 stacklevel=4,
             )
 
     def _find_indices(self) -> None:
-        """Find the cells trained on and held out among those that the model was loaded with."""
+        """Find the training and held-out cells among those that the model was loaded with."""
         record = self.training_record
         if record is None:
             return

@@ -201,7 +201,7 @@ def report_surgery(model: SCTAB, record: QueryRecord) -> SurgeryReport:
 
 
 def _n_trained(trainer: QueryTrainer) -> int:
-    """Count the parameters that training may move."""
+    """Count the parameters that are trained."""
     adapter, record = trainer.adapter, trainer.record
     n_in_adapter = 0 if adapter is None else sum(p.numel() for p in adapter.parameters())
     if not trainer.has_objective:
@@ -211,7 +211,7 @@ def _n_trained(trainer: QueryTrainer) -> int:
 
 
 def _check_registry(registry: dict[str, Any], reference: Any) -> None:
-    """Stop at a registry whose genes, labels or batches are not those of the reference, grown."""
+    """Refuse a registry without the genes, or without all labels or batches of the reference."""
     probe = SimpleNamespace(registry=registry)
     cls = type(reference)
     of_query = {
@@ -233,7 +233,7 @@ def _check_registry(registry: dict[str, Any], reference: Any) -> None:
 
 
 def _known(conditions: Sequence[Condition], query: AnnData | None) -> dict[str, list[str]]:
-    """Categories that both the reference and the query hold."""
+    """List the categories that both the reference and the query have."""
     if query is None:
         return {key: [] for key, _ in conditions}
     return {key: sorted(set(categories) & set(query.obs[key])) for key, categories in conditions}

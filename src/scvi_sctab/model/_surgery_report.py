@@ -1,4 +1,4 @@
-"""What surgery did to a model."""
+"""Report on the surgery of a model."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
     from scvi_sctab.nn import NewEntries
 
-# More changed labels than this, and the query deserves a look.
+# Share of changed labels from which the report has a warning.
 _MANY_CHANGED = 0.2
 
 
 @dataclass(frozen=True)
 class SurgeryReport:
-    """What a query brought, what was trained for it, and what that changed.
+    """Report on a query model: new batches and labels, trained parameters, changed predictions.
 
     Attributes
     ----------
@@ -31,26 +31,27 @@ class SurgeryReport:
     n_parameters
         Number of the model's parameters.
     n_trained
-        How many of them the policy lets training move.
+        Number of parameters that are trained.
     n_genes
         Number of the model's genes.
     missing_genes
-        Those that the query lacks; they count as 0.
+        Genes that the query lacks; they count as 0.
     new_batches
         Batches, and categories of covariates, that the reference does not know, per column.
     known_batches
-        Those of the query that it does know; nothing is adapted to them.
+        Batches and categories of the query that it knows; the model is not adapted to them.
     new_labels
         Labels that the reference does not know.
     trained
         Whether the model was trained on the query.
     changed_labels
-        Share of the query's cells whose predicted label training changed.
+        Share of the query's cells whose predicted label was changed by training.
     seems_sorted
-        Whether the query holds so few types that training was careful with it.
+        Whether this is a low-diversity query, such as a sorted sample, which was trained on with
+        uniform weights.
     parameters
-        A row per tensor that grew or moved: its number of entries (``size``), those of them that
-        are new (``new``), and how far training moved the others at most (``old_moved``), and the
+        A row per tensor with new or changed entries: number of entries (``size``) and of new ones
+        (``new``), and the largest change by training of the old entries (``old_moved``) and of the
         new ones (``new_moved``).
     """
 
@@ -69,22 +70,22 @@ class SurgeryReport:
 
     @property
     def gene_overlap(self) -> float:
-        """Share of the model's genes that the query holds."""
+        """Share of the model's genes that the query has."""
         return 1 - len(self.missing_genes) / self.n_genes
 
     @property
     def trained_share(self) -> float:
-        """Share of the parameters that training may move."""
+        """Share of the parameters that are trained."""
         return self.n_trained / self.n_parameters
 
     @property
     def reference_kept(self) -> bool:
-        """Whether all that the reference consists of is exactly what it was."""
+        """Whether no parameter of the reference has changed."""
         return not len(self.parameters) or not bool(self.parameters["old_moved"].any())
 
     @property
     def warnings(self) -> list[str]:
-        """What to look at, and what to do about it."""
+        """Warnings about the query, with the cure."""
         found = []
         if self.gene_overlap < WARN_GENE_OVERLAP:
             found.append(
@@ -118,7 +119,7 @@ class SurgeryReport:
         return found
 
     def __str__(self) -> str:
-        """Say it in lines."""
+        """Write the report as text."""
         names = self.policy if isinstance(self.policy, str) else ", ".join(self.policy)
         lines = [
             f"policy {names!r}: {self.n_trained:,} of {self.n_parameters:,} parameters are "
@@ -159,7 +160,7 @@ def movement(
     before, after
         State dicts.
     new_entries
-        Parameters with new entries; ``None`` where all of them are new.
+        Parameters with new entries; ``None`` if all entries are new.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Training on the labelled cells of a reference, and before it without labels."""
+"""Training on the labelled cells of a reference, and pretraining without labels."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 _MONITOR = "validation_f1_macro"
 _MAX_VALIDATIONS = 25
-# Validations without progress, where early stopping is asked for and the preset has none.
+# Validations without improvement before early stopping, for presets without a default.
 _PATIENCE = 5
 
 
@@ -49,14 +49,14 @@ class ReferenceTrainer:
     Parameters
     ----------
     model
-        Its weights and history are changed, nothing else.
+        Model to train; only its weights and history are changed.
     """
 
     model: SCTAB
 
     @property
     def preset(self) -> Preset:
-        """Recipe of the model."""
+        """Preset of the model."""
         return PRESETS[self.model.preset_]
 
     def train(
@@ -73,13 +73,13 @@ class ReferenceTrainer:
         Parameters
         ----------
         max_epochs, early_stopping, augment, plan_kwargs, trainer_kwargs
-            As of :meth:`scvi_sctab.SCTAB.train`.
+            As in :meth:`scvi_sctab.SCTAB.train`.
         splitting
             Arguments of the splitter.
 
         Returns
         -------
-        Cells that were trained on and held out, in this training and before.
+        Record of the cells that were trained on, in this training or before, and held out.
         """
         model, defaults = self.model, self.preset.train
         splitter = self._split(splitting)
@@ -122,7 +122,7 @@ class ReferenceTrainer:
         return model._training_cells(**{"seed": seed(), **splitting})
 
     def _split_as_before(self) -> list[NDArray[np.intp]] | None:
-        """Split cells as the training before did; ``None`` where it saw none of them."""
+        """Split cells as the last training did; ``None`` if it had none of them."""
         model, record = self.model, self.model.training_record
         if record is None:
             return None
@@ -155,7 +155,7 @@ class ReferenceTrainer:
             if n_seen:
                 warnings.warn(
                     f"{n_seen:,} of the {len(held_out):,} cells to hold out were trained on before: "
-                    "scores on them would flatter, so that the model has no held-out cells and no "
+                    "scores on them would be too high, so the model has no held-out cells and no "
                     "calibration now. Build a new model for another split, or calibrate on other "
                     "labelled cells, `model.calibrate(adata)`.",
                     UserWarning,
@@ -217,9 +217,9 @@ def pretrain_encoder(
     Parameters
     ----------
     model
-        Not trained yet.
+        Model that is not trained.
     max_epochs, batch_size, plan_kwargs, trainer_kwargs
-        As of :meth:`scvi_sctab.SCTAB.pretrain`.
+        As in :meth:`scvi_sctab.SCTAB.pretrain`.
     """
     splitter = model._training_cells(
         train_size=1.0,
@@ -284,7 +284,7 @@ def center_reconstruction(model: SCTAB, cells: TrainingCells) -> None:
 
 
 def _train_size(train_size: float | None, validation_size: float | None, default: float) -> float:
-    """Share to train on: as asked for, else what validation leaves, else the preset's."""
+    """Return the share for training: as given, else by the validation share or the preset."""
     if train_size is not None:
         return train_size
     return default if validation_size is None else 1 - validation_size

@@ -1,4 +1,4 @@
-"""Encoders that embed two views of a cell alike."""
+"""Encoders that are trained on two views of each cell."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class _ContrastiveModel(SelfSupervisedModel):
-    """Views, an encoder, and a loss between the two."""
+    """Base of models with an encoder and a loss between two views."""
 
     @single_precision()
     def __init__(
@@ -34,7 +34,7 @@ class _ContrastiveModel(SelfSupervisedModel):
     ):
         super().__init__(adata, registry)
         config = override(SELF_SUPERVISED_NETWORK, overrides, type(self).__name__, of_encoder=True)
-        # Record what was resolved, so that a saved model does not follow later defaults.
+        # Record resolved values, so that later defaults do not change a saved model.
         overrides = config.encoder_kwargs()
         self.init_params_ = self._get_init_params(locals())
         self._network = config
@@ -51,32 +51,32 @@ class _ContrastiveModel(SelfSupervisedModel):
         raise NotImplementedError
 
     def _callbacks(self) -> list[Callback]:
-        """Watch for collapse."""
+        """Warn about collapsed embeddings."""
         return [WarnCollapse()]
 
 
 class BarlowTwins(_ContrastiveModel):
-    """Learn a latent space whose dimensions agree between two views of a cell and differ otherwise.
+    """Encoder whose dimensions correlate between two views of a cell, and not with each other.
 
-    The pretext of :cite:t:`Zbontar21`, as :cite:t:`Richter24` apply it to cells.
+    The pretext task of :cite:t:`Zbontar21`, as :cite:t:`Richter24` apply it to cells.
 
     Parameters
     ----------
     adata
         AnnData registered by :meth:`setup_anndata`.
     mask_rate, noise, dropout
-        What sets the views apart, see :class:`~scvi_sctab.nn.CellViews`.
+        Random changes of the views, see :class:`~scvi_sctab.nn.CellViews`.
     registry
         Registry of a saved model, in place of ``adata``.
     **overrides
-        Hyperparameters of the encoder, as of :class:`MaskedAutoencoder`.
+        Hyperparameters of the encoder, as in :class:`MaskedAutoencoder`.
 
     Raises
     ------
     TypeError
         If a hyperparameter does not exist.
     ValueError
-        If nothing sets the views apart, or a rate or a width is out of bounds.
+        If the views would be equal, or a rate or a width is out of range.
 
     Examples
     --------
@@ -98,29 +98,29 @@ class BarlowTwins(_ContrastiveModel):
 
 
 class BYOL(_ContrastiveModel):
-    """Learn a latent space from which a slower copy's view of a cell can be told.
+    """Encoder that predicts how its moving average embeds another view of the same cell.
 
-    The pretext of :cite:t:`Grill20`, as :cite:t:`Richter24` apply it to cells. Its loss moves with
-    the copy, so losses of two epochs do not compare: training goes on to its end, whatever
-    ``early_stopping`` says, and the last weights are kept.
+    The pretext task of :cite:t:`Grill20`, as :cite:t:`Richter24` apply it to cells. The target of
+    the loss changes in training, so that losses of different epochs cannot be compared: training
+    does not stop early, ``early_stopping`` is ignored, and the last weights are kept.
 
     Parameters
     ----------
     adata
         AnnData registered by :meth:`setup_anndata`.
     mask_rate, noise, dropout
-        What sets the views apart, see :class:`~scvi_sctab.nn.CellViews`.
+        Random changes of the views, see :class:`~scvi_sctab.nn.CellViews`.
     registry
         Registry of a saved model, in place of ``adata``.
     **overrides
-        Hyperparameters of the encoder, as of :class:`MaskedAutoencoder`.
+        Hyperparameters of the encoder, as in :class:`MaskedAutoencoder`.
 
     Raises
     ------
     TypeError
         If a hyperparameter does not exist.
     ValueError
-        If nothing sets the views apart, or a rate or a width is out of bounds.
+        If the views would be equal, or a rate or a width is out of range.
 
     Examples
     --------
@@ -142,10 +142,10 @@ class BYOL(_ContrastiveModel):
         return BYOLModule(encoder, views)
 
     def _callbacks(self) -> list[Callback]:
-        """Move the target after each step, and watch for collapse."""
+        """Update the target after each step, and warn about collapsed embeddings."""
         return [UpdateMovingAverage(), *super()._callbacks()]
 
     def _take_encoder(self, weights: dict[str, Tensor]) -> None:
-        """Let encoder and target start alike."""
+        """Give encoder and target these weights."""
         super()._take_encoder(weights)
         self.module.target_encoder.load_state_dict(weights)

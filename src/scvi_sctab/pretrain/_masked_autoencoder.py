@@ -1,4 +1,4 @@
-"""A masked autoencoder."""
+"""Masked autoencoder as a model of scvi-tools."""
 
 from __future__ import annotations
 
@@ -28,41 +28,42 @@ if TYPE_CHECKING:
     from scvi_sctab.module import Likelihood
     from scvi_sctab.pretrain._masks import MaskName
 
-# Cells at a time where every gene of each is asked for.
+# Cells per minibatch if every hidden gene is reconstructed.
 _N_SCORED = 512
 
 
 class MaskedAutoencoder(SelfSupervisedModel):
-    """Learn what cells are like by guessing genes that are hidden :cite:p:`Richter24`.
+    """Encoder that is trained to reconstruct hidden genes of cells :cite:p:`Richter24`.
 
-    Trained on cells without labels, its encoder is where a classifier of few labels may start
-    from: :meth:`scvi_sctab.SCTAB.from_pretrained`.
+    It is trained without labels. A classifier of few labels may start from the encoder:
+    :meth:`scvi_sctab.SCTAB.from_pretrained`.
 
     Parameters
     ----------
     adata
         AnnData registered by :meth:`setup_anndata`.
     mask
-        What is hidden of each cell, anew at each step:
+        Genes that are hidden in each cell, drawn at each step:
 
         - ``"random"``: each gene with probability ``mask_rate``.
         - ``"gene_programme"``: the genes of a share ``mask_rate`` of the programmes.
-        - ``"programme_to_programme"``: all but one programme; asked for are the genes of another.
-        - ``"programme_to_gene"``: all but one programme; asked for is the gene that it is named
-          by, a transcription factor.
-        - ``"none"``: nothing, and all is asked for: a plain autoencoder.
+        - ``"programme_to_programme"``: all but one programme; the genes of another one are
+          reconstructed.
+        - ``"programme_to_gene"``: all but one programme; the gene in its name, a transcription
+          factor, is reconstructed.
+        - ``"none"``: none, and all genes are reconstructed: a plain autoencoder.
     mask_rate
         Rate of the first two; 0.5 and 0.25 if not given.
     programmes
-        Path of a GMT file, a mapping from names to genes, or the key of ``adata.varm`` where they
-        are; see :func:`scvi_sctab.data.gene_programmes`.
+        Gene programmes: path of a GMT file, a mapping from names to genes, or a key of
+        ``adata.varm``; see :func:`scvi_sctab.data.gene_programmes`.
     likelihood
-        ``"gaussian"``: squared error of log-normalised expression; ``"nb"``: negative-binomial
-        counts.
+        ``"gaussian"``: squared error of log-normalised expression; ``"nb"``: negative binomial
+        likelihood of counts.
     registry
         Registry of a saved model, in place of ``adata``.
     **overrides
-        Hyperparameters of the encoder, as of :class:`~scvi_sctab.SCTAB`; ``encoder="selu"`` with
+        Hyperparameters of the encoder, as in :class:`~scvi_sctab.SCTAB`; ``encoder="selu"`` with
         the published widths if not given.
 
     Raises
@@ -70,8 +71,8 @@ class MaskedAutoencoder(SelfSupervisedModel):
     TypeError
         If a hyperparameter does not exist.
     ValueError
-        If the mask or the likelihood does not exist, or programmes are needed and not given, or
-        too few of their genes are the model's, or a rate or a width is out of bounds.
+        If the mask or the likelihood does not exist, programmes are needed and not given, too few
+        of their genes are genes of the model, or a rate or a width is out of range.
 
     Examples
     --------
@@ -104,7 +105,7 @@ class MaskedAutoencoder(SelfSupervisedModel):
         if likelihood not in LIKELIHOODS:
             raise ValueError(f"{likelihood=} is none of {', '.join(map(repr, LIKELIHOODS))}.")
         masking, programmes = build_mask(mask, mask_rate, programmes, adata, self.gene_names)
-        # Record what was resolved, so that a saved model does not follow later defaults.
+        # Record resolved values, so that later defaults do not change a saved model.
         overrides = config.encoder_kwargs()
         self.init_params_ = self._get_init_params(locals())
         self._network = config
@@ -123,7 +124,7 @@ class MaskedAutoencoder(SelfSupervisedModel):
         )
 
     def _start(self, cells: NDArray[np.intp]) -> None:
-        """Let a decoder that has learnt nothing start from the mean of each gene."""
+        """Initialise an untrained decoder with the mean of each gene."""
         if self._decodes:
             return
         cells = draw_cells(cells)
@@ -136,7 +137,7 @@ class MaskedAutoencoder(SelfSupervisedModel):
 
     @property
     def _decodes(self) -> bool:
-        """Whether the decoder has learnt anything; that of an imported encoder has not."""
+        """Whether the decoder is initialised or trained; that of an imported encoder is not."""
         return bool(self.module.decoder.final_mapping.bias.any())
 
     def _require_decoder(self) -> None:
@@ -156,7 +157,7 @@ class MaskedAutoencoder(SelfSupervisedModel):
         layer: str | None = None,
         min_gene_overlap: float = MIN_GENE_OVERLAP,
     ) -> NDArray[np.float32]:
-        """Say what cells express, through the latent space and with nothing hidden.
+        """Reconstruct the expression of cells from their embeddings, without hidden genes.
 
         Parameters
         ----------
@@ -166,12 +167,12 @@ class MaskedAutoencoder(SelfSupervisedModel):
         Returns
         -------
         Log-normalised expression, ``(n_cells, n_genes)``, genes in the order of ``gene_names``.
-        This is dense; take some cells at a time.
+        The array is dense; for many cells, call it for some ``indices`` at a time.
 
         Raises
         ------
         RuntimeError
-            If the model is not trained, or its encoder alone was imported.
+            If the model is not trained, or only its encoder was imported.
         ValueError
             As :meth:`get_latent_representation`.
         """
@@ -193,31 +194,31 @@ class MaskedAutoencoder(SelfSupervisedModel):
         layer: str | None = None,
         min_gene_overlap: float = MIN_GENE_OVERLAP,
     ) -> NDArray[np.float32]:
-        """Hide genes of cells and score what is said of them; unusual cells score high.
+        """Compute the error of the reconstruction of hidden genes; it is high for unusual cells.
 
         Parameters
         ----------
         adata, indices, batch_size, layer, min_gene_overlap
             As in :meth:`get_latent_representation`.
         seed
-            Seed of what is hidden.
+            Seed of the hidden genes.
 
         Returns
         -------
-        Mean error over all entries that were hidden, ``(n_cells,)``: of log-normalised
-        expression, squared, or in nats of a count. Not a number where nothing was. What is
-        hidden of a cell depends on its place among the cells and on ``batch_size``.
+        Mean error over the hidden genes, ``(n_cells,)``: squared error of log-normalised
+        expression, or negative log-likelihood of counts in nats; NaN if no gene was hidden. The
+        hidden genes of a cell depend on its position and on ``batch_size``.
 
         Raises
         ------
         RuntimeError
-            If the model is not trained, or its encoder alone was imported.
+            If the model is not trained, or only its encoder was imported.
         ValueError
             As :meth:`get_latent_representation`.
         """
         self._require_decoder()
         cells = self._select(adata, indices, layer, min_gene_overlap)
-        # Genes drawn anew for each batch would make cells of different batches incomparable.
+        # With targets drawn per minibatch, errors of different minibatches could not be compared.
         hiding = {
             "generator": Generator(self.module.device).manual_seed(seed),
             "mask": asking_for_all(self.module.mask),

@@ -1,4 +1,4 @@
-"""Masks by their names."""
+"""Construction of masks by their names, with gene programmes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def build_mask(
         ``mask``, ``mask_rate`` and ``programmes`` of
         :class:`~scvi_sctab.pretrain.MaskedAutoencoder`.
     adata
-        Where genes and ``varm`` are looked up; the genes by their names alone if not given.
+        AnnData with the genes and ``varm``; if not given, genes are found by their names only.
     gene_names
         Genes of the model.
 
@@ -62,8 +62,8 @@ def build_mask(
     Raises
     ------
     ValueError
-        If there is no such mask, or it takes no rate or no programmes and was given some, or
-        needs programmes and was given none.
+        If there is no such mask, a rate or programmes are given to a mask without them, or a mask
+        needs programmes and none are given.
     """
     if name not in get_args(MaskName):
         raise ValueError(f"mask={name!r} is none of {', '.join(map(repr, get_args(MaskName)))}.")
@@ -99,7 +99,7 @@ def build_mask(
                 f"least {MIN_PROGRAMMES} are needed."
             )
         members, genes = members[known], genes[known]
-        # So that the regulator is found again among the model's genes, however they are called.
+        # The name begins with the model's name of the regulator, to find it in a saved model.
         names = [f"{gene_names[gene]}_{names[i]}" for gene, i in zip(genes, known, strict=True)]
         mask = ProgrammeToGeneMask(members, torch.from_numpy(genes))
     resolved = {
@@ -110,12 +110,12 @@ def build_mask(
 
 
 def asking_for_all(mask: nn.Module) -> nn.Module:
-    """Return a mask that asks for all genes that it may ask for, not for some that it draws.
+    """Return a mask with all genes as targets, in place of a random choice.
 
     Parameters
     ----------
     mask
-        What :func:`build_mask` returned; left as it is.
+        A mask of :func:`build_mask`; it is not changed.
     """
     asking: Any = copy(mask)
     asking.n_targets = None
@@ -123,7 +123,7 @@ def asking_for_all(mask: nn.Module) -> nn.Module:
 
 
 def _regulators(names: list[str], adata: AnnData) -> NDArray[np.int64]:
-    """Find regulators among the names of genes, or in the column of ``var`` that has most."""
+    """Find regulators among the names of genes, or in the column of ``var`` with most of them."""
     columns = [adata.var[c] for c in adata.var if not is_numeric_dtype(adata.var[c])]
     found = [regulators(names, genes.astype(str)) for genes in (adata.var_names, *columns)]
     return max(found, key=lambda positions: (positions >= 0).sum())

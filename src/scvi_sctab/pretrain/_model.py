@@ -1,4 +1,4 @@
-"""Set-up and mapping of queries, as all models of this folder do it."""
+"""Base of the models of this folder: set-up and mapping of queries."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class SelfSupervisedModel(NeighborsMixin, PublishedEncoderMixin):
 
     @classmethod
     def setup_anndata(cls, adata: AnnData, layer: str | None = None, **kwargs: Any) -> None:
-        """Check cells and register where their counts are.
+        """Check cells and register their counts.
 
         Parameters
         ----------
         adata
-            Raw counts, ``(n_cells, n_genes)``; dense, CSR or CSC. Labels are not asked for.
+            Raw counts, ``(n_cells, n_genes)``; dense, CSR or CSC. Labels are not needed.
         layer
             Layer with raw counts; ``None`` is ``adata.X``.
         **kwargs
@@ -46,7 +46,7 @@ class SelfSupervisedModel(NeighborsMixin, PublishedEncoderMixin):
         TypeError
             If there is no such argument.
         ValueError
-            If it does not hold raw counts, cells are empty, or genes stand twice or are too few.
+            If counts are not raw, cells are empty, or genes are duplicated or too few.
         """
         arguments = setup_arguments(locals())
         check_keywords(cls.__name__, kwargs, arguments)
@@ -66,15 +66,16 @@ class SelfSupervisedModel(NeighborsMixin, PublishedEncoderMixin):
         min_gene_overlap: float = MIN_GENE_OVERLAP,
         allow_pickle: bool = False,
     ) -> Any:
-        """Bring a query to the genes of a trained model, to train it further on these cells.
+        """Align a query with the genes of a trained model, to train it further on these cells.
 
-        Nothing has to be trained to embed a query: ``reference_model`` knows no batches and
+        This is not needed to embed a query: ``reference_model`` is not conditioned on batches and
         matches genes by itself.
 
         Parameters
         ----------
         adata
-            The query; left as it is. Genes are matched by name, missing ones filled with 0.
+            The query; it is not changed. Genes are matched by name, missing ones are filled with
+            0.
         reference_model
             A trained model of this class, or the directory that one was saved to.
         layer, min_gene_overlap
@@ -91,7 +92,7 @@ class SelfSupervisedModel(NeighborsMixin, PublishedEncoderMixin):
         TypeError
             If the reference is of another class.
         ValueError
-            If counts are not raw, or too few of the genes are there.
+            If counts are not raw, or the gene overlap is too small.
         """
         reference = cls._load_reference(reference_model, allow_pickle)
         place = choose_layer(check_anndata(adata), layer, reference.layer)

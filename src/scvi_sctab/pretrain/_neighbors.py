@@ -1,4 +1,4 @@
-"""Labels by nearest neighbours, without training on any."""
+"""Prediction of labels by nearest neighbours in a latent space that was trained without labels."""
 
 from __future__ import annotations
 
@@ -32,23 +32,24 @@ class NeighborsMixin(EncoderModel):
         layer: str | None = None,
         min_gene_overlap: float = MIN_GENE_OVERLAP,
     ) -> NDArray[np.object_] | pd.DataFrame:
-        """Give each cell the label of most of its neighbours among labelled cells.
+        """Predict the most frequent label among the nearest labelled cells.
 
-        As :cite:t:`Richter24` judge an encoder that saw no label. NOTE[DIFF] They drop the nearest
-        neighbour as if it were the cell itself, of which there is none in the reference.
+        :cite:t:`Richter24` evaluate an encoder that was trained without labels in this way.
+        NOTE[DIFF] They drop the nearest neighbour as if it were the cell itself, which is not in
+        the reference.
 
         Parameters
         ----------
         adata
-            Cells to label.
+            Cells to predict.
         reference
             Labelled cells, none of them in ``adata``.
         labels_key, unlabeled_category
-            Column of ``reference.obs`` with labels, and the label of cells that have none.
+            Column of ``reference.obs`` with labels, and its value for unlabelled cells.
         n_neighbors
-            Neighbours that vote, each alike.
+            Number of neighbours, with equal votes.
         soft
-            Whether to return the share of votes of each label.
+            Whether to return the share of votes for each label.
 
         Returns
         -------
@@ -61,8 +62,8 @@ class NeighborsMixin(EncoderModel):
         KeyError
             If there is no such column.
         ValueError
-            If cells of ``adata`` are in the reference, fewer than ``n_neighbors`` have a label, or
-            none would vote; or as :meth:`get_latent_representation`.
+            If cells of ``adata`` are in the reference, fewer than ``n_neighbors`` cells have a
+            label, or ``n_neighbors`` is less than 1; or as :meth:`get_latent_representation`.
         """
         if n_neighbors < 1:
             raise ValueError(f"{n_neighbors=}: at least one neighbour has to vote.")
@@ -86,8 +87,8 @@ class NeighborsMixin(EncoderModel):
 def _require_disjoint(
     names: pd.Index, latent: NDArray[np.float32], reference: pd.Index, known: NDArray[np.float32]
 ) -> None:
-    """Stop at cells that would vote for themselves: of the same name and the same embedding."""
-    # Barcodes of different studies may coincide; whole embeddings do not.
+    """Refuse cells that are in the reference, by name and embedding, and would be neighbours."""
+    # Different studies may share barcodes, but not embeddings.
     position = reference.get_indexer(names) if reference.is_unique else np.full(len(names), -1)
     shared = np.flatnonzero(position >= 0)
     same = shared[np.isclose(latent[shared], known[position[shared]], atol=1e-5).all(axis=1)]

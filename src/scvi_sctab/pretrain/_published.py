@@ -1,4 +1,4 @@
-"""Import the encoders that Richter et al. published."""
+"""Import of the encoders that Richter et al. published."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from scvi_sctab.base import EncoderModel, read_checkpoint, registry_without_cells
 
-# Where each pretext keeps its encoder: in a file of Lightning, or of Barlow Twins' own making.
+# Prefixes of the encoder's weights by pretext task; Barlow Twins has two kinds of files.
 _PREFIXES = {
     "MaskedAutoencoder": ("encoder.",),
     "BarlowTwins": ("backbone.", "barlow_twins.backbone."),
@@ -21,7 +21,7 @@ _PREFIXES = {
 }
 _TARGET = "byol.target_encoder.net."
 _BEST = "best_checkpoint_val.ckpt"
-# Linear, SELU, dropout, and so on.
+# Each linear layer is followed by SELU and dropout.
 _STRIDE = 3
 
 
@@ -37,27 +37,26 @@ class PublishedEncoderMixin(EncoderModel):
     ) -> Any:
         """Import a published encoder :cite:p:`Richter24`; none of its pickled code is executed.
 
-        For ``TillR/sc_pretrained`` at Hugging Face, and what ssl_in_scg writes in training. The
-        encoder is taken as it is; what the pretext puts on top of it starts anew. To train it
-        on, bring cells to its genes: :meth:`load_query_data`.
+        For ``TillR/sc_pretrained`` at Hugging Face, and for checkpoints that ssl_in_scg writes in
+        training. Only the encoder is imported; decoder, projector and predictor are initialised.
+        To train it further, align cells with its genes: :meth:`load_query_data`.
 
-        NOTE[DIFF] The decoder of a masked autoencoder is left: its sigmoid cannot say what lies
-        above 1. Train before you reconstruct. NOTE[DIFF] The last layer of the published BYOL
-        never learnt, as its projector reads the layer before; its target, which never moved, is
-        left, too.
+        NOTE[DIFF] The decoder of a masked autoencoder is not imported, since its sigmoid cannot
+        exceed 1. Train the model before you reconstruct. NOTE[DIFF] The last layer of the
+        published BYOL was not trained, as its projector reads the layer before; its target, which
+        was never updated, is not imported.
 
         Parameters
         ----------
         path
-            A ``.ckpt`` file, or the directory of a run, of which ``best_checkpoint_val.ckpt`` is
-            taken.
+            A ``.ckpt`` file, or the directory of a run with ``best_checkpoint_val.ckpt``.
         var_names
             Genes in the order of the checkpoint: ``feature_id`` of the published ``var.parquet``
             for Ensembl ids, or ``feature_name`` for symbols.
 
         Returns
         -------
-        A trained model without an AnnData, to embed with or for
+        A trained model without an AnnData, to embed cells, or for
         :meth:`scvi_sctab.SCTAB.from_pretrained`.
 
         Raises
@@ -65,13 +64,13 @@ class PublishedEncoderMixin(EncoderModel):
         FileNotFoundError
             If there is no checkpoint.
         ValueError
-            If the file is damaged, is not a checkpoint of this pretext, holds anything but tensors
-            and settings, or does not fit ``var_names``.
+            If the file is damaged, is not a checkpoint of this pretext task, has more than tensors
+            and settings, or does not match ``var_names``.
 
         Warns
         -----
         UserWarning
-            If the last layer of BYOL's encoder never learnt.
+            If the last layer of BYOL's encoder was not trained.
 
         Examples
         --------
@@ -111,7 +110,7 @@ class PublishedEncoderMixin(EncoderModel):
 
 
 def _find_checkpoint(path: Path) -> Path:
-    """Return the file itself, or the best of a run."""
+    """Return the file itself, or the best checkpoint in the directory of a run."""
     file = path / _BEST if path.is_dir() else path
     if not file.is_file():
         raise FileNotFoundError(f"There is no file {file}.")
@@ -119,7 +118,7 @@ def _find_checkpoint(path: Path) -> Path:
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
-    """Read a state dict, be it in a file of Lightning or one of its own."""
+    """Read a state dict, alone or in a checkpoint of Lightning."""
     checkpoint = read_checkpoint(path)
     state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
@@ -128,7 +127,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
 
 
 def _encoder_layers(state: dict[str, Tensor], kind: str, path: Path) -> dict[str, Tensor]:
-    """Return weights and biases of the encoder, in order and checked to be an MLP."""
+    """Return weights and biases of the encoder in order, after a check that it is an MLP."""
     prefix = _prefix(state, kind)
     if prefix is None:
         raise ValueError(f"{path} is not a checkpoint of {kind}: it {_describe(state)}.")
@@ -149,7 +148,7 @@ def _encoder_layers(state: dict[str, Tensor], kind: str, path: Path) -> dict[str
 
 
 def _is_chain(tensors: list[Tensor]) -> bool:
-    """Whether weights and biases, in turn, are finite and each layer takes what the last gives."""
+    """Return whether alternating weights and biases are finite, with matching shapes."""
     if not all(isinstance(t, Tensor) and t.is_floating_point() for t in tensors):
         return False
     weights, biases = tensors[::2], tensors[1::2]
@@ -161,13 +160,13 @@ def _is_chain(tensors: list[Tensor]) -> bool:
 
 
 def _prefix(state: dict[str, Tensor], kind: str) -> str | None:
-    """Find what the names of the encoder's weights begin with, if they are there."""
+    """Find the prefix of the names of the encoder's weights, if there are any."""
     found = (p for p in _PREFIXES[kind] if any(name.startswith(p) for name in state))
     return next(found, None)
 
 
 def _describe(state: dict[str, Tensor]) -> str:
-    """Say what a checkpoint is instead."""
+    """Describe a checkpoint of another kind, for the error message."""
     for kind in _PREFIXES:
         if _prefix(state, kind):
             return f"is one of {kind}; take `{kind}.from_ssl_in_scg_checkpoint`"
@@ -179,7 +178,7 @@ def _describe(state: dict[str, Tensor]) -> str:
 
 
 def _warn_untrained(state: dict[str, Tensor], layers: dict[str, Tensor]) -> None:
-    """Warn of a last layer that is what both networks of BYOL started from."""
+    """Warn if the last layer still has the initial weights, which the target has, too."""
     last = [name for name in layers if name.endswith(".weight")][-1]
     target = state.get(f"{_TARGET}{last}")
     if target is None or torch.equal(target, layers[last]):

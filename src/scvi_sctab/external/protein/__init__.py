@@ -1,4 +1,4 @@
-"""Surface proteins from RNA."""
+"""Prediction of surface proteins from RNA."""
 
 from scvi_sctab.external.protein._model import ProteinPredictor
 from scvi_sctab.external.protein._module import ProteinModule

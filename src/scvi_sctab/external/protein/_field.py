@@ -1,4 +1,4 @@
-"""Surface proteins in a registry."""
+"""Registry field of surface proteins."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ProteinField(ObsmField):  # type: ignore[misc]
     Parameters
     ----------
     key, names_key
-        As of :func:`~scvi_sctab.data.get_proteins`.
+        As in :func:`~scvi_sctab.data.get_proteins`.
     """
 
     def __init__(self, key: str, names_key: str | None = None):
@@ -41,26 +41,26 @@ class ProteinField(ObsmField):  # type: ignore[misc]
     def transfer_field(
         self, state_registry: dict[str, Any], adata_target: AnnData, **kwargs: Any
     ) -> dict[str, Any]:
-        """Take other cells, whose proteins are matched by name; those that they lack are missing."""
+        """Register further cells; proteins are matched by name, and some may be missing."""
         theirs = self._setup_column_names(adata_target)
         require_shared(theirs, state_registry["column_names"], self.attr_key)
         return state_registry
 
 
 def require_shared(theirs: Sequence[str], known: Sequence[str], key: str) -> None:
-    """Stop where no protein of the model is there.
+    """Raise an error if cells have no protein of the model.
 
     Parameters
     ----------
     theirs, known
-        Names of the proteins of some cells, and of the model.
+        Names of the proteins of the cells, and of the model.
     key
-        Where those of the cells are in ``obsm``.
+        Key of ``obsm`` with the proteins of the cells.
 
     Raises
     ------
     ValueError
-        If they share none.
+        If no name is shared.
     """
     if not set(theirs) & set(known):
         raise ValueError(

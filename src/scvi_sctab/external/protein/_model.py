@@ -1,4 +1,4 @@
-"""Surface proteins from RNA."""
+"""Model that predicts surface proteins from RNA."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ if TYPE_CHECKING:
 class ProteinPredictor(EncoderModel):
     """Predict surface proteins from RNA, as :cite:t:`Richter24` do with CITE-seq.
 
-    Learns log counts of proteins, standardised, from cells that have both; proteins may be missing
-    in some. A network on an encoder of genes, which may be pretrained, and a linear path beside it
-    learn the task apart, and what is predicted is their mean.
+    It learns standardised log counts of proteins from cells with both; proteins may be missing in
+    some cells. A network on an encoder of genes, which may be pretrained, and a linear path beside
+    it are trained with separate losses; the prediction is the mean of both.
 
     Parameters
     ----------
@@ -72,14 +72,14 @@ class ProteinPredictor(EncoderModel):
         Registry of a saved model, in place of ``adata``.
     **overrides
         Hyperparameters of :class:`~scvi_sctab.SCTAB`; those of the encoder, ``freeze_encoder``,
-        ``linear_skip`` and ``batch_dropout`` matter here.
+        ``linear_skip`` and ``batch_dropout`` have an effect.
 
     Raises
     ------
     TypeError
         If a hyperparameter does not exist.
     ValueError
-        If a width is no positive number.
+        If a width is not positive.
 
     Examples
     --------
@@ -108,7 +108,7 @@ class ProteinPredictor(EncoderModel):
         config = override(SELF_SUPERVISED_NETWORK, overrides, type(self).__name__)
         if n_hidden < 1:
             raise ValueError(f"{n_hidden=}: give the hidden layer one unit at least.")
-        # Record what was resolved, so that a saved model does not follow later defaults.
+        # Record resolved values, so that later defaults do not change a saved model.
         overrides = config.to_kwargs()
         self.init_params_ = self._get_init_params(locals())
         self._network = config
@@ -138,21 +138,21 @@ class ProteinPredictor(EncoderModel):
         layer: str | None = None,
         **kwargs: Any,
     ) -> None:
-        """Check cells and register where their counts are; arguments are those of TOTALVI.
+        """Check cells and register their counts; the arguments are those of TOTALVI.
 
         Parameters
         ----------
         adata
-            Raw counts of genes, ``(n_cells, n_genes)``; dense, CSR or CSC. Of a MuData,
-            :func:`scvi_sctab.data.join_proteins` makes one.
+            Raw counts of genes, ``(n_cells, n_genes)``; dense, CSR or CSC. A MuData is converted
+            by :func:`scvi_sctab.data.join_proteins`.
         protein_expression_obsm_key
-            Key of ``adata.obsm`` with counts of proteins, ``(n_cells, n_proteins)``. What was not
-            measured is NaN; 0 is taken as measured, also where a batch has nothing else.
+            Key of ``adata.obsm`` with counts of proteins, ``(n_cells, n_proteins)``. Missing
+            measurements are NaN; 0 counts as measured, even if a batch has only zeros.
         protein_names_uns_key
-            Key of ``adata.uns`` with the names of proteins; those of the data frame, or numbers,
-            if not given.
+            Key of ``adata.uns`` with the names of proteins; the columns of the data frame, or
+            numbers, if not given.
         batch_key
-            Column of batches, whose proteins differ by a shift of their logarithm.
+            Column of batches, which shift the log counts of proteins.
         layer
             Layer with counts of genes; ``None`` is ``adata.X``.
         **kwargs
@@ -165,8 +165,8 @@ class ProteinPredictor(EncoderModel):
         TypeError
             If there is no such argument, or ``batch_key`` is not the name of a column.
         ValueError
-            If genes are no raw counts, cells are empty, genes stand twice or are too few, or
-            proteins are negative, infinite or missing throughout.
+            If counts of genes are not raw, cells are empty, genes are duplicated or too few, or
+            proteins are negative, infinite or missing in all cells.
         """
         arguments = setup_arguments(locals())
         check_keywords(cls.__name__, kwargs, arguments)
@@ -195,7 +195,7 @@ class ProteinPredictor(EncoderModel):
         freeze_encoder: bool = False,
         **overrides: Any,
     ) -> ProteinPredictor:
-        """Build a model on the encoder of a trained one; ``model`` is left as it is.
+        """Build a model on the encoder of a trained one; ``model`` is not changed.
 
         Parameters
         ----------
@@ -203,14 +203,14 @@ class ProteinPredictor(EncoderModel):
             A trained model of :mod:`scvi_sctab.pretrain`, or another with a method
             ``pretrained_encoder``.
         adata
-            Cells with proteins; their counts in the same layer. Genes are matched by name.
+            Cells with proteins, with counts in the same layer. Genes are matched by name.
         protein_expression_obsm_key, protein_names_uns_key, batch_key
             As in :meth:`setup_anndata`.
         freeze_encoder
-            Whether the encoder stays as it is. Only the embedding of a SELU encoder is
-            standardised over ``adata``, once, frozen or not.
+            Whether the encoder is frozen. The embedding of a SELU encoder is standardised over
+            ``adata`` once in either case.
         **overrides
-            As of the class, but for what the shape of the encoder depends on.
+            As in the class, except for the shape of the encoder.
 
         Returns
         -------
@@ -221,7 +221,7 @@ class ProteinPredictor(EncoderModel):
         RuntimeError
             If ``model`` is not trained.
         KeyError, ValueError
-            As :meth:`setup_anndata`, or if too few of the genes are there, or the encoder would
+            As :meth:`setup_anndata`, or if the gene overlap is too small, or the encoder would
             have another shape.
         """
         encoder = model.pretrained_encoder()
@@ -249,7 +249,7 @@ class ProteinPredictor(EncoderModel):
         return np.array([*state["column_names"]], dtype=str)
 
     def _log_proteins(self, adata: AnnData) -> pd.DataFrame:
-        """Log counts of the model's proteins, NaN where missing."""
+        """Compute log counts of the model's proteins, NaN where missing."""
         setup = self.registry["setup_args"]
         keys = setup["protein_expression_obsm_key"], setup["protein_names_uns_key"]
         proteins = get_proteins(adata, *keys)
@@ -257,18 +257,18 @@ class ProteinPredictor(EncoderModel):
         return np.log1p(proteins.reindex(columns=self.protein_names))
 
     def _splitter(self, **kwargs: Any) -> UnlabeledDataSplitter:
-        """Learn from the cells that have some protein."""
+        """Split the cells with at least one measured protein."""
         proteins = self._log_proteins(self.adata).to_numpy()
         measured = np.flatnonzero(~np.isnan(proteins).all(axis=1))
         arrays = {REGISTRY_KEYS.PROTEIN_EXP_KEY: proteins}
         return super()._splitter(among=measured, arrays=arrays, **kwargs)
 
     def _start(self, cells: NDArray[np.intp]) -> None:
-        """Standardise genes and proteins over the cells to train on, before anything is learnt."""
+        """Standardise genes and proteins over the training cells, before the first training."""
         if self.is_trained_:
             return
         proteins = self._log_proteins(self.adata).iloc[cells]
-        # A protein that was measured in none of them is predicted as 0.
+        # A protein that was not measured in any of them is predicted as 0.
         moments = proteins.mean().fillna(0), proteins.std(ddof=0).replace(0, 1).fillna(1)
         x = normalized_expression(self.adata, self.layer, indices=draw_cells(cells))
         mean = np.asarray(x.mean(axis=0)).ravel()
@@ -291,7 +291,7 @@ class ProteinPredictor(EncoderModel):
         layer: str | None = None,
         min_gene_overlap: float = MIN_GENE_OVERLAP,
     ) -> pd.DataFrame:
-        """Predict proteins of cells; a batch that the model does not know shifts nothing.
+        """Predict proteins of cells; the shift of an unknown batch is 0.
 
         Parameters
         ----------
@@ -334,21 +334,21 @@ class ProteinPredictor(EncoderModel):
         Parameters
         ----------
         adata
-            Cells with proteins, where those of the model are and matched by name; those of the
-            model if not given.
+            Cells with proteins under the same key of ``obsm``, matched by name; the cells that the
+            model was set up with if not given.
         indices, batch_size, layer, min_gene_overlap
             As in :meth:`get_latent_representation`.
 
         Returns
         -------
-        A row per protein: ``pearson`` and ``mse`` of log counts over cells, and ``n``, in how
-        many cells it was measured.
+        A row per protein: ``pearson`` and ``mse`` of log counts over cells, and ``n``, the number
+        of cells with a measurement.
 
         Raises
         ------
         RuntimeError, KeyError, ValueError
-            As :meth:`predict_protein` and :meth:`setup_anndata`, or if none of the model's
-            proteins is there.
+            As :meth:`predict_protein` and :meth:`setup_anndata`, or if the cells have no protein
+            of the model.
         """
         cells = self._select(adata, indices, layer, min_gene_overlap)
         return score_columns(*self._compared(cells, batch_size))
@@ -364,7 +364,7 @@ class ProteinPredictor(EncoderModel):
     ) -> pd.DataFrame:
         """Compare predicted to measured proteins within each cell.
 
-        The correlation is high for any prediction that knows which proteins are abundant.
+        The correlation is high for every prediction with the right mean of each protein.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Surface proteins from genes."""
+"""Module that predicts surface proteins from counts of genes."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ class ProteinModule(BaseModuleClass):  # type: ignore[misc]
 
     With :math:`x` the log-normalised expression of a cell, :math:`z` its embedding, :math:`h` the
     head, :math:`b` the shift of its batch and :math:`y` the log counts of proteins, standardised
-    over the cells to train on,
+    over the training cells,
 
     .. math:: \hat y = \tfrac12 \big(W (x - m) / s + c\big) + \tfrac12 h(z(x)) + b,
 
-    where the linear path, from centred expression of total variance 1, may be missing. Each path learns the whole task by a
-    squared error of its own, over what was measured.
+    where the linear path, whose input is centred with a total variance of 1, is optional. Each
+    path is trained by its own squared error over the measured entries.
 
     Parameters
     ----------
     encoder
-        Embeds log-normalised expression.
+        Encoder of log-normalised expression.
     n_genes, n_proteins
         Number of genes, and of proteins.
     n_hidden
         Width of the hidden layer of the head.
     n_categories
-        Number of batches, if they are told. They shift proteins, not the embedding: staining and
-        depth scale counts, which shifts their logarithm.
+        Number of batches, if the module is conditioned on them. They shift proteins, not the
+        embedding: staining and sequencing depth scale counts, which shifts their logarithm.
     batch_dropout
-        Share of cells in training whose batch is withheld.
+        Share of cells in training whose batch is treated as unknown.
     freeze_encoder
-        Whether the encoder stays as it is, dropout included.
+        Whether the encoder is frozen, including its dropout.
     linear_path
-        Whether a linear path leads from genes to proteins, beside the encoder.
+        Whether there is a linear path from genes to proteins beside the encoder.
 
     Notes
     -----
@@ -94,14 +94,15 @@ class ProteinModule(BaseModuleClass):  # type: ignore[misc]
         self.register_buffer("gene_scale", torch.ones(()))
 
     def standardize(self, proteins: tuple[Tensor, Tensor], genes: tuple[Tensor, Tensor]) -> None:
-        """Say what proteins and genes are like in the cells to train on.
+        """Set the moments of proteins and genes in the training cells.
 
         Parameters
         ----------
         proteins
             Mean and standard deviation of log counts, ``(n_proteins,)``.
         genes
-            Mean of log-normalised expression ``(n_genes,)``, and the root of its total variance.
+            Mean of log-normalised expression ``(n_genes,)``, and the square root of its total
+            variance.
         """
         for buffer, value in zip(
             (self.mean, self.std, self.gene_mean, self.gene_scale),
@@ -111,7 +112,7 @@ class ProteinModule(BaseModuleClass):  # type: ignore[misc]
             buffer.copy_(value)
 
     def train(self, mode: bool = True) -> ProteinModule:
-        """Keep a frozen encoder in evaluation."""
+        """Set training mode; a frozen encoder stays in evaluation mode."""
         super().train(mode)
         if self.freeze_encoder:
             self.encoder.eval()
@@ -119,13 +120,13 @@ class ProteinModule(BaseModuleClass):  # type: ignore[misc]
 
     @property
     def linear_parts(self) -> list[nn.Module]:
-        """Linear path and shifts of batches, which learn at a speed of their own."""
+        """Linear path and shifts of batches, which have their own optimiser."""
         return [part for part in (self.linear_path, self.batch_shift) if part is not None]
 
     def _get_inference_input(
         self, tensors: dict[str, Tensor], generator: Generator | None = None
     ) -> dict[str, Any]:
-        """Normalise counts; nothing is drawn from ``generator``."""
+        """Normalise counts; ``generator`` is not used."""
         return {"x": normalize_counts(tensors[REGISTRY_KEYS.X_KEY])}
 
     @auto_move_data
@@ -140,11 +141,11 @@ class ProteinModule(BaseModuleClass):  # type: ignore[misc]
 
     @auto_move_data
     def generative(self, x: Cells, z: Tensor, conditions: Tensor | None = None) -> dict[str, Any]:
-        """Tell standardised proteins, by each path; without ``conditions`` no batch is known."""
+        """Predict standardised proteins by each path; batches may be unknown."""
         paths = [self.head(z)]
         if self.linear_path is not None:
             weight, bias = self.linear_path.weight, self.linear_path.bias
-            # Centred by its product with the mean, so that sparse cells stay sparse.
+            # Centred after the product, so that sparse cells stay sparse.
             product = self.linear_path(x) - bias - weight @ self.gene_mean
             paths.append(product / self.gene_scale + bias)
         if self.batch_shift is not None and conditions is not None:
@@ -158,7 +159,7 @@ class ProteinModule(BaseModuleClass):  # type: ignore[misc]
         inference_outputs: dict[str, Any],
         generative_outputs: dict[str, Any],
     ) -> LossOutput:
-        """Squared error of each path, mean over what was measured."""
+        """Compute the squared error of each path, mean over the measured entries."""
         target = (tensors[REGISTRY_KEYS.PROTEIN_EXP_KEY] - self.mean) / self.std
         measured = ~target.isnan()
         target = target.nan_to_num()
@@ -167,7 +168,7 @@ class ProteinModule(BaseModuleClass):  # type: ignore[misc]
         def error(output: Tensor) -> Tensor:
             return ((output - target).square() * measured).sum() / n_measured
 
-        # What is learnt is the sum; what held-out cells are judged by, what is predicted.
+        # Training minimises the sum over paths; validation scores the prediction, their mean.
         predicted = error(generative_outputs["proteins"])
         loss = sum(map(error, generative_outputs["paths"])) if self.training else predicted
         return LossOutput(loss=loss, n_obs_minibatch=len(target))
@@ -177,10 +178,10 @@ class ProteinModule(BaseModuleClass):  # type: ignore[misc]
         return self.encoder(normalize_counts(tensors[REGISTRY_KEYS.X_KEY])).embedding
 
     def predict(self, tensors: dict[str, Tensor]) -> Tensor:
-        """Log counts of proteins, ``(n_cells, n_proteins)``."""
+        """Predict log counts of proteins, ``(n_cells, n_proteins)``."""
         *_, outputs = self(tensors, compute_loss=False)
         return outputs["proteins"] * self.std + self.mean
 
     def sample(self, *args: object, **kwargs: object) -> None:
-        """Not defined: proteins are predicted by their mean."""
+        """Raise an error: sampling is not defined for a predictor."""
         raise NotImplementedError("A protein predictor does not generate cells.")

@@ -1,4 +1,4 @@
-"""Training of a protein network and the linear path beside it."""
+"""Training plan of a protein network and the linear path beside it."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ if TYPE_CHECKING:
 
 
 class ProteinTrainingPlan(TwoSpeedPlan, SelfSupervisedTrainingPlan):
-    """Train a :class:`ProteinModule`.
+    """Training plan of a :class:`ProteinModule`.
 
-    The network by AdamW; the linear path by gradient descent with momentum, which learns first
-    what many genes say together and, stopped early, resembles a ridge regression. AdamW takes as
-    large a step for every gene, and fits the noise of rare ones. Shifts of batches, which AdamW
-    would hardly move in a few hundred steps, go with the linear path.
+    AdamW trains the network. Gradient descent with momentum trains the linear path: it first
+    learns directions that many genes share and, stopped early, resembles a ridge regression. AdamW
+    would take equally large steps for every gene, and fit the noise of rare ones. The shifts of
+    batches, which AdamW would hardly change in a few hundred steps, are trained with the linear
+    path.
 
     Parameters
     ----------
     module
-        What to train.
+        Module to train.
     linear_lr, linear_momentum
-        Of the linear path and the shifts; the input of the path has variance 1 in all, so that
-        rates below 1 are stable.
+        Learning rate and momentum of the linear path and the shifts; the input of the path has a
+        total variance of 1, so that rates below 1 are stable.
     **kwargs
-        Of :class:`~scvi_sctab.train.SelfSupervisedTrainingPlan`.
+        Arguments of :class:`~scvi_sctab.train.SelfSupervisedTrainingPlan`.
     """
 
     def __init__(
@@ -47,15 +48,15 @@ class ProteinTrainingPlan(TwoSpeedPlan, SelfSupervisedTrainingPlan):
         return loss.detach()
 
     def on_train_epoch_end(self) -> None:
-        """Lower the learning rate of the network."""
+        """Step the scheduler of the network's learning rate."""
         self._step_schedulers()
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[LRScheduler]]:
-        """AdamW for the network, SGD for the linear path."""
+        """Build AdamW for the network and SGD for the linear path."""
         optimizers, schedulers = super().configure_optimizers()
         linear = self._linear_parameters()
         if linear:
-            # The loss is a mean over proteins; one learns as fast among many as alone.
+            # The loss is a mean over proteins; the factor makes steps independent of their number.
             lr = self.linear_lr * len(self.module.mean)
             optimizers.append(torch.optim.SGD(linear, lr, self.linear_momentum))
         return optimizers, schedulers

@@ -1,4 +1,4 @@
-"""How well numbers are predicted, where they were measured."""
+"""Scores of predicted numbers against incomplete measurements."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def score_columns(predicted: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFra
     predicted
         ``(n_rows, n_columns)``.
     measured
-        Alike, NaN where missing.
+        The same rows and columns, NaN where missing.
 
     Returns
     -------
-    A row per column: ``pearson``, NaN where one of the two does not vary, ``mse`` and ``n``, the
-    number of entries that were measured.
+    A row per column: ``pearson``, NaN if one of the two is constant, ``mse``, and ``n``, the
+    number of measured entries.
 
     Examples
     --------
@@ -39,7 +39,7 @@ def score_columns(predicted: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFra
 
     def centred(values: np.ndarray) -> np.ndarray:
         deviation = values - mean(values)
-        # What is left of a constant after rounding is no variation.
+        # Deviations of a constant are rounding noise.
         return np.where(np.abs(deviation) < 1e-6, 0, deviation)
 
     dx, dy = centred(x), centred(y)
