@@ -2,7 +2,7 @@
 
 Each job runs on one thread and on two, alone and beside programs that multiply matrices on all
 cores, once with the threads that the package chooses and once with torch's own ("before"). Jobs
-take turns in one process. Prints a table and writes ``results/busy.csv``.
+take turns in one process. Prints a table and writes ``results/busy.csv`` and ``busy.md``.
 """
 
 from __future__ import annotations
@@ -157,19 +157,19 @@ def measure(jobs: list[Job], beside: int, threads: list[int], repeats: int) -> l
 
 
 def table(rows: pd.DataFrame) -> str:
-    """Seconds before and after, and how much longer several threads take than one."""
+    """Seconds with torch's threads and with the package's, and how these compare to one thread."""
     wide = rows.pivot_table("seconds", ["job", "beside"], ["threads", "management"], sort=False)
-    shown = pd.DataFrame(index=wide.index)
-    for n in sorted(rows["threads"].unique()):
-        plural = "" if n == 1 else "s"
-        shown[f"{n} thread{plural}: before, s"] = wide[n, BEFORE].map("{:.2f}".format)
-        shown[f"{n} thread{plural}: after, s"] = wide[n, AFTER].map("{:.2f}".format)
-        if n > 1:
-            shown["after / 1 thread before"] = (wide[n, AFTER] / wide[1, BEFORE]).map(
-                "{:.2f}".format
-            )
-    shown = shown.reset_index(level="beside")
-    shown["beside"] = shown["beside"].astype(str)
+    most = rows["threads"].max()
+    shown = pd.DataFrame(
+        {
+            "1 thread of torch, s": wide[1, BEFORE].map("{:.2f}".format),
+            f"{most} threads of torch, s": wide[most, BEFORE].map("{:.2f}".format),
+            f"{most} threads of the package, s": wide[most, AFTER].map("{:.2f}".format),
+            "package / 1 thread": (wide[most, AFTER] / wide[1, BEFORE]).map("{:.2f}".format),
+        }
+    )
+    shown = shown.reset_index(level="beside").rename(columns={"beside": "programs beside"})
+    shown["programs beside"] = shown["programs beside"].astype(str)
     return as_markdown(shown)
 
 
@@ -185,23 +185,27 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--cells", type=int, default=2048, help="of a batch of the network")
     parser.add_argument("--jobs", nargs="+", default=[""], help="what their names begin with")
     parser.add_argument("--merge", action="store_true", help="keep other rows of an earlier run")
+    parser.add_argument("--report-only", action="store_true", help="write the table of a run anew")
     return parser.parse_args()
 
 
 def main() -> None:
     """Run the benchmark."""
     args = parse_args()
-    warnings.filterwarnings("ignore")
-    silence()
-    jobs = [*model_jobs(args.epochs), *network_jobs(args.data, args.cells)]
-    jobs = [job for job in jobs if job.name.startswith(tuple(args.jobs))]
-    for job in jobs:
-        seconds(job, 1, AFTER)  # compiled kernels, caches
     args.out.mkdir(parents=True, exist_ok=True)
-    saved = Table(args.out / "busy.csv", KEYS, args.merge)
-    for beside in args.beside:
-        saved.add(measure(jobs, beside, args.threads, args.repeats))
-    print(f"\n{table(saved.rows)}")
+    saved = Table(args.out / "busy.csv", KEYS, args.merge or args.report_only)
+    if not args.report_only:
+        warnings.filterwarnings("ignore")
+        silence()
+        jobs = [*model_jobs(args.epochs), *network_jobs(args.data, args.cells)]
+        jobs = [job for job in jobs if job.name.startswith(tuple(args.jobs))]
+        for job in jobs:
+            seconds(job, 1, AFTER)  # compiled kernels, caches
+        for beside in args.beside:
+            saved.add(measure(jobs, beside, args.threads, args.repeats))
+    text = table(saved.rows)
+    (args.out / "busy.md").write_text(text + "\n")
+    print(f"\n{text}")
 
 
 if __name__ == "__main__":

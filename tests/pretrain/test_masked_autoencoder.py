@@ -16,7 +16,9 @@ SMALL = {"widths": (32, 24, 8)}
 
 def build(adata, **arguments):
     MaskedAutoencoder.setup_anndata(adata)
-    return MaskedAutoencoder(adata, **{**SMALL, **arguments})
+    # Widths are those of SELU alone.
+    small = SMALL if arguments.get("encoder", "selu") == "selu" else {}
+    return MaskedAutoencoder(adata, **{**small, **arguments})
 
 
 def batch(adata, n_cells=20):

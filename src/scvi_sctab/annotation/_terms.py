@@ -120,7 +120,7 @@ def name_terms(columns: dict[str, Any], hierarchy: LabelHierarchy) -> None:
     columns["term_id"] = pd.Categorical.from_codes(rows, hierarchy.terms)
     columns["term_probability"] = columns.pop("term_probability")
     if "set_term" in columns:
-        names = np.array([*hierarchy.names, None], dtype=object)  # row -1: an empty set
+        names = np.array([*hierarchy.names.tolist(), None], dtype=object)  # row -1: an empty set
         set_terms = names[columns["set_term"]]
         sets = np.asarray(columns["prediction_set"], dtype=object)
         alone = pd.Series(sets).isin(hierarchy.labels[hierarchy.own < 0]).to_numpy()
