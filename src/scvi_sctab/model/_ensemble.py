@@ -16,6 +16,7 @@ from scvi_sctab._config import ENSEMBLE
 from scvi_sctab._constants import MIN_GENE_OVERLAP
 from scvi_sctab._logging import logger
 from scvi_sctab.annotation import AnnotationState, same_values
+from scvi_sctab.base import document_cells
 from scvi_sctab.data import TrainingRecord
 from scvi_sctab.metrics import CellEvidence
 from scvi_sctab.model._annotator import CellAnnotator
@@ -183,6 +184,7 @@ class SCTABEnsemble(CellAnnotator, CellExplainer, EnsembleFilesMixin):
         )
         self.members = trained
 
+    @document_cells
     def get_uncertainty(
         self,
         adata: AnnData | None = None,
@@ -223,6 +225,7 @@ class SCTABEnsemble(CellAnnotator, CellExplainer, EnsembleFilesMixin):
         # By rounding, the difference may be slightly below zero.
         return frame.assign(epistemic=(frame["total"] - frame["aleatoric"]).clip(lower=0))
 
+    @document_cells
     def get_latent_representation(
         self,
         adata: AnnData | None = None,

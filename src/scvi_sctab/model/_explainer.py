@@ -10,7 +10,7 @@ import pandas as pd
 
 from scvi_sctab._constants import MIN_GENE_OVERLAP
 from scvi_sctab.annotation import check_label
-from scvi_sctab.base import seed
+from scvi_sctab.base import document_cells, seed
 from scvi_sctab.explanation import (
     AttributionMethod,
     as_scores,
@@ -36,6 +36,7 @@ class CellExplainer:
     explains has ``networks``, over which explanations are averaged.
     """
 
+    @document_cells
     def get_attention(
         self,
         adata: AnnData | None = None,
@@ -69,6 +70,7 @@ class CellExplainer:
         cells = self._select(adata, indices, layer, min_gene_overlap)
         return attend_to_genes(self.networks, self._read(cells), batch_size)
 
+    @document_cells
     def get_markers(
         self,
         adata: AnnData | None = None,
@@ -144,6 +146,7 @@ class CellExplainer:
         )
         return marker_table(groups, self.gene_names, means, n_genes)
 
+    @document_cells
     def get_attributions(
         self,
         adata: AnnData | None = None,
@@ -214,6 +217,7 @@ class CellExplainer:
             batch_size,
         )
 
+    @document_cells
     def deletion_test(
         self,
         rankings: Mapping[str, sparse.csr_matrix | pd.DataFrame],

@@ -39,6 +39,7 @@ from scvi_sctab.base import (
     all_or_nothing,
     check_epochs,
     check_trainer_arguments,
+    document_cells,
     fit,
     setup_arguments,
 )
@@ -530,6 +531,7 @@ class SCTAB(
         with all_or_nothing(self):
             pretrain_encoder(self, max_epochs, batch_size, plan_kwargs or {}, trainer_kwargs)
 
+    @document_cells
     def get_latent_representation(
         self,
         adata: AnnData | None = None,

@@ -11,7 +11,7 @@ from torch import Generator
 
 from scvi_sctab._config import SELF_SUPERVISED_NETWORK, override
 from scvi_sctab._constants import MIN_GENE_OVERLAP
-from scvi_sctab.base import draw_cells
+from scvi_sctab.base import document_cells, draw_cells
 from scvi_sctab.data import normalized_expression, read_counts
 from scvi_sctab.module import LIKELIHOODS, MaskedAutoencoderModule, build_encoder
 from scvi_sctab.nn import SELUDecoder, single_precision
@@ -148,6 +148,7 @@ class MaskedAutoencoder(SelfSupervisedModel):
                 "first: `MaskedAutoencoder.load_query_data(adata, model)`, then `train()`."
             )
 
+    @document_cells
     def reconstruct(
         self,
         adata: AnnData | None = None,
@@ -184,6 +185,7 @@ class MaskedAutoencoder(SelfSupervisedModel):
     def _reconstruct(self, tensors: dict[str, Tensor]) -> NDArray[np.float32]:
         return self.module.reconstruct(tensors).cpu().numpy()
 
+    @document_cells
     def get_reconstruction_error(
         self,
         adata: AnnData | None = None,

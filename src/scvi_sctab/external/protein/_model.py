@@ -18,7 +18,13 @@ from scvi_sctab._config import (
     override,
 )
 from scvi_sctab._constants import MIN_GENE_OVERLAP
-from scvi_sctab.base import EncoderMixin, EncoderModel, draw_cells, setup_arguments
+from scvi_sctab.base import (
+    EncoderMixin,
+    EncoderModel,
+    document_cells,
+    draw_cells,
+    setup_arguments,
+)
 from scvi_sctab.data import (
     NamedObsField,
     check_anndata,
@@ -272,6 +278,7 @@ class ProteinPredictor(EncoderMixin, EncoderModel):
             (torch.from_numpy(mean), torch.tensor(float(max(variance, 1e-8)) ** 0.5)),
         )
 
+    @document_cells
     def predict_protein(
         self,
         adata: AnnData | None = None,
@@ -310,6 +317,7 @@ class ProteinPredictor(EncoderMixin, EncoderModel):
     def _predict(self, tensors: dict[str, Tensor]) -> NDArray[np.float32]:
         return self.module.predict(tensors).cpu().numpy()
 
+    @document_cells
     def get_protein_scores(
         self,
         adata: AnnData | None = None,
@@ -343,6 +351,7 @@ class ProteinPredictor(EncoderMixin, EncoderModel):
         cells = self._select(adata, indices, layer, min_gene_overlap)
         return score_columns(*self._compared(cells, batch_size))
 
+    @document_cells
     def get_cell_scores(
         self,
         adata: AnnData | None = None,
@@ -358,8 +367,10 @@ class ProteinPredictor(EncoderMixin, EncoderModel):
 
         Parameters
         ----------
-        adata, indices, batch_size, layer, min_gene_overlap
-            As in :meth:`get_protein_scores`.
+        adata
+            Cells with proteins, as in :meth:`get_protein_scores`.
+        indices, batch_size, layer, min_gene_overlap
+            As in :meth:`get_latent_representation`.
 
         Returns
         -------
