@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from scvi_sctab._types import PretrainedEncoder
 
 # Hyperparameters that determine the shapes of the weights.
-_OF_SHAPE = ("encoder", "widths", "n_d", "n_a", "n_steps", "n_independent", "n_shared")
+_SHAPE_PARAMETERS = ("encoder", "widths", "n_d", "n_a", "n_steps", "n_independent", "n_shared")
 
 
 class EncoderMixin:
@@ -38,7 +38,7 @@ class EncoderMixin:
     def _network_of_encoder(encoder: PretrainedEncoder, overrides: dict[str, Any]) -> dict:
         """Merge the hyperparameters of an encoder with others, which may not change its shape."""
         network = encoder.network
-        shape = [name for name in _OF_SHAPE if name in overrides]
+        shape = [name for name in _SHAPE_PARAMETERS if name in overrides]
         # Those that do not apply to the encoder are refused by the model.
         shape = [name for name in shape if name in network]
         changed = [n for n in shape if _plain(overrides[n]) != _plain(network[n])]

@@ -109,7 +109,7 @@ def build_mask(
     return mask, resolved
 
 
-def asking_for_all(mask: nn.Module) -> nn.Module:
+def with_all_targets(mask: nn.Module) -> nn.Module:
     """Return a mask with all genes as targets, in place of a random choice.
 
     Parameters
@@ -117,9 +117,9 @@ def asking_for_all(mask: nn.Module) -> nn.Module:
     mask
         A mask of :func:`build_mask`; it is not changed.
     """
-    asking = copy(mask)
-    asking.n_targets = None
-    return asking
+    copied = copy(mask)
+    copied.n_targets = None
+    return copied
 
 
 def _regulators(names: list[str], adata: AnnData) -> NDArray[np.int64]:
