@@ -243,7 +243,7 @@ class SelfSupervisedTrainConfig:
 
 @dataclass(frozen=True)
 class MaskConfig:
-    """What is hidden of cells; rates of a masked autoencoder as published."""
+    """Masks of genes: rates, as published for the masked autoencoder, and number of targets."""
 
     random_rate: float = 0.5
     programme_rate: float = 0.25

@@ -67,7 +67,7 @@ def fit_calibration(
         half = np.random.default_rng(0).permutation(len(codes)) % 2 == 0
         centers = fit_centers(held_out.features[half], codes[half])
         held_out, codes = held_out.take(~half), codes[~half]
-        _warn_of_labels_without_center(state, counts)
+        _warn_about_labels_without_center(state, counts)
     method = method or scaling_method(state, counts)
     calibration = Calibration.fit(centers, held_out, codes, method, counts)
     logger.info(
@@ -113,7 +113,7 @@ def _known_centers(state: AnnotationState, counts: NDArray[np.int64]) -> LabelCe
     return state.calibration.centers if known else None
 
 
-def _warn_of_labels_without_center(state: AnnotationState, counts: NDArray[np.int64]) -> None:
+def _warn_about_labels_without_center(state: AnnotationState, counts: NDArray[np.int64]) -> None:
     missing = state.labels[(counts == 0) & state.predictable]
     if len(missing):
         warnings.warn(

@@ -41,14 +41,14 @@ def accepted_labels(
     for label in (*coarse_labels, *(name for finer in coarse_labels.values() for name in finer)):
         check_label(label, labels)
     accepted = np.eye(len(labels), dtype=bool)
-    is_open = ~np.isin(labels, list(coarse_labels))
+    is_predictable = ~np.isin(labels, list(coarse_labels))
     for label in coarse_labels:
         reached, left = set[str](), [label]
         while left:
             new = set(coarse_labels.get(left.pop(), ())) - reached
             reached |= new
             left += sorted(new)
-        row = np.isin(labels, sorted(reached)) & is_open
+        row = np.isin(labels, sorted(reached)) & is_predictable
         if not row.any():
             raise ValueError(
                 f"coarse_labels: {label!r} stands for {list(coarse_labels[label])}, none of which "

@@ -50,8 +50,8 @@ def shift_message(found: str, n_cells: int, n_trained: int) -> str:
     """
     if n_trained > n_cells / 2:
         advice = (
-            f"{n_trained:,} of the {n_cells:,} were trained on, and the model is surer of "
-            "those. Ask about cells that it has not seen; `model.evaluate()` scores those held "
+            f"{n_trained:,} of the {n_cells:,} were trained on, and their probabilities are too "
+            "high. Annotate cells that were not trained on; `model.evaluate()` scores those held "
             "out in training."
         )
     else:

@@ -56,6 +56,7 @@ __all__ = [
     "check_trainer_arguments",
     "choose_device",
     "decode",
+    "document_cells",
     "draw_cells",
     "encode",
     "find_leftovers",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from scvi_sctab._types import PretrainedEncoder
 
 # Hyperparameters that determine the shapes of the weights.
-_OF_SHAPE = ("encoder", "widths", "n_d", "n_a", "n_steps", "n_independent", "n_shared")
+_SHAPE_PARAMETERS = ("encoder", "widths", "n_d", "n_a", "n_steps", "n_independent", "n_shared")
 
 
 def bring_to_encoder(encoder: PretrainedEncoder, adata: AnnData | None) -> AnnData:

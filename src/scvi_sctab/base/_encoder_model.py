@@ -11,6 +11,7 @@ from scvi.data.fields import LayerField
 from scvi_sctab._config import SELF_SUPERVISED_PLAN, SELF_SUPERVISED_TRAIN
 from scvi_sctab._constants import MIN_GENE_OVERLAP
 from scvi_sctab._types import PretrainedEncoder
+from scvi_sctab.base._docstrings import document_cells
 from scvi_sctab.base._fit import check_epochs, check_trainer_arguments, fit, watch_validation
 from scvi_sctab.base._host import seed
 from scvi_sctab.base._model import BaseModel
@@ -135,6 +136,7 @@ class EncoderModel(BaseModel):
         """List the callbacks of the pretext task."""
         return []
 
+    @document_cells
     def get_latent_representation(
         self,
         adata: AnnData | None = None,
@@ -148,17 +150,8 @@ class EncoderModel(BaseModel):
 
         Parameters
         ----------
-        adata
-            Cells, of any genes; matched by name. Those of the model if not given.
-        indices
-            Positions of cells; all if not given.
-        batch_size
-            Cells at a time.
-        layer
-            Layer with raw counts; that of :meth:`setup_anndata` if not given, and ``"X"`` is
-            ``adata.X``.
-        min_gene_overlap
-            Share of the model's genes below which ``adata`` is refused.
+        adata, indices, batch_size, layer, min_gene_overlap
+            As in :meth:`scvi_sctab.SCTAB.predict`.
 
         Returns
         -------

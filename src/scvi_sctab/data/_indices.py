@@ -130,7 +130,7 @@ def align_cells(table: Table, names: pd.Index, what: str, cure: str = "") -> Tab
     if not index.is_unique:
         twice = index[index.duplicated()].unique()
         raise ValueError(
-            f"{what} name cells more than once, {list_names(twice)}, so that rows cannot be told "
-            "apart: give them in the order of the cells, as an array."
+            f"{what} name cells more than once, {list_names(twice)}, so that rows cannot be "
+            "distinguished: give them in the order of the cells, as an array."
         )
     return table.loc[names]

@@ -19,7 +19,7 @@ Integers = NDArray[np.integer[Any]]
 
 @kernel
 def any_not_count(start: int, stop: int, values: Values) -> bool:
-    """Whether a value is not whole, not finite or below 0."""
+    """Return whether a value is not whole, not finite or below 0."""
     part = values[start:stop]
     zero, infinity = values.dtype.type(0), values.dtype.type(np.inf)
     found = False
@@ -40,7 +40,7 @@ def hash_rows(
     hashes: Integers,
     n_nonzero: Integers,
 ) -> None:
-    """Write a hash of the nonzeros of each row, a sum whatever their order, and their number."""
+    """Write a hash of the nonzeros of each row, independent of their order, and their number."""
     for i in range(start, stop):
         total, n = np.uint64(0), 0
         for j in range(indptr[i], indptr[i + 1]):

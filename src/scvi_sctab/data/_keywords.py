@@ -57,7 +57,7 @@ _ABSENT = {
 def check_arguments(
     given: Iterable[str], known: Iterable[str], verb: str, cures: Mapping[str, str]
 ) -> None:
-    """Stop at keyword arguments that do not exist.
+    """Refuse keyword arguments that do not exist, and suggest the right ones.
 
     Parameters
     ----------

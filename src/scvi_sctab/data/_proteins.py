@@ -138,8 +138,8 @@ def join_proteins(
     if not frame.index.is_unique:
         twice = frame.index[frame.index.duplicated()].unique()
         raise ValueError(
-            f"Cells of {protein!r} share names, {list_names(twice)}, so that rows cannot be told "
-            "apart. Name cells apart in both modalities: `obs_names_make_unique()`."
+            f"Cells of {protein!r} share names, {list_names(twice)}, so that rows cannot be "
+            "distinguished. Make names unique in both modalities: `obs_names_make_unique()`."
         )
     genes.obsm[key] = frame.reindex(genes.obs_names)
     return genes

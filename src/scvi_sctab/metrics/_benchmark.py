@@ -113,7 +113,9 @@ def benchmark(
     names = [task.split.name for task in tasks]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise ValueError(f"Splits share names, so that rows could not be told apart: {repeated}.")
+        raise ValueError(
+            f"Splits share names, so that rows could not be distinguished: {repeated}."
+        )
     all_scores = {"f1_macro": f1_macro, "accuracy": accuracy_score, **(scores or {})}
     rows: list[dict[str, Any]] = []
     runs = Runs(path)

@@ -33,7 +33,7 @@ from scvi_sctab.annotation import (
     shift_message,
     unassign,
 )
-from scvi_sctab.base import draw_cells
+from scvi_sctab.base import document_cells, draw_cells
 from scvi_sctab.data import (
     CellIdentities,
     find_cells,
@@ -119,6 +119,7 @@ class CellAnnotator(CellClassifier):
         parts = (state.probabilities(part.logits) for part in self._logits_of(cells, batch_size))
         return join_probabilities(state, parts, cells.names)
 
+    @document_cells
     def annotate(
         self,
         adata: AnnData | None = None,
@@ -366,6 +367,7 @@ class CellAnnotator(CellClassifier):
         self._warn_of_unknown_labels(truth)
         return score_labels(self.annotation, truth, self._predict(cells, batch_size))
 
+    @document_cells
     def calibrate(
         self,
         adata: AnnData | None = None,
@@ -433,6 +435,7 @@ class CellAnnotator(CellClassifier):
         calibration = fit_calibration(self.annotation, held_out, codes, trained, method)
         self.annotation = replace(self.annotation, calibration=calibration)
 
+    @document_cells
     def get_prediction_sets(
         self,
         adata: AnnData | None = None,
@@ -489,6 +492,7 @@ class CellAnnotator(CellClassifier):
             self._warn_of_shift(pd.concat(described), cells)
         return pd.DataFrame(np.concatenate(sets), index=cells.names, columns=self.labels)
 
+    @document_cells
     def get_novelty(
         self,
         adata: AnnData | None = None,
@@ -537,6 +541,7 @@ class CellAnnotator(CellClassifier):
             self._warn_of_shift(pd.concat(described), cells)
         return np.concatenate(p_values)
 
+    @document_cells
     def get_shift(
         self,
         adata: AnnData | None = None,

@@ -191,6 +191,7 @@ class SCTABEnsemble(CellExplainer):
         )
         self.members = trained
 
+    @document_cells
     def get_uncertainty(
         self,
         adata: AnnData | None = None,
@@ -231,6 +232,7 @@ class SCTABEnsemble(CellExplainer):
         # By rounding, the difference may be slightly below zero.
         return frame.assign(epistemic=(frame["total"] - frame["aleatoric"]).clip(lower=0))
 
+    @document_cells
     def get_latent_representation(
         self,
         adata: AnnData | None = None,

@@ -10,7 +10,7 @@ import pandas as pd
 
 from scvi_sctab._constants import MIN_GENE_OVERLAP
 from scvi_sctab.annotation import check_label
-from scvi_sctab.base import seed
+from scvi_sctab.base import document_cells, seed
 from scvi_sctab.explanation import (
     AttributionMethod,
     as_scores,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 class CellExplainer(CellAnnotator):
     """Attention, marker genes and attributions, averaged over the networks of a model."""
 
+    @document_cells
     def get_attention(
         self,
         adata: AnnData | None = None,
@@ -66,6 +67,7 @@ class CellExplainer(CellAnnotator):
         cells = self._select(adata, indices, layer, min_gene_overlap)
         return attend_to_genes(self.networks, self._read(cells), batch_size)
 
+    @document_cells
     def get_markers(
         self,
         adata: AnnData | None = None,
@@ -141,6 +143,7 @@ class CellExplainer(CellAnnotator):
         )
         return marker_table(groups, self.gene_names, means, n_genes)
 
+    @document_cells
     def get_attributions(
         self,
         adata: AnnData | None = None,
@@ -211,6 +214,7 @@ class CellExplainer(CellAnnotator):
             batch_size,
         )
 
+    @document_cells
     def deletion_test(
         self,
         rankings: Mapping[str, sparse.csr_matrix | pd.DataFrame],

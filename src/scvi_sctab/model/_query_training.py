@@ -171,15 +171,15 @@ class QueryTrainer:
         if self.has_objective:
             self._fit_policy(**arguments, trainer_kwargs=trainer_kwargs)
         else:
-            _warn_of_unused(arguments)
-        fitted, seems_sorted = self._fit_adapter()
+            _warn_about_unused(arguments)
+        fitted, low_diversity = self._fit_adapter()
         changed = float((self._labels() != unadapted).mean())
         if fitted or self.has_objective:
             logger.info(
                 f"Adapted to {len(unadapted):,} cells; {changed:.1%} of the labels changed."
             )
         moved = movement(before, module.state_dict(), self.record.new_entries)
-        return self.record.after(QueryTraining(True, changed, seems_sorted, moved))
+        return self.record.after(QueryTraining(True, changed, low_diversity, moved))
 
     @property
     def has_objective(self) -> bool:
@@ -300,8 +300,8 @@ class QueryTrainer:
         batch = model._read(model._select(None)).conditions[:, 0]
         own = np.flatnonzero(batch >= model.module.query_paths.first_batches[-1])
         cells = read_query_cells(model, draw_cells(own, SELF_TRAINING.max_cells))
-        seems_sorted = has_low_diversity(model, cells)
-        fit = self._self_train(cells, seems_sorted)
+        low_diversity = has_low_diversity(model, cells)
+        fit = self._self_train(cells, low_diversity)
         with torch.no_grad():
             adapter.weight.copy_(torch.from_numpy(fit.weight))
             adapter.bias.copy_(torch.from_numpy(fit.bias))
@@ -312,13 +312,13 @@ class QueryTrainer:
                 UserWarning,
                 stacklevel=5,
             )
-            return False, seems_sorted
+            return False, low_diversity
         losses = pd.DataFrame({"self_training_loss": fit.losses})
         losses.index.name = "step"
         model.history_ = {**(model.history_ or {}), "self_training_loss": losses}
-        return True, seems_sorted
+        return True, low_diversity
 
-    def _self_train(self, cells: QueryCells, seems_sorted: bool) -> QueryFit:
+    def _self_train(self, cells: QueryCells, low_diversity: bool) -> QueryFit:
         skip, statistics = self.model.module.linear_skip, self.model.reference_statistics
         floor = statistics.energy_floor if seems_sorted and statistics is not None else -np.inf
         # Of a query of few types every cell counts alike, and cells unlike the reference do not.
@@ -331,7 +331,7 @@ class QueryTrainer:
         )
 
 
-def _warn_of_unused(arguments: dict[str, Any]) -> None:
+def _warn_about_unused(arguments: dict[str, Any]) -> None:
     given = [name for name, value in arguments.items() if value]
     if given:
         warnings.warn(

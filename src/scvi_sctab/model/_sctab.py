@@ -94,7 +94,7 @@ if TYPE_CHECKING:
 
 # Arguments of a model that is loaded or grows: its latent space, and the code of the first batch
 # of each query.
-_OF_BUILT = ("pretrained", "first_query_batches")
+_RECORDED_ARGUMENTS = ("pretrained", "first_query_batches")
 
 
 class SCTAB(BaseModel, CellExplainer):
@@ -373,7 +373,7 @@ class SCTAB(BaseModel, CellExplainer):
         arguments = locals()
         given = {f.name: arguments[f.name] for f in fields(NetworkConfig)}
         overrides = {name: value for name, value in given.items() if value is not None}
-        pretrained, first_query_batches = (others.pop(name, None) for name in _OF_BUILT)
+        pretrained, first_query_batches = (others.pop(name, None) for name in _RECORDED_ARGUMENTS)
         if is_mudata(adata):
             adata, self.modalities_ = find_registered(type(self), adata)
         super().__init__(adata, registry)
@@ -387,7 +387,7 @@ class SCTAB(BaseModel, CellExplainer):
         # Record resolved values, so that later defaults do not change a saved model.
         built = (pretrained, list(first_query_batches or ()))
         self.init_params_ = {
-            "kwargs": {"others": dict(zip(_OF_BUILT, built, strict=True))},
+            "kwargs": {"others": dict(zip(_RECORDED_ARGUMENTS, built, strict=True))},
             "non_kwargs": {"preset": preset, "coarse_labels": None, **config.to_kwargs()},
         }
         self.preset_, self.network = preset, config

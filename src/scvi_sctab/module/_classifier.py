@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     Cells = Tensor | CSR
 
 # Finite, so that it can be scaled and averaged; its exponential is 0.
-_CLOSED = -1e4
+_MASKED_LOGIT = -1e4
 
 
 class CellTypeClassifier(BaseModuleClass):  # type: ignore[misc]
@@ -244,8 +244,8 @@ class CellTypeClassifier(BaseModuleClass):  # type: ignore[misc]
         ``paths`` are the logits with a loss each, those of the linear path first;
         ``reference_logits`` are the logits without query adapters.
         """
-        deep = self._close(self.final_mapping(z))
-        linear = None if self.linear_skip is None else self._close(self.linear_skip(x))
+        deep = self._mask_coarse(self.final_mapping(z))
+        linear = None if self.linear_skip is None else self._mask_coarse(self.linear_skip(x))
         paths = [deep] if linear is None else [linear, deep]
         logits = deep if linear is None else linear + self.encoder_weight * deep
         if self.query_paths is None or conditions is None:
@@ -254,11 +254,11 @@ class CellTypeClassifier(BaseModuleClass):  # type: ignore[misc]
         paths[0] = paths[0] + shift
         return {"logits": logits + shift, "paths": paths, "reference_logits": logits}
 
-    def _close(self, logits: Tensor) -> Tensor:
+    def _mask_coarse(self, logits: Tensor) -> Tensor:
         """Mask the logits of coarse labels."""
         if self.accepted is None:
             return logits
-        return logits.masked_fill(~self.accepted.diagonal(), _CLOSED)
+        return logits.masked_fill(~self.accepted.diagonal(), _MASKED_LOGIT)
 
     def loss(
         self,
@@ -282,7 +282,7 @@ class CellTypeClassifier(BaseModuleClass):  # type: ignore[misc]
             loss=loss,
             n_obs_minibatch=len(labels),
             logits=logits,
-            true_labels=self._forgive(labels, logits.argmax(dim=1)),
+            true_labels=self._accept_finer(labels, logits.argmax(dim=1)),
         )
 
     def _cross_entropy(
@@ -292,7 +292,7 @@ class CellTypeClassifier(BaseModuleClass):  # type: ignore[misc]
             return weighted_cross_entropy(logits, labels, weights, reduction)
         return marginal_cross_entropy(logits, labels, self.accepted, weights, reduction)
 
-    def _forgive(self, labels: Tensor, predicted: Tensor) -> Tensor:
+    def _accept_finer(self, labels: Tensor, predicted: Tensor) -> Tensor:
         """Replace true labels by the predicted ones that they accept, for scores."""
         if self.accepted is None:
             return labels

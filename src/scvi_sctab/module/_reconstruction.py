@@ -76,8 +76,10 @@ class MaskedReconstruction(nn.Module):
     ) -> Tensor:
         """Compute the error of the reconstruction of hidden genes."""
         visible, hidden = self.mask(x)
-        told = None
+        decoder_condition = None
         if self.batch_embedding is not None and conditions is not None:
-            told = self.batch_embedding(conditions)
+            decoder_condition = self.batch_embedding(conditions)
         embedding = encoder(visible, condition).embedding
-        return masked_reconstruction_loss(self.decoder(embedding, told, hidden.genes), hidden)
+        return masked_reconstruction_loss(
+            self.decoder(embedding, decoder_condition, hidden.genes), hidden
+        )

@@ -51,11 +51,11 @@ class BatchEmbedding(nn.Module):
 
     def forward(self, codes: Tensor) -> Tensor:
         """Look up the shift of each cell."""
-        told = codes > UNKNOWN_CODE
+        known = codes > UNKNOWN_CODE
         if self.training:
-            told = told & (torch.rand(len(codes), 1, device=codes.device) >= self.dropout)
+            known = known & (torch.rand(len(codes), 1, device=codes.device) >= self.dropout)
         shifts = [
-            nn.functional.embedding(field.clamp(min=0), rows) * known[:, None]
-            for field, rows, known in zip(codes.T, self.rows, told.T, strict=True)
+            nn.functional.embedding(field.clamp(min=0), rows) * is_known[:, None]
+            for field, rows, is_known in zip(codes.T, self.rows, known.T, strict=True)
         ]
         return torch.stack(shifts).sum(dim=0)

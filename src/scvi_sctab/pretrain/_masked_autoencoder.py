@@ -11,11 +11,11 @@ from torch import Generator
 
 from scvi_sctab._config import SELF_SUPERVISED_NETWORK, override
 from scvi_sctab._constants import MIN_GENE_OVERLAP
-from scvi_sctab.base import draw_cells
+from scvi_sctab.base import document_cells, draw_cells
 from scvi_sctab.data import normalized_expression, read_counts
 from scvi_sctab.module import LIKELIHOODS, MaskedAutoencoderModule, build_encoder
 from scvi_sctab.nn import SELUDecoder, single_precision
-from scvi_sctab.pretrain._masks import asking_for_all, build_mask
+from scvi_sctab.pretrain._masks import build_mask, with_all_targets
 from scvi_sctab.pretrain._model import SelfSupervisedModel
 
 if TYPE_CHECKING:
@@ -148,6 +148,7 @@ class MaskedAutoencoder(SelfSupervisedModel):
                 "first: `MaskedAutoencoder.load_query_data(adata, model)`, then `train()`."
             )
 
+    @document_cells
     def reconstruct(
         self,
         adata: AnnData | None = None,
@@ -184,6 +185,7 @@ class MaskedAutoencoder(SelfSupervisedModel):
     def _reconstruct(self, tensors: dict[str, Tensor]) -> NDArray[np.float32]:
         return self.module.reconstruct(tensors).cpu().numpy()
 
+    @document_cells
     def get_reconstruction_error(
         self,
         adata: AnnData | None = None,
@@ -221,7 +223,7 @@ class MaskedAutoencoder(SelfSupervisedModel):
         # With targets drawn per minibatch, errors of different minibatches could not be compared.
         hiding = {
             "generator": Generator(self.module.device).manual_seed(seed),
-            "mask": asking_for_all(self.module.mask),
+            "mask": with_all_targets(self.module.mask),
         }
 
         def score(tensors: dict[str, Tensor]) -> NDArray[np.float32]:

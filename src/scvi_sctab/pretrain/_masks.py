@@ -109,7 +109,7 @@ def build_mask(
     return mask, resolved
 
 
-def asking_for_all(mask: nn.Module) -> nn.Module:
+def with_all_targets(mask: nn.Module) -> nn.Module:
     """Return a mask with all genes as targets, in place of a random choice.
 
     Parameters

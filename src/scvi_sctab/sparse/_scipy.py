@@ -155,12 +155,12 @@ def move_columns(
     counts = np.empty(n_rows, dtype=np.int64)
     source = block.indptr, block.indices
     target = target.astype(np.int32)
-    strange = over_parts(
+    invalid = over_parts(
         kernels.count_moved, n_rows, *source, target, n_columns, counts, min_rows=MIN_ROWS
     )
-    if sum(strange):
+    if sum(invalid):
         raise ValueError(
-            f"The matrix is broken: {sum(strange):,} of its column indices are outside of its "
+            f"The matrix is broken: {sum(invalid):,} of its column indices are outside of its "
             f"{len(target):,} columns. Write it anew from its source."
         )
     moved = _allocate(counts, block.dtype, n_columns)

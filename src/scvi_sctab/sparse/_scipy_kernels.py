@@ -40,12 +40,12 @@ def count_moved(
 ) -> int:
     """Write the number of distinct target genes of each row; count columns out of range."""
     words = np.zeros(n_genes // _WORD_BITS + 1, np.uint64)
-    one, n_strange = np.uint64(1), 0
+    one, n_invalid = np.uint64(1), 0
     for i in range(start, stop):
         for j in range(indptr[i], indptr[i + 1]):
             column = columns[j]
             if column < 0 or column >= len(target):
-                n_strange += 1
+                n_invalid += 1
                 continue
             gene = target[column]
             if gene >= 0:
@@ -58,7 +58,7 @@ def count_moved(
                 word &= word - one
                 n += 1
         counts[i] = n
-    return n_strange
+    return n_invalid
 
 
 @kernel

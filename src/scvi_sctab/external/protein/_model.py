@@ -282,6 +282,7 @@ class ProteinPredictor(EncoderModel):
             (torch.from_numpy(mean), torch.tensor(float(max(variance, 1e-8)) ** 0.5)),
         )
 
+    @document_cells
     def predict_protein(
         self,
         adata: AnnData | None = None,
@@ -320,6 +321,7 @@ class ProteinPredictor(EncoderModel):
     def _predict(self, tensors: dict[str, Tensor]) -> NDArray[np.float32]:
         return self.module.predict(tensors).cpu().numpy()
 
+    @document_cells
     def get_protein_scores(
         self,
         adata: AnnData | None = None,
@@ -353,6 +355,7 @@ class ProteinPredictor(EncoderModel):
         cells = self._select(adata, indices, layer, min_gene_overlap)
         return score_columns(*self._compared(cells, batch_size))
 
+    @document_cells
     def get_cell_scores(
         self,
         adata: AnnData | None = None,
@@ -368,8 +371,10 @@ class ProteinPredictor(EncoderModel):
 
         Parameters
         ----------
-        adata, indices, batch_size, layer, min_gene_overlap
-            As in :meth:`get_protein_scores`.
+        adata
+            Cells with proteins, as in :meth:`get_protein_scores`.
+        indices, batch_size, layer, min_gene_overlap
+            As in :meth:`get_latent_representation`.
 
         Returns
         -------
