@@ -4,6 +4,7 @@ from scvi_sctab.base._arrays import draw_cells
 from scvi_sctab.base._cells import CellReader, CellsMixin
 from scvi_sctab.base._checkpoint import CheckpointMixin, read_digest
 from scvi_sctab.base._digest import hash_json, hash_tensors, read_checked, write_checked
+from scvi_sctab.base._docstrings import document_cells
 from scvi_sctab.base._encoder import (
     bring_to_encoder,
     network_of_encoder,

@@ -61,7 +61,7 @@ def network_of_encoder(encoder: PretrainedEncoder, overrides: dict[str, Any]) ->
     """
     network = encoder.network
     # One that does not apply to the encoder is for the model to refuse.
-    shape = [name for name in _OF_SHAPE if name in overrides and name in network]
+    shape = [name for name in _SHAPE_PARAMETERS if name in overrides and name in network]
     changed = [n for n in shape if _plain(overrides[n]) != _plain(network[n])]
     if changed:
         own = ", ".join(f"{name}={network[name]!r}" for name in changed)

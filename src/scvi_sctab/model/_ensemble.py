@@ -17,7 +17,7 @@ from scvi_sctab._config import ENSEMBLE
 from scvi_sctab._constants import MIN_GENE_OVERLAP
 from scvi_sctab._logging import logger
 from scvi_sctab.annotation import AnnotationState, same_values
-from scvi_sctab.base import resolve_target
+from scvi_sctab.base import document_cells, resolve_target
 from scvi_sctab.data import TrainingRecord
 from scvi_sctab.metrics import CellEvidence
 from scvi_sctab.model._ensemble_files import (

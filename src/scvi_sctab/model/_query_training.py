@@ -320,14 +320,14 @@ class QueryTrainer:
 
     def _self_train(self, cells: QueryCells, low_diversity: bool) -> QueryFit:
         skip, statistics = self.model.module.linear_skip, self.model.reference_statistics
-        floor = statistics.energy_floor if seems_sorted and statistics is not None else -np.inf
-        # Of a query of few types every cell counts alike, and cells unlike the reference do not.
+        floor = statistics.energy_floor if low_diversity and statistics is not None else -np.inf
+        # Class balancing would give weight to types that a low-diversity query lacks.
         return fit_query_path(
             cells,
             None if skip is None else skip.weight.detach().cpu().numpy(),
             SELF_TRAINING,
             energy_floor=floor,
-            class_weight_power=0.0 if seems_sorted else SELF_TRAINING.class_weight_power,
+            class_weight_power=0.0 if low_diversity else SELF_TRAINING.class_weight_power,
         )
 
 

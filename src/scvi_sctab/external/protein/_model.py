@@ -20,6 +20,7 @@ from scvi_sctab._constants import MIN_GENE_OVERLAP
 from scvi_sctab.base import (
     EncoderModel,
     bring_to_encoder,
+    document_cells,
     draw_cells,
     network_of_encoder,
     setup_arguments,
