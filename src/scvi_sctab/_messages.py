@@ -1,11 +1,15 @@
-"""Names in messages."""
+"""Messages: names in them, and warnings that point at the line of the user."""
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 from scvi_sctab._constants import N_NAMES_SHOWN
+
+_INSIDE = {"contextlib", "functools", "lightning", "scvi", "scvi_sctab", "torch"}
 
 
 def list_names(names: Iterable[object]) -> str:
@@ -31,3 +35,22 @@ def _folded(name: object) -> str:
 def _list(quoted: list[str]) -> str:
     more = len(quoted) - N_NAMES_SHOWN
     return ", ".join(quoted[:N_NAMES_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def warn(message: str) -> None:
+    """Warn at the line that called the package, however many of its functions are in between.
+
+    Parameters
+    ----------
+    message
+        Text of the warning.
+    """
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and _is_inside(frame.f_globals.get("__name__", "")):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, UserWarning, stacklevel=level)
+
+
+def _is_inside(module: str) -> bool:
+    """Whether a module is one of the package, or of the libraries by which it calls itself."""
+    return module.split(".")[0] in _INSIDE

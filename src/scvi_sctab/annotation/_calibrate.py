@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scvi_sctab._logging import logger
+from scvi_sctab._messages import warn
 from scvi_sctab.metrics import Calibration, CellEvidence, LabelCenters, fit_centers
 
 if TYPE_CHECKING:
@@ -116,10 +116,8 @@ def _known_centers(state: AnnotationState, counts: NDArray[np.int64]) -> LabelCe
 def _warn_about_labels_without_center(state: AnnotationState, counts: NDArray[np.int64]) -> None:
     missing = state.labels[(counts == 0) & state.predictable]
     if len(missing):
-        warnings.warn(
+        warn(
             f"These cells hold no {', '.join(map(repr, missing.tolist()))}, and the model has "
             "no other calibration with their label centres: they will look novel. "
-            "Calibrate on cells of all labels.",
-            UserWarning,
-            stacklevel=4,
+            "Calibrate on cells of all labels."
         )

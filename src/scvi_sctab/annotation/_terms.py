@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from scvi_sctab._logging import logger
-from scvi_sctab._messages import list_names
+from scvi_sctab._messages import list_names, warn
 from scvi_sctab.annotation._coarse import check_label
 from scvi_sctab.ontology import CellOntology, LabelHierarchy, match_labels, wrong_targets
 
@@ -157,13 +156,11 @@ def _report(matches: pd.DataFrame) -> None:
             for label, near in lost["near_misses"].iloc[:_N_NAMED].items()
         ]
         more = f", and {len(lost) - _N_NAMED} more" if len(lost) > _N_NAMED else ""
-        warnings.warn(
+        warn(
             f"{len(lost)} of {len(matches)} labels were not found in the Cell Ontology: "
             f"{', '.join(first)}{more}. Say which terms they are: "
             f"`model.set_ontology({{{str(lost.index[0])!r}: 'CL:...'}})`; until then their cells "
-            f"have the term {_UNPLACED + str(lost.index[0])!r}.",
-            UserWarning,
-            stacklevel=4,
+            f"have the term {_UNPLACED + str(lost.index[0])!r}."
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,6 +13,7 @@ from tqdm.auto import tqdm
 
 from scvi_sctab._constants import CONDITIONS_KEY, MIN_GENE_OVERLAP, READ_BLOCK_CELLS
 from scvi_sctab._logging import shows_progress
+from scvi_sctab._messages import warn
 from scvi_sctab.base._registered import RegisteredMixin
 from scvi_sctab.data import (
     CellSelection,
@@ -124,11 +124,7 @@ class CellReader:
                     progress.update(part.shape[0])
                 start += block.shape[0]
         if empty:
-            warnings.warn(
-                describe_empty_cells(empty, len(self)) + " Any result for them means nothing.",
-                UserWarning,
-                stacklevel=2,
-            )
+            warn(describe_empty_cells(empty, len(self)) + " Any result for them means nothing.")
 
     def _blocks(self, batch_size: int) -> Iterator[Any]:
         """Read blocks of whole minibatches."""

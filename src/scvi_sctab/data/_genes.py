@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from scvi_sctab._constants import MIN_GENE_OVERLAP, MIN_GENES, WARN_GENE_OVERLAP
-from scvi_sctab._messages import list_names
+from scvi_sctab._messages import list_names, warn
 from scvi_sctab.data._species import origin_of, well_known_first
 from scvi_sctab.data._spelling import describe_spellings, find_spellings, strip_versions
 from scvi_sctab.sparse import in_order, move_columns
@@ -183,7 +182,7 @@ def _judge_missing(
             + spelling
         )
     if spelling:
-        warnings.warn(spelling.strip(), UserWarning, stacklevel=3)
+        warn(spelling.strip())
 
 
 def _explain_mismatch(

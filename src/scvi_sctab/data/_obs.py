@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import warnings
 from difflib import get_close_matches
 
 import numpy as np
 import pandas as pd
 
 from scvi_sctab._constants import FEW_CELLS, MIN_CELLS_PER_LABEL, UNLABELED_CATEGORY
-from scvi_sctab._messages import list_names
+from scvi_sctab._messages import list_names, warn
 from scvi_sctab.data._names import check_values, fold, name_values
 
 # Markers of missing values in pandas, and words for them in public data.
@@ -158,11 +157,9 @@ def check_labels(
     n_donors = donors.groupby(labels[labelled], observed=True).nunique()
     single = n_donors.index[n_donors == 1]
     if len(single) and donors.nunique() > 1:
-        warnings.warn(
+        warn(
             f"{len(single):,} labels come from one donor only: {list_names(single)}. They are "
-            "trained on but no held-out donor can tell how well they are recognised.",
-            UserWarning,
-            stacklevel=4,
+            "trained on but no held-out donor can tell how well they are recognised."
         )
 
 
@@ -220,11 +217,9 @@ def warn_about_missing_labels(labels: pd.Series, unlabeled_category: str) -> Non
     n_cells = n_cells[n_cells > 0]
     blank = [name for name in n_cells.index if reads_as_none(name)]
     if blank:
-        warnings.warn(
+        warn(
             f"{n_cells[blank].sum():,} cells are labelled {list_names(blank)}, which will be learnt "
-            f"as a cell type. If they have none, say so: `unlabeled_category={blank[0]!r}`.",
-            UserWarning,
-            stacklevel=4,
+            f"as a cell type. If they have none, say so: `unlabeled_category={blank[0]!r}`."
         )
 
 
@@ -256,12 +251,10 @@ def warn_about_spelling(names: pd.Series, key: str, argument: str) -> None:
         )
         usual = {name: group[0] for group in several for name in group[1:]}
         here = f"adata.obs[{key!r}]"
-        warnings.warn(
+        warn(
             f"{argument}={key!r} holds names that are equal but for case, spaces or Unicode form, "
             f"and are taken as different: {pairs}. If they are the same: "
-            f"`{here} = {here}.astype(str).replace({usual!r})`.",
-            UserWarning,
-            stacklevel=4,
+            f"`{here} = {here}.astype(str).replace({usual!r})`."
         )
 
 
@@ -281,9 +274,7 @@ def warn_about_few_cells(names: pd.Series, key: str, argument: str) -> None:
     n_cells = names.value_counts()
     few = sorted(n_cells.index[n_cells < FEW_CELLS])
     if few:
-        warnings.warn(
+        warn(
             f"{argument}={key!r} has fewer than {FEW_CELLS} cells of {list_names(few)}; little can "
-            "be learnt of so few.",
-            UserWarning,
-            stacklevel=4,
+            "be learnt of so few."
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from scipy import sparse
 from scvi import REGISTRY_KEYS
 
 from scvi_sctab._constants import DONOR_KEY, MIN_CELLS_PER_LABEL, MIN_GENE_OVERLAP
-from scvi_sctab._messages import list_names
+from scvi_sctab._messages import list_names, warn
 from scvi_sctab.data._counts import describe_empty_cells, empty_cells
 from scvi_sctab.data._fields import LEARNT
 from scvi_sctab.data._genes import GeneAlignment, align_genes
@@ -189,13 +188,11 @@ def query_labels(
             f"{list_names(rare)}. Drop the cells, or set their label to {unlabeled_category!r}."
         )
     if new:
-        warnings.warn(
+        warn(
             f"query.obs[{labels_key!r}] holds labels that the reference does not know: "
             f"{list_names(new)}. The model grows by them. "
             f"{_advise_renaming(new, known, labels_key)}; if they are not to be learnt, leave out "
-            "`learn_labels=True`.",
-            UserWarning,
-            stacklevel=4,
+            "`learn_labels=True`."
         )
     return labels.to_numpy(dtype=object), new
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from scvi_sctab._constants import READ_BLOCK_CELLS
+from scvi_sctab._messages import warn
 from scvi_sctab.data._counts import Cures, Diagnosis, NotCountsError, diagnose
 from scvi_sctab.sparse import as_csr, as_float32, in_order, slice_rows
 
@@ -160,11 +160,9 @@ def row_readable(matrix: Any, source: str) -> Any:
     if getattr(matrix, "format", None) != "csc":
         return matrix
     if not sparse.issparse(matrix):
-        warnings.warn(
+        warn(
             f"`{source}` lies on disk by columns (CSC), so cells cannot be read one by one: the "
-            "whole matrix is read into memory. Store it as CSR to keep memory small.",
-            UserWarning,
-            stacklevel=2,
+            "whole matrix is read into memory. Store it as CSR to keep memory small."
         )
         matrix = matrix.to_memory()
     return matrix.tocsr()

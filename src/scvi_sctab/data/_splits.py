@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 from numpy.typing import NDArray
+
+from scvi_sctab._messages import warn
 
 Codes = NDArray[np.int64]
 _N_TRIALS = 20
@@ -191,19 +191,15 @@ def split_cells(
     if donors is not None and shuffle and any(shares):
         parts = split_by_donor(labels, donors, shares, seed)
         if parts is None:
-            warnings.warn(
+            warn(
                 "No donors can be held out without losing a label from training; cells are "
-                "split at random within each label, so that the validation scores are too high.",
-                UserWarning,
-                stacklevel=2,
+                "split at random within each label, so that the validation scores are too high."
             )
         elif len(parts[0]) < (1 - _MAX_SHORTFALL) * train_size * len(labels):
-            warnings.warn(
+            warn(
                 f"Holding out whole donors leaves {len(parts[0]) / len(labels):.0%} of the cells "
                 f"to train on, not {train_size:.0%}: donors are large. Set up without `donor_key` "
-                "to split by cell.",
-                UserWarning,
-                stacklevel=2,
+                "to split by cell."
             )
     if parts is None:
         parts = split_by_label(labels, shares, seed, shuffle=shuffle)

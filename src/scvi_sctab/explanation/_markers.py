@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ import pandas as pd
 from scipy import sparse
 
 from scvi_sctab._constants import CONDITIONS_KEY
+from scvi_sctab._messages import warn
 from scvi_sctab.explanation._network import contributions
 from scvi_sctab.metrics import score_markers
 
@@ -110,12 +110,10 @@ def marker_table(
     n_cells = np.bincount(groups.codes, minlength=len(names))
     found = score_markers(n_cells, contribution, expression, squares)
     if len(names) == 1:
-        warnings.warn(
+        warn(
             f"All cells are in one group, {names[0]!r}, so that there is no other to compare with: "
             "its genes are ranked by contribution alone, house-keeping genes included. Ask about "
-            "more cells, or group them by another column: `groupby=`.",
-            UserWarning,
-            stacklevel=3,
+            "more cells, or group them by another column: `groupby=`."
         )
     order = np.lexsort((-contribution, -found.score), axis=1)[:, :n_genes]
     rows = np.repeat(np.arange(len(order)), order.shape[1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from sklearn.metrics import accuracy_score
 from tqdm.auto import tqdm
 
 from scvi_sctab._logging import logger
+from scvi_sctab._messages import warn
 from scvi_sctab.metrics._calibration import expected_calibration_error
 from scvi_sctab.metrics._classification import f1_macro
 from scvi_sctab.metrics._runs import COLUMNS, Runs
@@ -225,10 +225,8 @@ def _warn_of_failures(table: pd.DataFrame) -> None:
     failed = table[table["error"] != ""]
     if len(failed):
         first = failed.iloc[0]
-        warnings.warn(
+        warn(
             f"{len(failed)} runs failed, of {sorted(set(failed['method']))}; they are missing in "
             f"the table, whose column 'error' says why. The first, of {first['method']!r} on "
-            f"{first['split']!r}, seed {first['seed']}: {first['error']}",
-            UserWarning,
-            stacklevel=3,
+            f"{first['split']!r}, seed {first['seed']}: {first['error']}"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import pandas as pd
 
 from scvi_sctab._constants import MIN_GENE_OVERLAP
 from scvi_sctab._logging import logger
-from scvi_sctab._messages import list_near_names
+from scvi_sctab._messages import list_near_names, warn
 from scvi_sctab.annotation import (
     MIN_CELLS_TO_CALIBRATE,
     VOTE_WEIGHT,
@@ -781,27 +780,23 @@ class CellAnnotator(CellClassifier):
     def _warn_of_trained(self, cells: CellSelection) -> None:
         n_trained = self._n_trained_on(cells)
         if n_trained:
-            warnings.warn(
+            warn(
                 f"The model was trained on {n_trained:,} of these {len(cells):,} cells: the scores "
-                "say how well it has learnt them, not how well it does on others.",
-                UserWarning,
-                stacklevel=3,
+                "say how well it has learnt them, not how well it does on others."
             )
 
     def _warn_of_unknown_labels(self, truth: NDArray[Any]) -> None:
         unknown = sorted(set(truth) - set(self.labels))
         if unknown:
             n_cells = int(np.isin(truth, unknown).sum())
-            warnings.warn(
+            warn(
                 f"The model does not know {len(unknown):,} labels of the truth: "
                 f"{list_near_names(unknown, self.labels)}. Their {n_cells:,} cells of "
-                f"{len(truth):,} count as wrong; where names alone differ, rename them.",
-                UserWarning,
-                stacklevel=3,
+                f"{len(truth):,} count as wrong; where names alone differ, rename them."
             )
 
     def _warn_of_shift(self, described: pd.DataFrame, cells: CellSelection) -> None:
         found = find_shift(self.annotation.calibrated(), described)
         if found:
             message = shift_message(found, len(cells), self._n_trained_on(cells))
-            warnings.warn(message, UserWarning, stacklevel=3)
+            warn(message)

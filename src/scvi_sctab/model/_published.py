@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import pandas as pd
 import torch
 
 from scvi_sctab._constants import UNLABELED_CATEGORY
+from scvi_sctab._messages import warn
 from scvi_sctab.base import read_checkpoint, registry_without_cells
 
 if TYPE_CHECKING:
@@ -114,11 +114,9 @@ def read_hyperparameters(state: dict[str, Tensor], recorded: dict[str, Any]) -> 
     }
     unrecorded = [key for key in _RECORDED if key not in recorded]
     if unrecorded:
-        warnings.warn(
+        warn(
             f"The checkpoint does not record {unrecorded}; the published values are taken. If it "
-            "was trained with others, its predictions will be wrong.",
-            UserWarning,
-            stacklevel=3,
+            "was trained with others, its predictions will be wrong."
         )
     return hyperparameters | {key: recorded[key] for key in _RECORDED if key in recorded}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from scipy.special import logsumexp
 
 from scvi_sctab._config import PRESETS, QUERY, SELF_TRAINING
 from scvi_sctab._logging import logger
+from scvi_sctab._messages import warn
 from scvi_sctab.annotation import predict_labels
 from scvi_sctab.base import draw_cells
 from scvi_sctab.data import class_weights
@@ -306,11 +306,9 @@ class QueryTrainer:
             adapter.weight.copy_(torch.from_numpy(fit.weight))
             adapter.bias.copy_(torch.from_numpy(fit.bias))
         if not fit.losses:
-            warnings.warn(
+            warn(
                 "The model is sure of too few of the query's cells, or of one label only, to "
-                "adapt to: predictions are those of the reference for an unknown batch.",
-                UserWarning,
-                stacklevel=5,
+                "adapt to: predictions are those of the reference for an unknown batch."
             )
             return False, low_diversity
         losses = pd.DataFrame({"self_training_loss": fit.losses})
@@ -334,9 +332,7 @@ class QueryTrainer:
 def _warn_about_unused(arguments: dict[str, Any]) -> None:
     given = [name for name, value in arguments.items() if value]
     if given:
-        warnings.warn(
+        warn(
             f"{', '.join(given)} had no effect: without labels or a loss that needs none, only "
-            "the query adapter is fitted, which has no epochs.",
-            UserWarning,
-            stacklevel=5,
+            "the query adapter is fitted, which has no epochs."
         )

@@ -8,7 +8,6 @@ an ensemble are in ``_annotator.py``, ``get_markers`` and the other explanations
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -36,6 +35,7 @@ from scvi_sctab._constants import (
     UNLABELED_CATEGORY,
 )
 from scvi_sctab._logging import logger
+from scvi_sctab._messages import warn
 from scvi_sctab.annotation import AnnotationState
 from scvi_sctab.base import (
     BaseModel,
@@ -981,11 +981,9 @@ class SCTAB(BaseModel, CellExplainer):
             return
         unknown = describe_unknown(self.conditions, adata.obs.iloc[positions])
         if unknown:
-            warnings.warn(
+            warn(
                 "This model was adapted to batches of a query, but the batches of these cells are "
-                f"unknown, and predictions are those without adaptation: {' '.join(unknown)}",
-                UserWarning,
-                stacklevel=4,
+                f"unknown, and predictions are those without adaptation: {' '.join(unknown)}"
             )
 
     def _find_indices(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from scipy import sparse
 
 from scvi_sctab._config import PRESETS, PRETRAINING, Preset, plan_of
 from scvi_sctab._logging import logger
+from scvi_sctab._messages import warn
 from scvi_sctab.base import draw_cells, seed, watch_validation
 from scvi_sctab.data import (
     CellIdentities,
@@ -153,13 +153,11 @@ class ReferenceTrainer:
         if before is not None:
             n_seen = int(held_out.among(before.trained).sum())
             if n_seen:
-                warnings.warn(
+                warn(
                     f"{n_seen:,} of the {len(held_out):,} cells to hold out were trained on before: "
                     "scores on them would be too high, so the model has no held-out cells and no "
                     "calibration now. Build a new model for another split, or calibrate on other "
-                    "labelled cells, `model.calibrate(adata)`.",
-                    UserWarning,
-                    stacklevel=4,
+                    "labelled cells, `model.calibrate(adata)`."
                 )
                 held_out = CellIdentities.none()
             trained = before.trained.join(trained)

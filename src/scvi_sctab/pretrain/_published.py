@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from scvi_sctab._messages import warn
 from scvi_sctab.base import EncoderModel, read_checkpoint, registry_without_cells
 
 # Prefixes of the encoder's weights by pretext task; Barlow Twins has two kinds of files.
@@ -182,9 +182,7 @@ def _warn_untrained(state: dict[str, Tensor], layers: dict[str, Tensor]) -> None
     last = [name for name in layers if name.endswith(".weight")][-1]
     target = state.get(f"{_TARGET}{last}")
     if target is None or torch.equal(target, layers[last]):
-        warnings.warn(
+        warn(
             "The last layer of this BYOL encoder never learnt: its embedding is a random "
-            f"projection of the {layers[last].shape[1]} units before, which did.",
-            UserWarning,
-            stacklevel=3,
+            f"projection of the {layers[last].shape[1]} units before, which did."
         )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING
 
 from lightning.pytorch.callbacks import Callback
+
+from scvi_sctab._messages import warn
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
@@ -58,13 +59,11 @@ class WarnCollapse(Callback):
         if self._n_below >= self.patience and not self._warned:
             self._warned = True
             values = " and ".join(f"{name} is {spread:.2g}" for name, spread in below.items())
-            warnings.warn(
+            warn(
                 f"All cells look alike to the loss: {values}, below {self.min_spread} for "
                 f"{self.patience} epochs, where 1 is the most. Training has collapsed, and the "
                 "encoder learns nothing from here. Lower the learning rate, "
                 "`plan_kwargs={'lr': ...}`, change the views less (`mask_rate`, `noise`, "
                 "`dropout`), or, with BYOL, raise `decay` of its module; Barlow Twins collapses "
-                "less easily.",
-                UserWarning,
-                stacklevel=2,
+                "less easily."
             )
