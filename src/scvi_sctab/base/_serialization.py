@@ -46,7 +46,7 @@ def encode(value: Any, arrays: dict[str, NDArray[Any]]) -> Any:
         value = value.detach().cpu().numpy()
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.itemsize <= 8:
         name = f"array.{len(arrays)}"
-        # safetensors has one byte order, the native one.
+        # safetensors does not store a byte order.
         arrays[name] = np.array(value, value.dtype.newbyteorder("="), order="C")
         return {_KIND: "array", "name": name}
     if isinstance(value, np.ndarray) and value.dtype.kind in "OUS":

@@ -237,7 +237,7 @@ class SCTAB(BaseModel, CellExplainer):
         ValueError
             If counts are not raw, cells are empty, genes are duplicated or too few, a column has
             missing values, values of an unsupported type, or different values with the same name,
-            such as 1 and "1", or there are too few labels to learn.
+            such as 1 and "1", or the labels cannot be learnt, such as a single one.
 
         Warns
         -----

@@ -20,7 +20,7 @@ from scvi_sctab.sparse._scipy import MIN_ROWS
 
 
 def check_operands(x: CSR, *others: Tensor, constant: bool = False) -> None:
-    """Refuse operands that kernels do not support, for which they would return wrong numbers."""
+    """Refuse operands for which the kernels would give wrong numbers or late errors."""
     dtypes = {x.dtype, *(other.dtype for other in others)}
     if len(dtypes) > 1 or not dtypes <= {torch.float32, torch.float64}:
         raise TypeError(
