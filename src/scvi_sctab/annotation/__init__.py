@@ -18,7 +18,7 @@ from scvi_sctab.annotation._frame import EMPTY_SET, unassign
 from scvi_sctab.annotation._scores import score_labels
 from scvi_sctab.annotation._shift import find_shift, shift_message
 from scvi_sctab.annotation._state import AnnotationState, same_values
-from scvi_sctab.annotation._terms import place_labels
+from scvi_sctab.annotation._terms import check_entries, place_labels
 from scvi_sctab.annotation._votes import (
     VOTE_WEIGHT,
     Neighborhood,
@@ -38,6 +38,7 @@ __all__ = [
     "Rates",
     "accepted_labels",
     "annotate_cells",
+    "check_entries",
     "check_label",
     "count_labels",
     "describe_cells",

@@ -55,8 +55,7 @@ def place_labels(
     UserWarning
         If labels could not be matched.
     """
-    if wrong := _wrong_entries(state.labels, terms, coarse_labels, ontology):
-        raise ValueError("\n".join(wrong))
+    check_entries(state.labels, terms, coarse_labels, ontology)
     matches = match_labels(state.labels, ontology, terms)
     if not (matches["term_id"] != "").any():
         raise ValueError(
@@ -127,20 +126,35 @@ def name_terms(columns: dict[str, Any], hierarchy: LabelHierarchy) -> None:
         columns["set_term"] = pd.Categorical(set_terms)
 
 
-def _wrong_entries(
+def check_entries(
     labels: NDArray[np.str_],
     terms: Mapping[str, str],
     coarse_labels: Sequence[str],
     ontology: CellOntology,
-) -> list[str]:
-    """List labels that the model does not have, and targets that are not terms."""
+) -> None:
+    """Refuse labels that the model does not have, and targets that are no terms, all at once.
+
+    Parameters
+    ----------
+    labels
+        Labels of the model, ``(n_labels,)``.
+    terms, coarse_labels, ontology
+        As of :func:`place_labels`.
+
+    Raises
+    ------
+    ValueError
+        If there is one.
+    """
     found = []
     for label in dict.fromkeys((*terms, *coarse_labels)):
         try:
             check_label(label, labels)
         except ValueError as error:
             found.append(str(error))
-    return found + wrong_targets(terms, ontology)
+    found += wrong_targets(terms, ontology)
+    if found:
+        raise ValueError("\n".join(found))
 
 
 def _report(matches: pd.DataFrame) -> None:

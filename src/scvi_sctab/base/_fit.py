@@ -200,15 +200,19 @@ def all_or_nothing(model: HostModel) -> Iterator[None]:
         A model of this package.
     """
     weights = {name: t.detach().clone() for name, t in model.module.state_dict().items()}
-    before = dict(vars(model))
+    before, device = dict(vars(model)), model.device
     # scvi-tools changes the history in place; all other state is replaced.
     model.history_ = deepcopy(model.history_)
     try:
         yield
     except BaseException:
-        model.__dict__.clear()
-        model.__dict__.update(before)
+        attributes = model.__dict__
+        attributes.update(before)
+        for name in attributes.keys() - before.keys():
+            del attributes[name]
         model.module.load_state_dict(weights)
+        # The trainer leaves a module on the CPU when it fails.
+        model.to_device(device)
         model.module.eval()
         raise
 

@@ -18,6 +18,7 @@ from scvi_sctab.annotation import (
     VOTE_WEIGHT,
     Rates,
     annotate_cells,
+    check_entries,
     count_labels,
     find_shift,
     fit_calibration,
@@ -628,9 +629,10 @@ class CellAnnotator(CellClassifier):
         """
         if not isinstance(ontology, CellOntology):
             ontology = CellOntology.load(ontology)
-        state, matches = place_labels(self.annotation, terms or {}, ontology, coarse_labels)
+        check_entries(self.labels, terms or {}, coarse_labels, ontology)
         if coarse_labels and self.is_trained:
             raise ValueError("coarse_labels change what is learnt: name them before training.")
+        state, matches = place_labels(self.annotation, terms or {}, ontology, coarse_labels)
         self.annotation = state
         return matches
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -84,6 +85,12 @@ class SCTABEnsemble(CellExplainer):
     """Class of the members; a subclass of the ensemble may have another."""
     setup_anndata = SCTAB.setup_anndata
     setup_mudata = SCTAB.setup_mudata
+
+    def __init_subclass__(cls, **kwargs: Any):
+        """Set cells up for the class of the members."""
+        super().__init_subclass__(**kwargs)
+        cls.setup_anndata = cls.member_class.setup_anndata
+        cls.setup_mudata = cls.member_class.setup_mudata
 
     def __init__(
         self,
@@ -170,11 +177,21 @@ class SCTABEnsemble(CellExplainer):
         """
         for number, member in enumerate(self.members):
             logger.info(f"Training member {number + 1} of {len(self.members)}.")
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(_seed(number))
-                member.train(*args, **kwargs)
+            try:
+                with torch.random.fork_rng(devices=[]):
+                    torch.manual_seed(_seed(number))
+                    member.train(*args, **kwargs)
+            except BaseException as error:
+                if number == 0:
+                    raise
+                # The members before are others than those that were calibrated.
+                self.annotation = replace(self.annotation, calibration=None)
+                if not isinstance(error, KeyboardInterrupt):
+                    raise
+                self._stop_at(number, number)
+                break
             if member._was_interrupted:
-                self._stop_at(number + 1)
+                self._stop_at(number, number + 1)
                 break
         record = self.members[0].query_record
         if record is None:
@@ -182,14 +199,13 @@ class SCTABEnsemble(CellExplainer):
         elif record.patterns:  # training has changed the calibrated reference
             self.annotation = replace(self.annotation, calibration=None)
 
-    def _stop_at(self, n_members: int) -> None:
+    def _stop_at(self, number: int, n_trained: int) -> None:
         """Keep the members that were trained before Ctrl-C."""
-        trained = [member for member in self.members if member.is_trained]
         logger.warning(
-            f"Ctrl-C came while member {n_members} of {len(self.members)} was trained: the ensemble "
-            f"has {len(trained)} members now."
+            f"Ctrl-C came while member {number + 1} of {len(self.members)} was trained: the "
+            f"ensemble has {n_trained} members now."
         )
-        self.members = trained
+        self.members = self.members[:n_trained]
 
     @document_cells
     def get_uncertainty(
@@ -263,6 +279,7 @@ class SCTABEnsemble(CellExplainer):
         return self._latent(self._select(adata, indices, layer, min_gene_overlap), batch_size)
 
     def _latent(self, cells: CellSelection, batch_size: int | None = None) -> NDArray[np.float32]:
+        self._require_trained()
         n_columns = sum(network.encoder.n_output for network in self.networks)
         parts = self._map_cells(self._embed, cells, batch_size)
         return np.concatenate([np.zeros((0, n_columns), np.float32), *parts])
@@ -402,9 +419,13 @@ class SCTABEnsemble(CellExplainer):
 
     def _read(self, cells: CellSelection) -> CellReader:
         """Read cells once for all members."""
-        for network in self.networks:
-            network.eval()
-        return self.members[0]._read(cells)
+        first, *others = self.members
+        for member in others:
+            # All of them read the same tensors.
+            if member.device != first.device:
+                member.to_device(first.device)
+            member.module.eval()
+        return first._read(cells)
 
     @property
     def networks(self) -> tuple[CellTypeClassifier, ...]:
@@ -486,13 +507,11 @@ class SCTABEnsemble(CellExplainer):
         """Cells that all members held out."""
         if any(member.adata is not self.adata for member in self.members):
             return None  # positions in different data
-        held_out: set[int] | None = None
-        for member in self.members:
-            if member.validation_indices is None:
-                return None
-            own = set(member.validation_indices.tolist())
-            held_out = own if held_out is None else held_out & own
-        return np.array(sorted(held_out or ()), dtype=np.intp)
+        all_held_out = [member.validation_indices for member in self.members]
+        held_out = [indices for indices in all_held_out if indices is not None]
+        if len(held_out) < len(all_held_out):
+            return None
+        return reduce(lambda common, own: np.intersect1d(common, own), held_out)
 
     def __repr__(self) -> str:
         return f"SCTABEnsemble of {len(self.members)}: {self.members[0]._model_summary_string}"

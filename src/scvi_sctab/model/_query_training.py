@@ -119,10 +119,10 @@ def has_low_diversity(model: SCTAB, cells: QueryCells) -> bool:
     cells
         Cells of the query.
     """
+    if model.reference_statistics is None:
+        return False
     predicted = diversity(cells.logits.argmax(axis=1), len(model.labels))
-    statistics = model.reference_statistics
-    expected = predicted if statistics is None else statistics.diversity
-    return predicted < SELF_TRAINING.min_diversity * expected
+    return predicted < SELF_TRAINING.min_diversity * model.reference_statistics.diversity
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,9 @@ class QueryTrainer:
         """Query adapter of the query of this model, if it has new batches."""
         paths = self.model.module.query_paths
         last = "" if paths is None else f"query_paths.paths.{len(paths.paths) - 1}.weight"
-        return paths.paths[-1] if last in self.record.new_entries else None
+        # Whole, not grown by new labels: that of an earlier query stays as it is.
+        new = self.record.new_entries
+        return paths.paths[-1] if last in new and new[last] is None else None
 
     @property
     def frozen(self) -> list[str]:
@@ -294,11 +296,14 @@ class QueryTrainer:
         model, adapter = self.model, self.adapter
         if adapter is None:
             return False, False
+        batch = model._conditions_of(model._select(None).adata)[:, 0]
+        own = np.flatnonzero(batch >= model.module.query_paths.first_batches[-1])
+        if not len(own):
+            warn("None of these cells is of the query's batches: its adapter stays as it is.")
+            return False, False
         with torch.no_grad():
             adapter.weight.zero_()
             adapter.bias.zero_()
-        batch = model._read(model._select(None)).conditions[:, 0]
-        own = np.flatnonzero(batch >= model.module.query_paths.first_batches[-1])
         cells = read_query_cells(model, draw_cells(own, SELF_TRAINING.max_cells))
         low_diversity = has_low_diversity(model, cells)
         fit = self._self_train(cells, low_diversity)

@@ -97,6 +97,7 @@ if TYPE_CHECKING:
 _RECORDED_ARGUMENTS = ("pretrained", "first_query_batches")
 
 
+# `BaseModel` comes first: what it has of the interface of `CellExplainer` is what counts.
 class SCTAB(BaseModel, CellExplainer):
     """Cell types from raw counts with scTab :cite:p:`Fischer24`.
 
@@ -279,7 +280,7 @@ class SCTAB(BaseModel, CellExplainer):
         unlabeled_category: str = UNLABELED_CATEGORY,
         batch_key: str | None = None,
         donor_key: str | None = None,
-        categorical_covariate_keys: list[str] | None = None,
+        categorical_covariate_keys: str | Sequence[str] | None = None,
         modalities: Mapping[str, str] | None = None,
     ) -> None:
         """Check a reference and register where its counts and labels are.
@@ -318,7 +319,9 @@ class SCTAB(BaseModel, CellExplainer):
             "labels_key": labels_key,
             "batch_key": batch_key,
             "donor_key": donor_key,
-            "categorical_covariate_keys": categorical_covariate_keys,
+            "categorical_covariate_keys": as_keys(
+                categorical_covariate_keys, "categorical_covariate_keys"
+            ),
         }
         register_mudata(cls, mdata, layer, unlabeled_category, arguments, modalities)
 
@@ -684,8 +687,10 @@ class SCTAB(BaseModel, CellExplainer):
             self.training_record = ReferenceTrainer(self).train(
                 max_epochs, early_stopping, augment, splitting, plan_kwargs, trainer_kwargs
             )
-            self.reference_statistics = describe_reference(self)
-            self._calibrate_after_training()
+            # Statements about the model before; new ones need the training to be whole.
+            self.annotation = replace(self.annotation, calibration=None)
+        self.reference_statistics = describe_reference(self)
+        self._calibrate_after_training()
 
     def pretrain(
         self,
@@ -728,6 +733,8 @@ class SCTAB(BaseModel, CellExplainer):
         check_epochs(max_epochs)
         check_trainer_arguments(trainer_kwargs, "pretrain")
         self._require_trainable()
+        if self.query_record is not None:
+            raise ValueError("A query model is not pretrained; pretrain the reference.")
         if self.is_trained_:
             raise ValueError("This model is trained already; pretrain a new one before `train()`.")
         if not self.module.reads_genes:
@@ -736,8 +743,6 @@ class SCTAB(BaseModel, CellExplainer):
             raise ValueError(
                 "The encoder of this model is frozen: pretrain one with `freeze_encoder=False`."
             )
-        if self.query_record is not None:
-            raise ValueError("A query model is not pretrained; pretrain the reference.")
         self._check_own_cells()
         trainer_kwargs |= {"accelerator": accelerator, "devices": devices}
         with all_or_nothing(self):
@@ -902,12 +907,14 @@ class SCTAB(BaseModel, CellExplainer):
 
     @annotation.setter
     def annotation(self, state: AnnotationState) -> None:
+        accepted = state.accepted
         self._annotation = state
         # Training masks the logits of coarse labels, and a saved model is built with them.
-        accepted = state.accepted
-        if accepted is not None:
-            self.module.accepted = torch.from_numpy(accepted).to(self.module.device)
-            self.init_params_["non_kwargs"]["coarse_labels"] = self.coarse_labels
+        masked = None if accepted is None else torch.from_numpy(accepted).to(self.module.device)
+        self.module.accepted = masked
+        parameters = self.init_params_
+        own = {**parameters["non_kwargs"], "coarse_labels": self.coarse_labels or None}
+        self.init_params_ = {**parameters, "non_kwargs": own}
 
     @property
     def networks(self) -> tuple[CellTypeClassifier, ...]:
@@ -989,7 +996,8 @@ class SCTAB(BaseModel, CellExplainer):
     def _find_indices(self) -> None:
         """Find the training and held-out cells among those that the model was loaded with."""
         record = self.training_record
-        if record is None:
+        # The record of a query model is that of its reference.
+        if record is None or self.query_record is not None:
             return
         parts = {"train": record.trained, "validation": record.held_out, "test": record.set_aside}
         for part, wanted in parts.items():

@@ -194,9 +194,9 @@ def report_surgery(model: SCTAB, record: QueryRecord) -> SurgeryReport:
         n_genes=len(model.gene_names),
         missing_genes=list(record.missing_genes),
         new_batches={key: values[len(known[key]) :] for key, values in model.conditions},
-        known_batches=dict(record.known_batches),
+        known_batches={key: list(values) for key, values in record.known_batches.items()},
         new_labels=[str(label) for label in model.labels[len(record.reference_labels) :]],
-        **vars(record.training),
+        **{**vars(record.training), "parameters": record.training.parameters.copy()},
     )
 
 
