@@ -332,3 +332,37 @@ def test_the_encoders_of_members_have_more_of_a_say_than_one_alone(ensemble, que
     assert all(member.module.encoder_weight > one for member in ensemble.members)
     asked = SCTABEnsemble(query, n_members=1, encoder_weight=0.1)
     assert asked.members[0].module.encoder_weight == 0.1
+
+
+def test_an_ensemble_that_is_not_trained_does_not_embed(reference):
+    SCTAB.setup_anndata(reference, labels_key="cell_type")
+    with pytest.raises(RuntimeError, match="not trained"):
+        SCTABEnsemble(reference, n_members=2).get_latent_representation()
+
+
+def test_a_failure_of_a_later_member_withdraws_the_calibration(reference, monkeypatch):
+    SCTAB.setup_anndata(reference, labels_key="cell_type", donor_key="donor_id")
+    team = SCTABEnsemble(reference, n_members=2)
+    team.train(**QUIET)
+    assert team.calibration is not None
+
+    def fail(*args, **kwargs):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(team.members[1], "train", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        team.train(**QUIET)
+    assert team.calibration is None
+
+
+def test_ctrl_c_before_a_member_has_learnt_keeps_those_before(reference, monkeypatch):
+    SCTAB.setup_anndata(reference, labels_key="cell_type", donor_key="donor_id")
+    team = SCTABEnsemble(reference, n_members=3)
+
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(team.members[1], "train", interrupt)
+    team.train(**QUIET)
+    assert len(team.members) == 1
+    assert len(team.predict()) == reference.n_obs

@@ -61,6 +61,7 @@ def test_every_verb_reads_the_layer_that_it_is_told(model, few, verb):
 
 def test_every_public_verb_that_takes_cells_takes_a_layer():
     skip = {"setup_anndata", "load_query_data", "from_pretrained", "prepare_query_anndata", "load"}
+    skip |= {"member_class"}  # a class, not a verb
     for cls in (SCTAB, SCTABEnsemble, MaskedAutoencoder, ProteinPredictor):
         for name, verb in inspect.getmembers(cls, callable):
             if name.startswith("_") or name in skip or name not in _ours(cls):
@@ -182,6 +183,16 @@ def test_a_mudata_is_set_up_in_the_hosts_grammar(
     again = cls.load(tmp_path / "model", adata=False)
     np.testing.assert_array_equal(again.predict(mdata), expected)
     np.testing.assert_array_equal(again.predict(reference), expected)
+
+
+def test_a_covariate_of_a_mudata_may_be_given_by_its_name(mdata):
+    SCTAB.setup_mudata(
+        mdata,
+        labels_key="author_label",
+        categorical_covariate_keys="donor_id",
+        modalities={"layer": "rna"},
+    )
+    assert [key for key, _ in SCTAB(mdata).conditions] == ["donor_id"]
 
 
 def test_a_mudata_is_mapped(mdata, reference):

@@ -1,5 +1,7 @@
 """A model whose labels are placed in the Cell Ontology."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -388,3 +390,15 @@ def test_the_marginal_loss_is_that_of_a_sum_of_probabilities():
     )
     none = torch.full((6,), UNLABELED_CODE)
     assert marginal_cross_entropy(logits, none, accepted, weights) == 0
+
+
+def test_a_label_that_is_coarse_no_more_is_predicted_again(mixed):
+    SCTAB.setup_anndata(mixed, labels_key="cell_type")
+    model = SCTAB(mixed, coarse_labels={COARSE: T_CELLS})
+    assert model.module.accepted is not None
+    with pytest.raises(ValueError, match="is no label of the model"):
+        model.annotation = replace(model.annotation, coarse_labels={"Tregs": T_CELLS})
+    assert model.coarse_labels == {COARSE: T_CELLS}  # as it was
+    model.annotation = replace(model.annotation, coarse_labels={})
+    assert model.module.accepted is None
+    assert model.init_params_["non_kwargs"]["coarse_labels"] is None

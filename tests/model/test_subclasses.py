@@ -68,3 +68,8 @@ def test_an_ensemble_of_it_is_built_saved_and_loaded(mine, query, tmp_path):
     pd.testing.assert_frame_equal(
         loaded.predict(query, soft=True), joined.predict(query, soft=True)
     )
+
+
+def test_an_ensemble_sets_cells_up_for_its_members(reference):
+    MyEnsemble.setup_anndata(reference, labels_key="cell_type")
+    assert {type(member) for member in MyEnsemble(reference, n_members=1).members} == {MySCTAB}

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from scipy import sparse
 
 from scvi_sctab import SCTAB
+from scvi_sctab.annotation import same_values
 from scvi_sctab.data import GeneMismatchError
 from scvi_sctab.train import fit_query_path, select_confident
 
@@ -620,3 +621,46 @@ def test_a_report_is_of_a_query_model(reference_model):
 
 def test_a_query_of_no_cells_is_refused(reference_model, stimulated):
     refuse(stimulated[:0].copy(), reference_model, ValueError, "no cells")
+
+
+def test_a_second_query_without_batches_of_its_own_leaves_the_first_adapter(
+    reference_model, stimulated
+):
+    first = SCTAB.load_query_data(stimulated, reference_model)
+    first.train(**QUIET)
+    adapter = snapshot(first)["query_paths.paths.0.weight"]
+    stimulated.obs["cell_type"] = np.where(np.arange(stimulated.n_obs) % 9, "unknown", "Paneth")
+    with pytest.warns(UserWarning, match="'Paneth'"):
+        second = SCTAB.load_query_data(stimulated, first, learn_labels=True)
+    second.train(max_epochs=1, **QUIET)
+    n_known = len(first.labels)
+    after = snapshot(second)["query_paths.paths.0.weight"]
+    assert torch.equal(after[:n_known], adapter)
+    assert not torch.equal(adapter, torch.zeros_like(adapter))
+
+
+def test_a_query_model_is_not_pretrained(reference_model, stimulated):
+    mapped = SCTAB.load_query_data(stimulated, reference_model)
+    with pytest.raises(ValueError, match="A query model is not pretrained"):
+        mapped.pretrain()
+
+
+def test_a_report_is_a_copy_of_the_record(reference_model, stimulated):
+    mapped = SCTAB.load_query_data(stimulated, reference_model)
+    mapped.train(**QUIET)
+    before = mapped.query_record.to_dict()
+    report = mapped.surgery_report()
+    report.parameters.drop(report.parameters.index, inplace=True)
+    report.known_batches.clear()
+    assert same_values(mapped.query_record.to_dict(), before)
+
+
+def test_the_indices_of_a_loaded_query_model_are_those_of_the_query(
+    reference_model, stimulated, tmp_path
+):
+    mapped = SCTAB.load_query_data(stimulated, reference_model, policy="head")
+    mapped.train(max_epochs=1, **QUIET)
+    before = np.sort(mapped.train_indices)
+    mapped.save(tmp_path / "mapped")
+    loaded = SCTAB.load(tmp_path / "mapped", stimulated)
+    np.testing.assert_array_equal(np.sort(loaded.train_indices), before)
