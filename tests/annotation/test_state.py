@@ -8,7 +8,7 @@ import pytest
 
 from scvi_sctab._constants import QUERY_POLICIES
 from scvi_sctab.annotation import AnnotationState, same_values
-from scvi_sctab.metrics import Calibration, CellEvidence, fit_centers
+from scvi_sctab.metrics import Calibration, CellLogits, fit_centers
 from scvi_sctab.model._records import QueryRecord, QueryTraining, ReferenceStatistics
 from scvi_sctab.nn import NewEntries
 from scvi_sctab.ontology import CellOntology, LabelHierarchy
@@ -22,7 +22,7 @@ def draw_logits(n_cells, seed):
     rng = np.random.default_rng(seed)
     logits = 4 * np.eye(4)[codes] + rng.normal(size=(n_cells, 4))
     logits[:, 3] = -1e4
-    return CellEvidence(logits, logits, logits), codes
+    return CellLogits(logits, logits, logits), codes
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_a_model_that_grew_knows_of_new_labels_that_they_are_cells(state):
 def test_the_three_stages_of_a_probability():
     trained, codes = draw_logits(300, seed=0)
     three = AnnotationState(LABELS[:3])
-    part = CellEvidence(*(a[:, :3] for a in (trained.logits,) * 3))
+    part = CellLogits(*(a[:, :3] for a in (trained.logits,) * 3))
     counts = np.array([200, 50, 50])
     rare = np.concatenate([np.flatnonzero(codes == k)[: counts[k] // 2] for k in range(3)])
     calibration = Calibration.fit(

@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from scvi_sctab.metrics import (
     Calibration,
-    CellEvidence,
+    CellLogits,
     Scaling,
     conformal_threshold,
     distance_to_centers,
@@ -277,7 +277,7 @@ def test_the_shift_test_rarely_cries_wolf(rng):
 @pytest.fixture
 def calibration(rng):
     logits, labels = draw_cells(rng, 600)
-    evidence = CellEvidence(*[2 * logits] * 3)
+    evidence = CellLogits(*[2 * logits] * 3)
     centers = fit_centers(evidence.features[:300], labels[:300])
     return Calibration.fit(centers, evidence.take(np.arange(300, 600)), labels[300:])
 
@@ -285,14 +285,14 @@ def calibration(rng):
 def test_a_calibration_is_cautious(calibration, rng):
     logits, labels = draw_cells(rng, 300)
     centers = calibration.centers
-    found = Calibration.fit(centers, CellEvidence(*[logits] * 3), labels).scaling
+    found = Calibration.fit(centers, CellLogits(*[logits] * 3), labels).scaling
     assert found.temperature == fit_scaling(logits, labels, "prior", caution=1.0).temperature
     assert found.temperature > fit_scaling(logits, labels, "prior").temperature
 
 
 def test_a_calibration_knows_how_frequent_labels_are(calibration, rng):
     logits, labels = draw_unequal_cells(rng, 2_000)
-    evidence, counts = CellEvidence(*[logits] * 3), np.array([1000, 10, 100, 10])
+    evidence, counts = CellLogits(*[logits] * 3), np.array([1000, 10, 100, 10])
     found = Calibration.fit(calibration.centers, evidence, labels, counts=counts).scaling
     expected = fit_scaling(logits, labels, "prior", counts, caution=1.0)
     np.testing.assert_array_equal(found.bias, expected.bias)
@@ -306,7 +306,7 @@ def test_a_calibration_is_the_same_after_saving(calibration, rng, moves_labels):
     calibration = replace(calibration, scaling=scaling)
     again = Calibration.from_dict(calibration.to_dict())
     logits = rng.normal(size=(50, N_LABELS))
-    evidence = CellEvidence(logits, logits, logits)
+    evidence = CellLogits(logits, logits, logits)
     probabilities = calibration.probabilities(evidence)
     np.testing.assert_array_equal(again.probabilities(evidence), probabilities)
     np.testing.assert_array_equal(again.novelty(evidence), calibration.novelty(evidence))
@@ -320,8 +320,8 @@ def test_a_calibration_is_the_same_after_saving(calibration, rng, moves_labels):
 def test_labels_that_came_later_are_not_called_novel(calibration, rng):
     logits = rng.normal(size=(50, N_LABELS))
     later = np.column_stack([logits, np.where(np.arange(50) < 20, 20, -20)])
-    before = CellEvidence(logits, logits, logits)
-    after = CellEvidence(later, later, later)
+    before = CellLogits(logits, logits, logits)
+    after = CellLogits(later, later, later)
     assert calibration.probabilities(after).shape == (50, N_LABELS + 1)
     pd.testing.assert_frame_equal(calibration.describe(after), calibration.describe(before))
     p = calibration.novelty(after)

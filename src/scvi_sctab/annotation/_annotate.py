@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from scvi_sctab.annotation._frame import STATISTIC, name_sets, pop_statistics
 from scvi_sctab.annotation._terms import add_terms, name_terms
-from scvi_sctab.metrics import CellEvidence, normalized_entropy
+from scvi_sctab.metrics import CellLogits, normalized_entropy
 
 if TYPE_CHECKING:
     from scvi_sctab.annotation._state import AnnotationState
@@ -50,7 +50,7 @@ class Rates:
 
 def annotate_cells(
     state: AnnotationState,
-    batches: Iterable[CellEvidence],
+    batches: Iterable[CellLogits],
     names: pd.Index,
     rates: Rates,
     is_adapted: bool = False,
@@ -93,7 +93,7 @@ def annotate_cells(
 
 
 def describe_cells(
-    state: AnnotationState, logits: CellEvidence, rates: Rates, is_adapted: bool = False
+    state: AnnotationState, logits: CellLogits, rates: Rates, is_adapted: bool = False
 ) -> dict[str, NDArray[Any]]:
     """Compute the columns of an annotation for a minibatch of cells, with codes of labels.
 
@@ -152,7 +152,7 @@ def join_probabilities(
     return pd.DataFrame(values, index=names, columns=state.labels)
 
 
-def predict_labels(state: AnnotationState, batches: Iterable[CellEvidence]) -> NDArray[np.str_]:
+def predict_labels(state: AnnotationState, batches: Iterable[CellLogits]) -> NDArray[np.str_]:
     """Return the most probable label of each cell.
 
     Parameters

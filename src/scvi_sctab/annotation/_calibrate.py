@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from scvi_sctab._logging import logger
 from scvi_sctab._messages import warn
-from scvi_sctab.metrics import Calibration, CellEvidence, LabelCenters, fit_centers
+from scvi_sctab.metrics import Calibration, CellLogits, LabelCenters, fit_centers
 
 if TYPE_CHECKING:
     from scvi_sctab.annotation._state import AnnotationState
@@ -21,9 +21,9 @@ MIN_CELLS_TO_CALIBRATE = 50
 
 def fit_calibration(
     state: AnnotationState,
-    held_out: CellEvidence,
+    held_out: CellLogits,
     codes: NDArray[np.int64],
-    trained: tuple[CellEvidence, NDArray[np.int64], NDArray[np.int64]] | None = None,
+    trained: tuple[CellLogits, NDArray[np.int64], NDArray[np.int64]] | None = None,
     method: ScalingMethod | None = None,
 ) -> Calibration:
     """Fit scaling, prediction sets, novelty and shift to held-out cells.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from scvi_sctab.annotation._coarse import accepted_labels
-from scvi_sctab.metrics import Calibration, CellEvidence
+from scvi_sctab.metrics import Calibration, CellLogits
 from scvi_sctab.ontology import LabelHierarchy
 
 # Lower bound of probabilities, to take finite logarithms.
@@ -98,10 +98,10 @@ class AnnotationState:
         hierarchy = None if self.hierarchy is None else self.hierarchy.with_labels(labels)
         return replace(self, labels=labels, hierarchy=hierarchy)
 
-    def no_logits(self) -> CellEvidence:
+    def no_logits(self) -> CellLogits:
         """Return the logits of no cells."""
         none = np.zeros((0, len(self.labels)), np.float32)
-        return CellEvidence(none, none, none)
+        return CellLogits(none, none, none)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values and arrays, to save."""

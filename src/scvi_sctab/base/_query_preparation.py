@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class QueryPreparationMixin(CheckpointMixin):
-    """What :meth:`load_query_data` does to genes by itself, as a step of its own."""
+    """Alignment of the genes of a query, which :meth:`load_query_data` includes, as a separate step."""
 
     @classmethod
     def prepare_query_anndata(

@@ -1,7 +1,7 @@
 """Scores of predictions and of their probabilities: functions of arrays that return frames."""
 
 from scvi_sctab.metrics._benchmark import benchmark
-from scvi_sctab.metrics._calibrated import Calibration, CellEvidence
+from scvi_sctab.metrics._calibrated import Calibration, CellLogits
 from scvi_sctab.metrics._calibration import (
     expected_calibration_error,
     normalized_entropy,
@@ -31,7 +31,7 @@ from scvi_sctab.metrics._splits import (
 
 __all__ = [
     "Calibration",
-    "CellEvidence",
+    "CellLogits",
     "CorrectedLabels",
     "LabelCenters",
     "MarkerScores",

@@ -23,7 +23,7 @@ _CAUTION = 1.0
 
 
 @dataclass(frozen=True)
-class CellEvidence:
+class CellLogits:
     """Logits of cells, with and without adaptation to a query.
 
     Parameters
@@ -45,17 +45,17 @@ class CellEvidence:
         return len(self.logits)
 
     @staticmethod
-    def concatenate(parts: list[CellEvidence]) -> CellEvidence:
+    def concatenate(parts: list[CellLogits]) -> CellLogits:
         """Join the logits of several groups of cells."""
-        return CellEvidence(
+        return CellLogits(
             np.concatenate([part.logits for part in parts]),
             np.concatenate([part.reference_logits for part in parts]),
             np.concatenate([part.features for part in parts]),
         )
 
-    def take(self, cells: Array) -> CellEvidence:
+    def take(self, cells: Array) -> CellLogits:
         """Select cells by position."""
-        return CellEvidence(self.logits[cells], self.reference_logits[cells], self.features[cells])
+        return CellLogits(self.logits[cells], self.reference_logits[cells], self.features[cells])
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Calibration:
     def fit(
         cls,
         centers: LabelCenters,
-        held_out: CellEvidence,
+        held_out: CellLogits,
         labels: Array,
         method: ScalingMethod = "prior",
         counts: Array | None = None,
@@ -115,18 +115,18 @@ class Calibration:
             statistics=_statistics(held_out, scaling),
         )
 
-    def probabilities(self, evidence: CellEvidence) -> NDArray[np.float32]:
+    def probabilities(self, cells: CellLogits) -> NDArray[np.float32]:
         """Compute calibrated probabilities, ``(n_cells, n_labels)``."""
-        return self.scaling.probabilities(evidence.logits)
+        return self.scaling.probabilities(cells.logits)
 
-    def novelty(self, evidence: CellEvidence) -> NDArray[np.float64]:
+    def novelty(self, cells: CellLogits) -> NDArray[np.float64]:
         """Compute the novelty p-value of each cell, ``(n_cells,)``.
 
         NaN where the predicted label was added after calibration.
         """
-        features = evidence.features[:, : len(self.centers.whitening)]
+        features = cells.features[:, : len(self.centers.whitening)]
         p = p_values(distance_to_centers(features, self.centers), self.distance)
-        return np.where(evidence.logits.argmax(axis=1) < len(self.scaling.bias), p, np.nan)
+        return np.where(cells.logits.argmax(axis=1) < len(self.scaling.bias), p, np.nan)
 
     def sets(
         self, probabilities: NDArray[np.float32], error_rate: float, by_label: bool = False
@@ -134,11 +134,11 @@ class Calibration:
         """Return the labels that cannot be ruled out, as :func:`prediction_sets`."""
         return prediction_sets(probabilities, self.probability, self.truth, error_rate, by_label)
 
-    def describe(self, evidence: CellEvidence) -> pd.DataFrame:
+    def describe(self, cells: CellLogits) -> pd.DataFrame:
         """Return the code of the predicted label and the statistics of the shift test per cell."""
         n_labels = len(self.scaling.bias)
-        known = (a[:, :n_labels] for a in (evidence.reference_logits, evidence.features))
-        return _statistics(CellEvidence(evidence.logits, *known), self.scaling)
+        known = (a[:, :n_labels] for a in (cells.reference_logits, cells.features))
+        return _statistics(CellLogits(cells.logits, *known), self.scaling)
 
     def shift(self, described: pd.DataFrame) -> pd.DataFrame:
         """Compare cells, as :meth:`describe` returns them, with held-out cells: `shift_test`."""
@@ -164,13 +164,13 @@ class Calibration:
         return cls(scaling=scaling, centers=centers, **rest)
 
 
-def _statistics(evidence: CellEvidence, scaling: Scaling) -> pd.DataFrame:
+def _statistics(cells: CellLogits, scaling: Scaling) -> pd.DataFrame:
     """Compute the statistics; sequencing depth is left out, as it also differs between donors."""
-    probabilities = scaling.probabilities(evidence.reference_logits)
+    probabilities = scaling.probabilities(cells.reference_logits)
     return pd.DataFrame(
         {
             "label": probabilities.argmax(axis=1),
             "probability": probabilities.max(axis=1),
-            "log-sum-exp of logits": logsumexp(evidence.features, axis=1),
+            "log-sum-exp of logits": logsumexp(cells.features, axis=1),
         }
     )

@@ -42,7 +42,7 @@ from scvi_sctab.data import (
     reads_as_none,
     true_labels,
 )
-from scvi_sctab.metrics import CellEvidence, check_method
+from scvi_sctab.metrics import CellLogits, check_method
 from scvi_sctab.model._classifier import CellClassifier
 from scvi_sctab.model._groups import batch_codes, cluster_codes, write_columns
 from scvi_sctab.model._records import saved_annotation
@@ -723,12 +723,12 @@ class CellAnnotator(CellClassifier):
 
     def _labeled_logits(
         self, cells: CellSelection, labels_key: str | None, batch_size: int | None
-    ) -> tuple[CellEvidence, NDArray[np.int64]]:
+    ) -> tuple[CellLogits, NDArray[np.int64]]:
         """Return logits and codes of the cells with predictable labels."""
         codes = self._codes_of(cells, labels_key)
         chosen = draw_cells(np.flatnonzero(codes >= 0), _MAX_CELLS)
         parts = list(self._logits_of(cells.take(chosen), batch_size))
-        logits = CellEvidence.concatenate(parts) if parts else self.annotation.no_logits()
+        logits = CellLogits.concatenate(parts) if parts else self.annotation.no_logits()
         return logits, codes[chosen]
 
     def _true_labels(self, cells: CellSelection, labels_key: str | None) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""What the verbs of a model ask of it, be it one network or several."""
+"""Interface between the verbs of a model and its networks, one or several."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from scvi_sctab.annotation import AnnotationState
     from scvi_sctab.base import CellReader
     from scvi_sctab.data import CellSelection, TrainingRecord
-    from scvi_sctab.metrics import CellEvidence
+    from scvi_sctab.metrics import CellLogits
     from scvi_sctab.module import CellTypeClassifier
 
 T = TypeVar("T")
@@ -88,7 +88,7 @@ class CellClassifier:
         """Match genes and conditions of cells, ready to be read in batches."""
         raise NotImplementedError
 
-    def _to_logits(self, tensors: dict[str, Tensor]) -> CellEvidence:
+    def _to_logits(self, tensors: dict[str, Tensor]) -> CellLogits:
         """Logits, and reference logits, of a batch of cells."""
         raise NotImplementedError
 
@@ -107,6 +107,6 @@ class CellClassifier:
 
     def _logits_of(
         self, cells: CellSelection, batch_size: int | None = None
-    ) -> Iterator[CellEvidence]:
+    ) -> Iterator[CellLogits]:
         """Yield logits of cells, a batch at a time."""
         return self._map_cells(self._to_logits, cells, batch_size)

@@ -20,7 +20,7 @@ from scvi_sctab._logging import logger
 from scvi_sctab.annotation import AnnotationState, same_values
 from scvi_sctab.base import document_cells, resolve_target
 from scvi_sctab.data import TrainingRecord
-from scvi_sctab.metrics import CellEvidence
+from scvi_sctab.metrics import CellLogits
 from scvi_sctab.model._ensemble_files import (
     hash_ensemble,
     map_members,
@@ -408,14 +408,14 @@ class SCTABEnsemble(CellExplainer):
         )
         return np.column_stack([_entropy(members.mean(axis=0)), _entropy(members).mean(axis=0)])
 
-    def _to_logits(self, tensors: dict[str, Tensor]) -> CellEvidence:
+    def _to_logits(self, tensors: dict[str, Tensor]) -> CellLogits:
         """Return logs of the members' mean class-balanced probabilities, and mean features."""
         parts = [(member.annotation, member._to_logits(tensors)) for member in self.members]
         logits = _log_mean([state.class_balanced(part.logits) for state, part in parts])
         before = logits
         if self._is_adapted:
             before = _log_mean([state.class_balanced(p.reference_logits) for state, p in parts])
-        return CellEvidence(logits, before, np.mean([part.features for _, part in parts], axis=0))
+        return CellLogits(logits, before, np.mean([part.features for _, part in parts], axis=0))
 
     def _read(self, cells: CellSelection) -> CellReader:
         """Read cells once for all members."""

@@ -1,4 +1,4 @@
-"""Construction of models on encoders that were trained without labels."""
+"""Construction of models on encoders that were trained before."""
 
 from __future__ import annotations
 

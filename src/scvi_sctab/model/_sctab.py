@@ -65,7 +65,7 @@ from scvi_sctab.data import (
     find_cells,
     is_mudata,
 )
-from scvi_sctab.metrics import CellEvidence
+from scvi_sctab.metrics import CellLogits
 from scvi_sctab.model._explainer import CellExplainer
 from scvi_sctab.model._mudata import columns_of, find_registered, register_mudata
 from scvi_sctab.model._pretrained import build_on_encoder, build_on_latent_space
@@ -951,13 +951,13 @@ class SCTAB(BaseModel, CellExplainer):
             self, plan, cast("CellSplitter", splitter), max_epochs, **trainer_kwargs
         )
 
-    def _to_logits(self, tensors: dict[str, Tensor]) -> CellEvidence:
+    def _to_logits(self, tensors: dict[str, Tensor]) -> CellLogits:
         """Compute logits and reference logits of a minibatch of cells."""
         _, outputs = self.module(tensors, compute_loss=False)
         logits, of_reference = outputs["logits"], outputs["reference_logits"]
         values = logits.cpu().numpy()
         before = values if of_reference is logits else of_reference.cpu().numpy()
-        return CellEvidence(values, before, before)
+        return CellLogits(values, before, before)
 
     def _latent(self, cells: CellSelection, batch_size: int | None = None) -> NDArray[np.float32]:
         return self._stack(self._embed, self.module.encoder.n_output, cells, batch_size)

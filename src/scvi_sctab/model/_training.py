@@ -271,7 +271,7 @@ def center_reconstruction(model: SCTAB, cells: TrainingCells) -> None:
     model
         With a decoder.
     cells
-        Cells to train on.
+        Cells of the model.
     """
     decoder = model.module.reconstruction.decoder
     if decoder.final_mapping.bias.any():
