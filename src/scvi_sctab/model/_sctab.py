@@ -43,6 +43,7 @@ from scvi_sctab.base import (
     check_epochs,
     check_trainer_arguments,
     choose_device,
+    document_cells,
     fit,
     setup_arguments,
 )
@@ -861,6 +862,7 @@ class SCTAB(BaseModel, CellExplainer):
             )
         return report_surgery(self, self.query_record)
 
+    @document_cells
     def get_latent_representation(
         self,
         adata: AnnData | None = None,
