@@ -73,3 +73,28 @@ def test_an_ensemble_of_it_is_built_saved_and_loaded(mine, query, tmp_path):
 def test_an_ensemble_sets_cells_up_for_its_members(reference):
     MyEnsemble.setup_anndata(reference, labels_key="cell_type")
     assert {type(member) for member in MyEnsemble(reference, n_members=1).members} == {MySCTAB}
+
+
+class TunedSCTAB(SCTAB):
+    """Has an argument of its own."""
+
+    def __init__(self, adata=None, note="none", **kwargs):
+        super().__init__(adata, **kwargs)
+        self.note = note
+        self.init_params_ = self._get_init_params(locals())
+
+
+def test_one_with_an_argument_of_its_own_keeps_what_its_parent_resolved(reference, tmp_path):
+    TunedSCTAB.setup_anndata(reference, labels_key="cell_type", batch_key="condition")
+    model = TunedSCTAB(reference, note="first", n_d=9, coarse_labels={"DC": ["B"]})
+    model.train(**STEPS)
+    arguments = model._arguments()
+    assert arguments["preset"] == "small"
+    assert (arguments["note"], arguments["n_d"], arguments["n_a"]) == ("first", 9, 16)
+    model.save(tmp_path / "model")
+    loaded = TunedSCTAB.load(tmp_path / "model")
+    assert (loaded.note, loaded.preset_, loaded.network.n_d) == ("first", "small", 9)
+    assert loaded.coarse_labels == {"DC": ["B"]}
+    pd.testing.assert_frame_equal(loaded.predict(reference, soft=True), model.predict(soft=True))
+    reference.obs["condition"] = "new"
+    assert TunedSCTAB.load_query_data(reference, model).note == "first"

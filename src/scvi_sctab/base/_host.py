@@ -1,4 +1,4 @@
-"""Base class over that of scvi-tools, with all uses of its internals.
+"""Base class over that of scvi-tools, with all uses of its internals but the fields of `data`.
 
 If a release of scvi-tools changes one of these internals, only this file has to follow.
 """
@@ -172,7 +172,8 @@ class HostModel(BaseModelClass):  # type: ignore[misc]
         """Select the arguments of the model from ``locals()`` of ``__init__``.
 
         scvi-tools uses the signature of the class of ``self``, and would lose arguments that a
-        subclass passes to its parent as ``**kwargs``.
+        subclass passes to its parent as ``**kwargs``. Arguments that a parent has recorded stay as
+        it resolved them.
         """
         of_class = given.get("__class__", type(self))
         parameters = [
@@ -180,9 +181,18 @@ class HostModel(BaseModelClass):  # type: ignore[misc]
             for parameter in signature(of_class.__init__).parameters.values()
             if parameter.name in given and parameter.name not in ("self", "adata", "registry")
         ]
-        variable = {p.name: given[p.name] for p in parameters if p.kind is p.VAR_KEYWORD}
+        of_parent = vars(self).get("init_params_") or {"kwargs": {}, "non_kwargs": {}}
+        resolved = arguments_of(of_parent)
+        variable = {
+            p.name: {k: v for k, v in given[p.name].items() if k not in resolved}
+            for p in parameters
+            if p.kind is p.VAR_KEYWORD
+        }
         fixed = {p.name: given[p.name] for p in parameters if p.kind is not p.VAR_KEYWORD}
-        return {"kwargs": variable, "non_kwargs": fixed}
+        return {
+            "kwargs": {**variable, **of_parent["kwargs"]},
+            "non_kwargs": {**fixed, **of_parent["non_kwargs"]},
+        }
 
     def _arguments(self) -> dict[str, Any]:
         """Return the arguments that the model was built with, without cells and registry."""

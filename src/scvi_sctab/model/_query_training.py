@@ -249,13 +249,9 @@ class QueryTrainer:
             lambda: self._relabel(splitter, plan), max(1, ceil(max_epochs / QUERY.rounds))
         )
         callbacks = [rounds, *trainer_kwargs.get("callbacks", ())]
-        try:
-            patterns, new = self.record.patterns, self.record.new_entries
-            with frozen_but(model.module, patterns, new, self.frozen):
-                model._fit(plan, splitter, max_epochs, {**trainer_kwargs, "callbacks": callbacks})
-        finally:
-            model.is_trained_ = True
-            model.module.eval()
+        patterns, new = self.record.patterns, self.record.new_entries
+        with frozen_but(model.module, patterns, new, self.frozen):
+            model._fit(plan, splitter, max_epochs, {**trainer_kwargs, "callbacks": callbacks})
 
     def _check_plan(self, plan_kwargs: dict[str, Any]) -> None:
         """Refuse arguments that would change parameters outside of the policy."""
