@@ -174,7 +174,7 @@ def test_networks_follow_the_recipe_of_the_paper(split, monkeypatch):
     baselines.Linear().fit(split[0], "cell_type")
     baselines.MLP(train_kwargs={"plan_kwargs": {"weight_decay": 0.1}}).fit(split[0], "cell_type")
     (linear, of_linear), (mlp, of_mlp) = seen
-    assert (linear.network.encoder, mlp.network.encoder) == ("linear", "mlp")
+    assert (linear.network_config.encoder, mlp.network_config.encoder) == ("linear", "mlp")
     assert linear.preset_ == mlp.preset_ == "paper"
     assert of_linear["plan_kwargs"] == {"lr": 0.0005, "weight_decay": 0.01}
     assert of_mlp["plan_kwargs"] == {"lr": 0.002, "weight_decay": 0.1}

@@ -111,7 +111,7 @@ def test_the_five_runs_are_one_ensemble(archive, cells, tmp_path):
 
 def test_hyperparameters_come_from_shapes_and_from_the_record(archive):
     model = SCTAB.from_sctab_checkpoint(archive / "run3", GENES, LABELS)
-    config = model.network.to_kwargs()
+    config = model.network_config.to_kwargs()
     assert {key: config[key] for key in {**SHAPE, **RECORDED}} == {**SHAPE, **RECORDED}
     assert not config["linear_skip"]
     assert model.is_trained

@@ -93,7 +93,7 @@ def test_one_with_an_argument_of_its_own_keeps_what_its_parent_resolved(referenc
     assert (arguments["note"], arguments["n_d"], arguments["n_a"]) == ("first", 9, 16)
     model.save(tmp_path / "model")
     loaded = TunedSCTAB.load(tmp_path / "model")
-    assert (loaded.note, loaded.preset_, loaded.network.n_d) == ("first", "small", 9)
+    assert (loaded.note, loaded.preset_, loaded.network_config.n_d) == ("first", "small", 9)
     assert loaded.coarse_labels == {"DC": ["B"]}
     pd.testing.assert_frame_equal(loaded.predict(reference, soft=True), model.predict(soft=True))
     reference.obs["condition"] = "new"

@@ -394,7 +394,7 @@ class SCTAB(BaseModel, CellExplainer):
             "kwargs": {"others": dict(zip(_RECORDED_ARGUMENTS, built, strict=True))},
             "non_kwargs": {"preset": preset, "coarse_labels": None, **config.to_kwargs()},
         }
-        self.preset_, self.network = preset, config
+        self.preset_, self.network_config = preset, config
         self.module = build_classifier(
             config,
             len(self.gene_names),
@@ -478,13 +478,13 @@ class SCTAB(BaseModel, CellExplainer):
         RuntimeError
             If it is not trained.
         ValueError
-            If there are no cells, the encoder would have another shape, or ``model`` was set up in a way that this cannot follow, or as
-            :meth:`setup_anndata`.
+            If there are no cells, the encoder would have another shape, ``model`` was set up in a
+            way that SCTAB does not support, or as in :meth:`setup_anndata`.
         """
-        labels = {"labels_key": labels_key, "unlabeled_category": unlabeled_category}
-        labels = {name: value for name, value in labels.items() if value is not None}
+        given = {"labels_key": labels_key, "unlabeled_category": unlabeled_category}
+        labels_setup = {name: value for name, value in given.items() if value is not None}
         if hasattr(model, "pretrained_encoder") and not isinstance(model, type):
-            setup = {"batch_key": batch_key, "donor_key": donor_key, **labels}
+            setup = {"batch_key": batch_key, "donor_key": donor_key, **labels_setup}
             overrides = {"freeze_encoder": freeze_encoder, **overrides}
             return build_on_encoder(cls, model, adata, setup, preset, overrides)
         if not isinstance(model, SCVI | SCANVI):
@@ -498,7 +498,7 @@ class SCTAB(BaseModel, CellExplainer):
                 f"A {type(model).__name__} brings its own cells and batches: train it on the "
                 "labelled cells, too, and leave out `adata` and `batch_key`."
             )
-        setup = {"donor_key": donor_key, **labels}
+        setup = {"donor_key": donor_key, **labels_setup}
         return build_on_latent_space(cls, model, freeze_encoder, setup, preset, overrides)
 
     @classmethod
@@ -740,7 +740,7 @@ class SCTAB(BaseModel, CellExplainer):
             raise ValueError("This model is trained already; pretrain a new one before `train()`.")
         if not self.module.reads_genes:
             raise ValueError("This model reads a latent space, which is pretrained already.")
-        if self.network.freeze_encoder:
+        if self.network_config.freeze_encoder:
             raise ValueError(
                 "The encoder of this model is frozen: pretrain one with `freeze_encoder=False`."
             )

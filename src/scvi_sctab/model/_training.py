@@ -177,7 +177,7 @@ class ReferenceTrainer:
             model.module,
             class_weights=torch.from_numpy(weights),
             augmentation_vectors=self._augmentation_vectors(splitter, augment),
-            **{**plan_of(model.preset_, model.network), **plan_kwargs},
+            **{**plan_of(model.preset_, model.network_config), **plan_kwargs},
         )
 
     def _augmentation_vectors(self, splitter: TrainingCells, augment: bool | None) -> CSR | None:
@@ -246,7 +246,7 @@ def _reconstructing(model: SCTAB, cells: TrainingCells) -> Iterator[None]:
                 module.encoder,
                 len(model.gene_names),
                 [len(condition.categories) for condition in model.conditions],
-                model.network,
+                model.network_config,
             ).to(module.device)
     center_reconstruction(model, cells)
     module.reconstruction_weight = 1.0
