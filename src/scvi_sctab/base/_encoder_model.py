@@ -12,10 +12,10 @@ from scvi_sctab._config import SELF_SUPERVISED_PLAN, SELF_SUPERVISED_TRAIN
 from scvi_sctab._constants import MIN_GENE_OVERLAP
 from scvi_sctab._types import PretrainedEncoder
 from scvi_sctab.base._docstrings import document_cells
-from scvi_sctab.base._fit import check_epochs, check_trainer_arguments, fit, watch_validation
+from scvi_sctab.base._fit import fit, watch_validation
 from scvi_sctab.base._host import seed
 from scvi_sctab.base._model import BaseModel
-from scvi_sctab.data import UnlabeledDataSplitter, check_cells
+from scvi_sctab.data import UnlabeledDataSplitter
 from scvi_sctab.train import SelfSupervisedTrainingPlan, SinglePrecisionRunner
 
 if TYPE_CHECKING:
@@ -82,13 +82,8 @@ class EncoderModel(BaseModel):
             there are fewer than two training cells or cells per batch, or ``max_epochs`` is less
             than 1.
         """
-        if self.adata is None:
-            name = type(self).__name__
-            raise ValueError(f"This model has no AnnData to train on: `{name}.load(path, adata)`.")
-        check_epochs(max_epochs)
-        check_trainer_arguments(trainer_kwargs, "train")
-        self._renew_registration()
-        check_cells(self.adata, self.layer)
+        self._check_arguments(max_epochs, trainer_kwargs, "train")
+        self._check_own_cells()
         defaults = self._train_config
         splitter = self._splitter(
             train_size=defaults.train_size if train_size is None else train_size,

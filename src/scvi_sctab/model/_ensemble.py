@@ -23,12 +23,12 @@ from scvi_sctab.data import TrainingRecord
 from scvi_sctab.metrics import CellLogits
 from scvi_sctab.model._ensemble_files import (
     hash_ensemble,
-    map_members,
     read_ensemble,
     save_ensemble,
 )
 from scvi_sctab.model._explainer import CellExplainer
 from scvi_sctab.model._sctab import SCTAB
+from scvi_sctab.model._surgery import map_members
 
 if TYPE_CHECKING:
     from anndata import AnnData

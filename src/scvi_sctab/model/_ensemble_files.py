@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from contextlib import suppress
-from dataclasses import replace
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
@@ -35,8 +34,6 @@ from scvi_sctab.base import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from anndata import AnnData
 
     from scvi_sctab.model._ensemble import SCTABEnsemble
@@ -45,35 +42,6 @@ if TYPE_CHECKING:
 _FORMAT = "scvi-sctab-ensemble-2"
 _UNCHECKED_FORMAT = "scvi-sctab-ensemble-1"
 _FOLDER = re.compile(r"member\d+-[0-9a-f]{8}(-\d+)?")
-
-
-def map_members(
-    members: Sequence[SCTAB], adata: AnnData, arguments: dict[str, Any]
-) -> list[SCTAB]:
-    """Map a query onto each member of an ensemble.
-
-    Parameters
-    ----------
-    members
-        Trained members.
-    adata
-        Cells of the query.
-    arguments
-        Of :meth:`SCTAB.load_query_data`.
-    """
-    mapped: list[SCTAB] = []
-    for member in members:
-        if not mapped:
-            mapped.append(type(member).load_query_data(adata, member, **arguments))
-            continue
-        # The first one brings the genes into order; the others share its counts.
-        shared = {name: value for name, value in arguments.items() if name != "layer"}
-        other = type(member).load_query_data(mapped[0].adata, member, **shared)
-        first, record = mapped[0].query_record, other.query_record
-        if first is not None and record is not None:
-            other.query_record = replace(record, missing_genes=first.missing_genes)
-        mapped.append(other)
-    return mapped
 
 
 def save_ensemble(ensemble: SCTABEnsemble, target: Path, save_anndata: bool) -> None:

@@ -40,8 +40,6 @@ from scvi_sctab.annotation import AnnotationState
 from scvi_sctab.base import (
     BaseModel,
     all_or_nothing,
-    check_epochs,
-    check_trainer_arguments,
     choose_device,
     document_cells,
     fit,
@@ -56,7 +54,6 @@ from scvi_sctab.data import (
     as_keys,
     cells_of_mudata,
     check_anndata,
-    check_cells,
     check_key,
     check_keywords,
     check_labels_unchanged,
@@ -656,9 +653,7 @@ class SCTAB(BaseModel, CellExplainer):
         another split. If training fails, the model is not changed. After Ctrl-C the best weights
         so far are kept, and calibrated.
         """
-        self._require_trainable()
-        check_epochs(max_epochs)
-        check_trainer_arguments(trainer_kwargs, "train")
+        self._check_arguments(max_epochs, trainer_kwargs, "train")
         check_labels_unchanged(self.adata_manager)
         self._check_own_cells()
         trainer_kwargs |= {"accelerator": accelerator, "devices": devices}
@@ -731,9 +726,7 @@ class SCTAB(BaseModel, CellExplainer):
             If the model has no AnnData, reads a latent space, which is pretrained already, has a
             frozen encoder, is a query model, is trained, or its counts are not raw.
         """
-        check_epochs(max_epochs)
-        check_trainer_arguments(trainer_kwargs, "pretrain")
-        self._require_trainable()
+        self._check_arguments(max_epochs, trainer_kwargs, "pretrain")
         if self.query_record is not None:
             raise ValueError("A query model is not pretrained; pretrain the reference.")
         if self.is_trained_:
@@ -928,15 +921,6 @@ class SCTAB(BaseModel, CellExplainer):
         """Whether there is a query adapter beside a frozen reference."""
         record = self.query_record
         return self.module.query_paths is not None and (record is None or not record.patterns)
-
-    def _require_trainable(self) -> None:
-        if self.adata is None:
-            raise ValueError("This model has no AnnData to train on: `SCTAB.load(path, adata)`.")
-
-    def _check_own_cells(self) -> None:
-        """Check the model's AnnData, and register it again if another model was set up on it."""
-        self._renew_registration()
-        check_cells(self.adata, self.layer)
 
     def _training_cells(self, **splitting: Any) -> TrainingCells:
         """Split the model's cells into those to train on and to hold out."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +87,35 @@ def map_query(
     _check_policy(model, model.query_record)
     model.is_trained_ = True
     return model
+
+
+def map_members(
+    members: Sequence[SCTAB], adata: AnnData, arguments: dict[str, Any]
+) -> list[SCTAB]:
+    """Map a query onto each member of an ensemble.
+
+    Parameters
+    ----------
+    members
+        Trained members.
+    adata
+        Cells of the query.
+    arguments
+        Of :meth:`SCTAB.load_query_data`.
+    """
+    mapped: list[SCTAB] = []
+    for member in members:
+        if not mapped:
+            mapped.append(type(member).load_query_data(adata, member, **arguments))
+            continue
+        # The first one brings the genes into order; the others share its counts.
+        shared = {name: value for name, value in arguments.items() if name != "layer"}
+        other = type(member).load_query_data(mapped[0].adata, member, **shared)
+        first, record = mapped[0].query_record, other.query_record
+        if first is not None and record is not None:
+            other.query_record = replace(record, missing_genes=first.missing_genes)
+        mapped.append(other)
+    return mapped
 
 
 def _set_up_query(
