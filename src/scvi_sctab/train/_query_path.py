@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from scipy.special import log_softmax, logsumexp, softmax
+import torch
+from scipy.special import logsumexp, softmax
 
+from scvi_sctab.sparse import CSR, csr_matmul
 from scvi_sctab.train._self_training import select_confident
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from scvi_sctab._config import SelfTrainingConfig
 
@@ -131,34 +135,48 @@ def _descend(
     losses: list[float],
 ) -> QueryFit:
     """Fit gain and offset to some cells with labels."""
-    x, linear = cells.x[chosen], cells.linear[chosen]
-    mean = np.asarray(cells.x.mean(axis=0)).ravel()
+    n_labels, n_input = cells.linear.shape[1], cells.x.shape[1]
+    linear = torch.from_numpy(np.asarray(cells.linear[chosen], dtype=np.float64))
+    target, importances = torch.from_numpy(labels)[:, None], torch.from_numpy(importance)
+    gain = torch.zeros(n_labels, n_input, dtype=torch.float64, requires_grad=weight is not None)
+    offset = torch.zeros(n_labels, dtype=torch.float64, requires_grad=True)
+    groups: list[dict[str, Any]] = [{"params": [offset], "lr": config.offset_lr}]
     if weight is None:
-        # Without weights there is no gain to fit; one column of zeros stands for the input.
-        x, mean, scale = np.zeros((len(chosen), 1)), np.zeros(1), np.zeros((linear.shape[1], 1))
-        rate = 0.0
+        # Without weights there is no gain to fit.
+        scale, multiply = gain.detach(), None
     else:
-        scale = np.asarray(weight)
-        rate = config.gain_lr / max(_curvature(cells.x, scale), 1e-12)
-    gain, offset = np.zeros_like(scale, dtype=float), np.zeros(linear.shape[1])
-    gain_speed, offset_speed = np.zeros_like(gain), np.zeros_like(offset)
-    target = np.zeros_like(linear)
-    target[np.arange(len(labels)), labels] = 1
+        rate = config.gain_lr / max(_curvature(cells.x, np.asarray(weight)), 1e-12)
+        groups.append({"params": [gain], "lr": rate})
+        scale, multiply = (
+            torch.from_numpy(np.asarray(weight, np.float64)),
+            _product(cells.x[chosen]),
+        )
+    mean = torch.from_numpy(np.asarray(cells.x.mean(axis=0), dtype=np.float64).ravel())
+    optimizer = torch.optim.SGD(groups, momentum=config.momentum)
     losses = list(losses)
-    for _ in range(config.n_steps):
-        delta = scale * gain
-        logits = linear + x @ delta.T + (offset - delta @ mean)
-        losses.append(float(-importance @ (log_softmax(logits, axis=1) * target).sum(axis=1)))
-        residual = (softmax(logits, axis=1) - target) * importance[:, None]
-        total = residual.sum(axis=0)
-        gradient = (np.asarray(x.T @ residual).T - np.outer(total, mean)) * scale
-        gain_speed = config.momentum * gain_speed - rate * gradient
-        offset_speed = config.momentum * offset_speed - config.offset_lr * total
-        gain, offset = gain + gain_speed, offset + offset_speed
-    delta = scale * gain
-    bias = offset - delta @ mean
-    full = np.zeros((len(bias), cells.x.shape[1])) if weight is None else delta
-    return QueryFit(full, bias, losses)
+    with torch.enable_grad():
+        for _ in range(config.n_steps):
+            delta = scale * gain
+            logits = linear + (offset - delta @ mean)
+            if multiply is not None:
+                logits = logits + multiply(delta.t())
+            loss = -(importances[:, None] * logits.log_softmax(dim=1).gather(1, target)).sum()
+            losses.append(float(loss.detach()))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    delta = (scale * gain).detach()
+    return QueryFit(delta.numpy(), (offset.detach() - delta @ mean).numpy(), losses)
+
+
+def _product(x: Any) -> Callable[[Tensor], Tensor]:
+    """Return the product of cells, dense or sparse, with a matrix, which may have a gradient."""
+    if not hasattr(x, "tocsr"):
+        dense = torch.from_numpy(np.asarray(x, dtype=np.float64))
+        return lambda matrix: dense @ matrix
+    rows = CSR.from_scipy(x.tocsr())
+    rows = rows.with_values(rows.values.double())
+    return lambda matrix: csr_matmul(rows, matrix)
 
 
 def _curvature(x: Any, weight: NDArray[np.floating]) -> float:
