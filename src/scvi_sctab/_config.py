@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from math import ceil
 from numbers import Integral
@@ -25,6 +25,11 @@ _BY_ENCODER = {
 _OF_DECODER = {"virtual_batch_size", "momentum"}
 _OF_SOME_ENCODER = set().union(*_BY_ENCODER.values())
 _OF_ENCODER = {"encoder", *_OF_SOME_ENCODER} - {"lambda_sparse"}
+
+ENCODER_FIELDS = frozenset(_OF_ENCODER)
+"""Hyperparameters of a model that is an encoder."""
+PROTEIN_FIELDS = ENCODER_FIELDS | {"batch_dropout", "freeze_encoder", "linear_skip"}
+"""Hyperparameters of a model of proteins."""
 
 
 @dataclass(frozen=True)
@@ -378,7 +383,7 @@ def override(
     overrides: dict[str, Any],
     model: str = "SCTAB",
     *,
-    of_encoder: bool = False,
+    names: Collection[str] | None = None,
 ) -> NetworkConfig:
     """Change fields of a configuration.
 
@@ -390,8 +395,8 @@ def override(
         New values by field.
     model
         Name of the model, for the error.
-    of_encoder
-        Whether the model has those of the encoder alone.
+    names
+        Fields that the model has; all if not given.
 
     Raises
     ------
@@ -400,8 +405,11 @@ def override(
     ValueError
         If a width is not a positive integer.
     """
-    known = [f.name for f in fields(config) if not of_encoder or f.name in _OF_ENCODER]
-    unknown = sorted(set(overrides) - set(known))
+    every = [f.name for f in fields(config)]
+    known = [name for name in every if names is None or name in names]
+    # A saved model has all fields on record, those without effect on it included.
+    recorded = set(known) <= set(overrides)
+    unknown = sorted(set(overrides) - set(every if recorded else known))
     if unknown:
         cures = [f"{name!r}: {_MEANT[name]}" for name in unknown if name in _MEANT]
         meant = f" Meant may be, for {'; for '.join(cures)}." if cures else ""
@@ -409,8 +417,7 @@ def override(
     encoder = overrides.get("encoder", config.encoder)
     applicable = _BY_ENCODER.get(encoder, _OF_SOME_ENCODER) | _OF_DECODER
     idle = sorted(_OF_SOME_ENCODER.intersection(overrides) - applicable)
-    # A saved model has all of them on record.
-    if idle and not set(known) <= set(overrides):
+    if idle and not recorded:
         own = sorted(_BY_ENCODER[encoder])
         raise TypeError(
             f"{', '.join(idle)}: no hyperparameter of encoder={encoder!r}, which has {own}. Leave it "

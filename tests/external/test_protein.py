@@ -409,3 +409,10 @@ def test_scvi_sctab_has_it_among_its_external_models():
     import scvi_sctab
 
     assert scvi_sctab.external.ProteinPredictor is ProteinPredictor
+
+
+@pytest.mark.parametrize("idle", ["encoder_weight", "reconstruction_weight", "lambda_sparse"])
+def test_a_hyperparameter_of_labels_is_refused(cells, idle):
+    ProteinPredictor.setup_anndata(cells, "protein")
+    with pytest.raises(TypeError, match=rf"ProteinPredictor has no hyperparameters \['{idle}'\]"):
+        ProteinPredictor(cells, **SMALL, **{idle: 0.5})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from scvi_sctab._config import SELF_SUPERVISED_NETWORK, VIEWS, override
+from scvi_sctab._config import ENCODER_FIELDS, SELF_SUPERVISED_NETWORK, VIEWS, override
 from scvi_sctab.module import BarlowTwinsModule, BYOLModule, build_encoder
 from scvi_sctab.nn import CellViews, single_precision
 from scvi_sctab.pretrain._model import SelfSupervisedModel
@@ -33,7 +33,9 @@ class _ContrastiveModel(SelfSupervisedModel):
         **overrides: Any,
     ):
         super().__init__(adata, registry)
-        config = override(SELF_SUPERVISED_NETWORK, overrides, type(self).__name__, of_encoder=True)
+        config = override(
+            SELF_SUPERVISED_NETWORK, overrides, type(self).__name__, names=ENCODER_FIELDS
+        )
         # Record resolved values, so that later defaults do not change a saved model.
         overrides = config.encoder_kwargs()
         self.init_params_ = self._get_init_params(locals())

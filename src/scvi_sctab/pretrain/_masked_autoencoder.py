@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Generator
 
-from scvi_sctab._config import SELF_SUPERVISED_NETWORK, override
+from scvi_sctab._config import ENCODER_FIELDS, SELF_SUPERVISED_NETWORK, override
 from scvi_sctab._constants import MIN_GENE_OVERLAP
 from scvi_sctab.base import document_cells, draw_cells
 from scvi_sctab.data import normalized_expression, read_counts
@@ -101,7 +101,9 @@ class MaskedAutoencoder(SelfSupervisedModel):
         **overrides: Any,
     ):
         super().__init__(adata, registry)
-        config = override(SELF_SUPERVISED_NETWORK, overrides, type(self).__name__, of_encoder=True)
+        config = override(
+            SELF_SUPERVISED_NETWORK, overrides, type(self).__name__, names=ENCODER_FIELDS
+        )
         if likelihood not in LIKELIHOODS:
             raise ValueError(f"{likelihood=} is none of {', '.join(map(repr, LIKELIHOODS))}.")
         masking, programmes = build_mask(mask, mask_rate, programmes, adata, self.gene_names)

@@ -10,6 +10,7 @@ import torch
 from scvi import REGISTRY_KEYS
 
 from scvi_sctab._config import (
+    PROTEIN_FIELDS,
     PROTEIN_HIDDEN,
     PROTEIN_PLAN,
     PROTEIN_TRAIN,
@@ -72,13 +73,13 @@ class ProteinPredictor(EncoderModel):
     registry
         Registry of a saved model, in place of ``adata``.
     **overrides
-        Hyperparameters of :class:`~scvi_sctab.SCTAB`; those of the encoder, ``freeze_encoder``,
-        ``linear_skip`` and ``batch_dropout`` have an effect.
+        Hyperparameters of :class:`~scvi_sctab.SCTAB`: those of the encoder, ``freeze_encoder``,
+        ``linear_skip`` and ``batch_dropout``.
 
     Raises
     ------
     TypeError
-        If a hyperparameter does not exist.
+        If a hyperparameter does not exist, or has no effect here.
     ValueError
         If a width is not positive.
 
@@ -106,7 +107,9 @@ class ProteinPredictor(EncoderModel):
         **overrides: Any,
     ):
         super().__init__(adata, registry)
-        config = override(SELF_SUPERVISED_NETWORK, overrides, type(self).__name__)
+        config = override(
+            SELF_SUPERVISED_NETWORK, overrides, type(self).__name__, names=PROTEIN_FIELDS
+        )
         if n_hidden < 1:
             raise ValueError(f"{n_hidden=}: give the hidden layer one unit at least.")
         # Record resolved values, so that later defaults do not change a saved model.
