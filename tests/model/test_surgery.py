@@ -664,3 +664,16 @@ def test_the_indices_of_a_loaded_query_model_are_those_of_the_query(
     mapped.save(tmp_path / "mapped")
     loaded = SCTAB.load(tmp_path / "mapped", stimulated)
     np.testing.assert_array_equal(np.sort(loaded.train_indices), before)
+
+
+def test_a_query_model_with_other_cells_keeps_its_adapter_and_says_so(
+    reference_model, stimulated, tmp_path
+):
+    mapped = SCTAB.load_query_data(stimulated, reference_model)
+    mapped.train(**QUIET)
+    mapped.save(tmp_path / "mapped")
+    loaded = SCTAB.load(tmp_path / "mapped", reference_model.adata.copy())
+    before = snapshot(loaded)
+    with pytest.warns(UserWarning, match="None of these cells is of the query's batches"):
+        loaded.train(**QUIET)
+    assert all(torch.equal(t, before[name]) for name, t in snapshot(loaded).items())

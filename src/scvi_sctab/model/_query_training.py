@@ -267,7 +267,7 @@ class QueryTrainer:
             )
 
     def _relabel(self, cells: TrainingCells, plan: ClassifierTrainingPlan) -> None:
-        """Give cells without a label the model's own, where it is sure.
+        """Give unlabelled cells the labels that are predicted with the highest probability.
 
         Not in the first epoch with new labels, for which predictions would still be wrong.
         """
@@ -295,7 +295,10 @@ class QueryTrainer:
         batch = model._conditions_of(model._select(None).adata)[:, 0]
         own = np.flatnonzero(batch >= model.module.query_paths.first_batches[-1])
         if not len(own):
-            warn("None of these cells is of the query's batches: its adapter stays as it is.")
+            warn(
+                "None of these cells is of the query's batches, so that the query adapter was not fitted. "
+                "Load the model with the cells of the query: `SCTAB.load(path, query)`."
+            )
             return False, False
         with torch.no_grad():
             adapter.weight.zero_()

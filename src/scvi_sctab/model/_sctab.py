@@ -685,6 +685,7 @@ class SCTAB(BaseModel, CellExplainer):
             )
             # Statements about the model before; new ones need the training to be whole.
             self.annotation = replace(self.annotation, calibration=None)
+            self.reference_statistics = None
         self.reference_statistics = describe_reference(self)
         self._calibrate_after_training()
 
