@@ -9,7 +9,13 @@ from importlib.resources import files
 
 from anndata import AnnData, read_h5ad
 
-__all__ = ["pbmc3k", "pbmc_kang18"]
+__all__ = [
+    "bulk_cell_lines_holik17",
+    "cell_lines_tian19",
+    "pbmc3k",
+    "pbmc_kang18",
+    "thp1_papalexi21",
+]
 
 
 def pbmc_kang18() -> AnnData:
@@ -33,6 +39,42 @@ def pbmc3k() -> AnnData:
     ``obs``: ``cell_type`` (9 clusters), ``cell_type_ontology_term_id``.
     """
     return _read("pbmc3k_labelled.h5ad")
+
+
+def thp1_papalexi21() -> AnnData:
+    """Read a CRISPR knock-out screen in THP-1 cells :cite:p:`Papalexi21`.
+
+    Returns
+    -------
+    Raw counts of 10,372 cells and 303 genes (symbols; Ensembl ids in ``var["feature_id"]``): nine
+    of the targeted genes, the mitochondrial ones, and others drawn at random.
+    ``obs``: ``perturbation`` (25 knock-outs and ``"control"``, up to 400 and 1,200 cells),
+    ``guide_id``, ``batch`` (3 replicates), and ``total_counts``, the molecules of the whole
+    transcriptome of a cell.
+    """
+    return _read("thp1_papalexi21.h5ad")
+
+
+def cell_lines_tian19() -> AnnData:
+    """Read cells of five lines of lung cancer, sequenced deeply by CEL-seq2 :cite:p:`Tian19`.
+
+    Returns
+    -------
+    Raw counts of 100 cells and 11,533 genes (symbols; Ensembl ids in ``var["feature_id"]``).
+    ``obs``: ``cell_line``, by genotype (20 cells each), and ``batch``.
+    """
+    return _read("cell_lines_tian19.h5ad")
+
+
+def bulk_cell_lines_holik17() -> AnnData:
+    """Read bulk RNA-seq of the lines of :func:`cell_lines_tian19` :cite:p:`Holik17`.
+
+    Returns
+    -------
+    Read counts of 10 samples and 19,937 genes (symbols; Ensembl ids in ``var["feature_id"]``).
+    ``obs``: ``cell_line`` (2 samples each).
+    """
+    return _read("bulk_cell_lines_holik17.h5ad")
 
 
 def _read(name: str) -> AnnData:
