@@ -433,3 +433,28 @@ def override(
             f"{widths=} are not those of layers; give positive integers, e.g. (512, 64)."
         )
     return replace(config, **overrides)
+
+
+@dataclass(frozen=True)
+class RotationConfig:
+    """Search for the rotation in which shifts of perturbations are sparse.
+
+    The sharpness of the criterion falls from ``first_sharpness`` to ``sharpness``, both in standard
+    deviations within perturbations. A start is at the optimum if its criterion exceeds the best by
+    at most the share ``tolerance``. ``noise_floor`` is the number of standard errors that a shift
+    has to exceed, whatever the threshold between small and large shifts; no shift of 80
+    perturbations with permuted labels exceeds it.
+    """
+
+    n_starts: int = 48
+    n_steps: int = 300
+    lr: float = 0.05
+    first_sharpness: float = 3.0
+    sharpness: float = 1.0
+    tolerance: float = 0.005
+    min_share_of_starts: float = 0.5
+    noise_floor: float = 4.5
+    perturbations_per_latent: float = 2.0
+
+
+ROTATION = RotationConfig()
