@@ -440,10 +440,10 @@ class RotationConfig:
     """Search for the rotation in which shifts of perturbations are sparse.
 
     The sharpness of the criterion falls from ``first_sharpness`` to ``sharpness``, both in standard
-    deviations within perturbations. A start is at the optimum if its criterion exceeds the best by
-    at most the share ``tolerance``. ``noise_floor`` is the number of standard errors that a shift
-    has to exceed, whatever the threshold between small and large shifts; no shift of 80
-    perturbations with permuted labels exceeds it.
+    deviations within perturbations, and the learning rate from ``lr`` to 0. A start is at the
+    optimum if its criterion exceeds the best by at most the share ``tolerance``. ``noise_floor`` is
+    the number of standard errors that a shift has to exceed; with it, less than 1 % of the shifts
+    of perturbations with permuted labels are targets, see benchmarks/svae.py.
     """
 
     n_starts: int = 48

@@ -85,7 +85,7 @@ def set_constant_variance(variance_layer: nn.Linear, variances: ArrayLike, epsil
         Number that the network adds to its variances, smaller than them.
     """
     values = np.asarray(variances, dtype=np.float64) - epsilon
-    values = np.maximum(values, max(epsilon, np.finfo(np.float32).tiny))
+    values = np.maximum(values, max(epsilon, float(np.finfo(np.float32).tiny)))
     weight, _ = _as_float64(variance_layer)
     _set(variance_layer, np.zeros_like(weight), np.log(values))
 

@@ -112,4 +112,4 @@ PAPER_DESIGN = PerturbationDesign()
 REALISTIC_DESIGN = PerturbationDesign(
     n_genes=1000, normalization="cell", depth=2000.0, library_spread=0.4
 )
-"""Design with 1,000 genes, library sizes, and proportions of cells: about 45 % of counts are 0."""
+"""Design with 1,000 genes, library sizes, and proportions of cells: about 35 % of counts are 0."""

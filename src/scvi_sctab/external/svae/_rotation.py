@@ -217,7 +217,9 @@ def _search(
     optimizer = torch.optim.Adam(free, lr=ROTATION.lr)
     sharpness = np.geomspace(ROTATION.first_sharpness, ROTATION.sharpness, ROTATION.n_steps)
     with torch.enable_grad():
-        for s in sharpness:
+        for step, s in enumerate(sharpness):
+            # Without decay, starts stop around the optimum, further from it than the tolerance.
+            optimizer.param_groups[0]["lr"] = ROTATION.lr * (1 - step / ROTATION.n_steps)
             optimizer.zero_grad()
             _criteria(points, starts @ _cayley(weights), offsets, s).sum().backward()
             optimizer.step()
