@@ -97,8 +97,10 @@ class PerturbationDesign:
             raise ValueError(
                 f"normalization={self.normalization!r} is unknown; choose 'gene' or 'cell'."
             )
-        if self.depth <= 0:
-            raise ValueError(f"depth={self.depth} is not positive; pass the mean count of a cell.")
+        for name in ("depth", "shift_tail"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name}={value} must be more than 0.")
 
     def _require(self, name: str, low: float, high: float = float("inf")) -> None:
         value = getattr(self, name)
