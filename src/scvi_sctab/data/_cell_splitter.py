@@ -128,7 +128,7 @@ class UnlabeledDataSplitter(CellSplitter):
         batch_size: int,
         seed: int = 0,
         among: NDArray[np.intp] | None = None,
-        arrays: Mapping[str, NDArray[np.float32]] | None = None,
+        arrays: Mapping[str, NDArray[Any]] | None = None,
         **loader_kwargs: Any,
     ):
         if not 0 < train_size <= 1:

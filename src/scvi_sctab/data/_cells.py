@@ -43,7 +43,7 @@ class CellDataset(Dataset[dict[str, torch.Tensor]]):
         labels: NDArray[np.int64],
         conditions: NDArray[np.int64],
         cells: NDArray[np.intp] | None = None,
-        arrays: Mapping[str, NDArray[np.float32]] | None = None,
+        arrays: Mapping[str, NDArray[Any]] | None = None,
     ):
         self.counts, self.labels, self.conditions = counts, labels, conditions
         self.arrays = dict(arrays or {})
@@ -56,7 +56,7 @@ class CellDataset(Dataset[dict[str, torch.Tensor]]):
         cls,
         manager: AnnDataManager,
         labels: NDArray[np.int64],
-        arrays: Mapping[str, NDArray[np.float32]] | None = None,
+        arrays: Mapping[str, NDArray[Any]] | None = None,
     ) -> CellDataset:
         """Build the dataset of a registered AnnData; a CSC matrix is converted to CSR once."""
         layer = manager.data_registry[REGISTRY_KEYS.X_KEY].attr_key

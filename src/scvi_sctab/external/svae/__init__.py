@@ -6,6 +6,10 @@ from scvi_sctab.external.svae._design import (
     REALISTIC_DESIGN,
     PerturbationDesign,
 )
+from scvi_sctab.external.svae._model import SpikeSlabVAE
+from scvi_sctab.external.svae._module import SpikeSlabModule
+from scvi_sctab.external.svae._plan import SpikeSlabTrainingPlan
+from scvi_sctab.external.svae._records import RotationRecord
 from scvi_sctab.external.svae._rotation import SparseRotation, sparse_rotation
 from scvi_sctab.external.svae._simulation import simulate_perturbations
 
@@ -13,7 +17,11 @@ __all__ = [
     "PAPER_DESIGN",
     "REALISTIC_DESIGN",
     "PerturbationDesign",
+    "RotationRecord",
     "SparseRotation",
+    "SpikeSlabModule",
+    "SpikeSlabTrainingPlan",
+    "SpikeSlabVAE",
     "rotate_decoder",
     "rotate_encoder",
     "rotate_scvi",
