@@ -319,6 +319,22 @@ class ShiftStageConfig:
 
 
 @dataclass(frozen=True)
+class ShiftPredictionConfig:
+    """Samples and intervals of predictions, and samples of likelihoods."""
+
+    n_samples: int = 25
+    n_importance_samples: int = 100
+    level: float = 0.95
+    # Log2 fold change from which a gene counts as changed, as in the host.
+    delta: float = 0.25
+    # Expression is per as many counts.
+    library_size: float = 1e4
+    # Share of the cells of a new perturbation from which its shift is learnt.
+    adapt_train_size: float = 0.9
+    n_seeds: int = 3
+
+
+@dataclass(frozen=True)
 class ShiftTrainConfig:
     """Stages of the training of sparse shifts; measured in benchmarks/svae.py.
 
@@ -345,6 +361,12 @@ class ShiftTrainConfig:
             "sampled", 300, 0, 128, 1e-3, "constant", 50, 1.0, 5.0
         )
     )
+    # Of the columns of new batches.
+    query: ShiftStageConfig = field(
+        default_factory=lambda: ShiftStageConfig(
+            "expected", 20, 400, 256, 1e-2, "one_cycle", 0, 1.0, 2.0
+        )
+    )
     # A shift of this share of the threshold of the rotation has an inclusion of one half.
     threshold_share: float = 0.65
     # The same for training without rotation, in standard deviations: 100 for 250 cells.
@@ -364,6 +386,7 @@ SELF_TRAINING = SelfTrainingConfig()
 QUERY = QueryConfig()
 SHIFT_NETWORK = ShiftNetworkConfig()
 SHIFT_TRAIN = ShiftTrainConfig()
+SHIFT_PREDICTION = ShiftPredictionConfig()
 
 PRESETS: dict[str, Preset] = {
     # scTab as published (Fischer et al. 2024), for 15 million cells.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -22,7 +23,7 @@ def check_network(arguments: dict[str, Any]) -> None:
         If one is out of range.
     """
     for name in ("n_latent", "n_hidden", "n_layers"):
-        _check_whole(name, arguments[name], 1)
+        check_whole(name, arguments[name], 1)
     for name, known in (("prior", PRIORS), ("gene_likelihood", LIKELIHOODS)):
         if arguments[name] not in known:
             raise ValueError(
@@ -55,12 +56,90 @@ def check_training(finetune_epochs: int | None, n_init: int, n_starts: int) -> N
         If one is not a whole number or too small.
     """
     if finetune_epochs is not None:
-        _check_whole("finetune_epochs", finetune_epochs, 0)
-    _check_whole("n_init", n_init, 1)
-    _check_whole("n_starts", n_starts, 1)
+        check_whole("finetune_epochs", finetune_epochs, 0)
+    check_whole("n_init", n_init, 1)
+    check_whole("n_starts", n_starts, 1)
 
 
-def _check_whole(name: str, value: object, lowest: int) -> None:
+def check_stability(prior: str, sparsity: Sequence[float | None], n_seeds: int) -> None:
+    """Check the arguments of a comparison of seeds.
+
+    Parameters
+    ----------
+    prior
+        Prior of the model.
+    sparsity, n_seeds
+        Arguments of ``stability``.
+
+    Raises
+    ------
+    ValueError
+        If the prior has no masks, there is no sparsity, one is too small, or fewer than two seeds.
+    """
+    if prior != "spike_slab":
+        raise ValueError(f"prior={prior!r} has no sparse masks to compare; see 'spike_slab'.")
+    values = [*sparsity] if isinstance(sparsity, Iterable) else []
+    if not values or any(k is not None and (not _is_number(k) or k < 1) for k in values):
+        raise ValueError(f"{sparsity=}: give a list of K of at least 1, or None for the default.")
+    check_whole("n_seeds", n_seeds, 2)
+
+
+def check_level(level: float) -> None:
+    """Check the probability of an interval.
+
+    Parameters
+    ----------
+    level
+        Probability.
+
+    Raises
+    ------
+    ValueError
+        If it is not between 0 and 1.
+    """
+    if not _is_number(level) or not 0 < level < 1:
+        raise ValueError(f"{level=} is not between 0 and 1, e.g. 0.95.")
+
+
+def check_latent(latent: int, n_latent: int, step: float | None) -> None:
+    """Check the position of a latent and a distance along it.
+
+    Parameters
+    ----------
+    latent, step
+        Arguments of ``get_latent_genes``.
+    n_latent
+        Number of latents.
+
+    Raises
+    ------
+    ValueError
+        If there is no such latent, or the distance is not positive.
+    """
+    check_whole("latent", latent, 0)
+    if latent >= n_latent:
+        raise ValueError(f"{latent=}: the model has latents 0 to {n_latent - 1}.")
+    if step is not None and (not _is_number(step) or step <= 0):
+        raise ValueError(f"{step=}: give a positive distance.")
+
+
+def check_whole(name: str, value: object, lowest: int) -> None:
+    """Check that a value is a whole number.
+
+    Parameters
+    ----------
+    name
+        Name of the argument.
+    value
+        Its value.
+    lowest
+        Smallest number.
+
+    Raises
+    ------
+    ValueError
+        If it is not, or is too small.
+    """
     if not isinstance(value, Integral) or isinstance(value, bool) or value < lowest:
         raise ValueError(f"{name}={value!r}: give a whole number of at least {lowest}.")
 

@@ -88,6 +88,16 @@ class Guides:
             )
         return [part for part in dict.fromkeys(parts) if part != self.control]
 
+    def join(self, names: Sequence[str]) -> str:
+        """Name a combination; no names are the control.
+
+        Parameters
+        ----------
+        names
+            Its perturbations.
+        """
+        return (self.separator or "+").join(sorted(names)) or self.control or "control"
+
     def read(self, adata: AnnData) -> list[list[str]]:
         """List the perturbations of each cell.
 

@@ -5,50 +5,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import pandas as pd
-import torch
-from scvi import REGISTRY_KEYS
-from scvi.data.fields import LayerField, NumericalJointObsField, NumericalObsField
 
-from scvi_sctab._config import ROTATION, SHIFT_NETWORK, SHIFT_TRAIN
+from scvi_sctab._config import ROTATION, SHIFT_NETWORK, SHIFT_PREDICTION, SHIFT_TRAIN
 from scvi_sctab._constants import MIN_GENE_OVERLAP
-from scvi_sctab.base import BaseModel, document_cells, setup_arguments
-from scvi_sctab.data import (
-    CellSelection,
-    NamedJointObsField,
-    NamedObsField,
-    UnlabeledDataSplitter,
-    as_keys,
-    check_anndata,
-    check_cells,
-    check_genes,
-    check_key,
-    check_keywords,
-    get_column,
-    refuse_view,
-)
-from scvi_sctab.external.svae._checks import check_network, check_training
-from scvi_sctab.external.svae._covariates import numeric_columns
-from scvi_sctab.external.svae._field import PERTURBATIONS_KEY, PerturbationField
-from scvi_sctab.external.svae._guides import Guides, encode_guides
+from scvi_sctab.base import document_cells
+from scvi_sctab.external.svae._adapt import adapt_model
+from scvi_sctab.external.svae._checks import check_network, check_stability, check_training
 from scvi_sctab.external.svae._module import SpikeSlabModule
 from scvi_sctab.external.svae._plan import SpikeSlabTrainingPlan
-from scvi_sctab.external.svae._records import RotationRecord
+from scvi_sctab.external.svae._predicting_model import PredictingModel
+from scvi_sctab.external.svae._query import map_query
+from scvi_sctab.external.svae._records import RotationRecord, SurgeryRecord
+from scvi_sctab.external.svae._shift_estimates import count_cells
+from scvi_sctab.external.svae._stability import compare_seeds
 from scvi_sctab.external.svae._training import TrainingArguments, choose_stages
 from scvi_sctab.nn import single_precision
-from scvi_sctab.train import SinglePrecisionRunner
 
 if TYPE_CHECKING:
+    import numpy as np
     from anndata import AnnData
     from numpy.typing import NDArray
-    from scvi.data.fields import AnnDataField
     from torch import Tensor
 
     from scvi_sctab.external.svae._module import Prior
 
 
-class SpikeSlabVAE(BaseModel):
+class SpikeSlabVAE(PredictingModel):
     """Learn which latent variables each perturbation shifts, the sVAE+ of :cite:t:`Lopez23`.
 
     A variational autoencoder of counts in which a perturbation shifts few latents. This makes
@@ -96,8 +79,6 @@ class SpikeSlabVAE(BaseModel):
 
     _module_cls = SpikeSlabModule
     _training_plan_cls = SpikeSlabTrainingPlan
-    _data_splitter_cls = UnlabeledDataSplitter
-    _train_runner_cls = SinglePrecisionRunner
 
     @single_precision()
     def __init__(
@@ -139,128 +120,6 @@ class SpikeSlabVAE(BaseModel):
             **arguments,
         )
 
-    @classmethod
-    def setup_anndata(
-        cls,
-        adata: AnnData,
-        perturbation_key: str | None = None,
-        control_category: str | None = None,
-        *,
-        separator: str | None = None,
-        perturbation_obsm_key: str | None = None,
-        layer: str | None = None,
-        batch_key: str | None = None,
-        size_factor_key: str | None = None,
-        categorical_covariate_keys: Sequence[str] | None = None,
-        continuous_covariate_keys: Sequence[str] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Check cells of a perturbation screen and register them.
-
-        Parameters
-        ----------
-        adata
-            Raw counts, ``(n_cells, n_genes)``; dense, CSR or CSC.
-        perturbation_key
-            Column of ``adata.obs`` with the perturbation of each cell.
-        control_category
-            Name of unperturbed cells, whose shift is 0; ``None`` if the screen has none.
-        separator
-            Text between the perturbations of a cell with several, e.g. ``"+"``: the shift of
-            ``"A+B"`` is the sum of those of its parts. Without, names are not split.
-        perturbation_obsm_key
-            Key of ``adata.obsm`` with a boolean matrix ``(n_cells, n_perturbations)`` in place of
-            ``perturbation_key``; names are those of its columns. Cells without any are controls.
-        layer
-            Layer with raw counts; ``None`` is ``adata.X``.
-        batch_key, categorical_covariate_keys
-            Columns of categories that the decoder reads.
-        size_factor_key
-            Column of size factors; the sums of counts if not given.
-        continuous_covariate_keys
-            Columns of numbers that the decoder reads; they are standardised.
-        **kwargs
-            Passed to :meth:`~scvi.data.AnnDataManager.register_fields`.
-
-        Raises
-        ------
-        KeyError
-            If there is no such column, key or layer.
-        TypeError
-            If there is no such argument, or a key is not a string.
-        ValueError
-            If counts are not raw, cells are empty, genes are duplicated or too few, values are
-            missing, the control does not occur, all cells are controls, or a perturbation has one
-            cell.
-        """
-        categorical_covariate_keys = as_keys(
-            categorical_covariate_keys, "categorical_covariate_keys"
-        )
-        continuous_covariate_keys = as_keys(continuous_covariate_keys, "continuous_covariate_keys")
-        arguments = setup_arguments(locals())
-        check_keywords(cls.__name__, kwargs, arguments)
-        for name in ("perturbation_key", "perturbation_obsm_key", "batch_key", "size_factor_key"):
-            check_key(arguments[name], name)
-        if (perturbation_key is None) == (perturbation_obsm_key is None):
-            raise ValueError(
-                "Name the column of perturbations, `perturbation_key=`, one of "
-                f"{list(check_anndata(adata).obs)}; or a boolean matrix, `perturbation_obsm_key=`, "
-                f"one of {list(adata.obsm)}; not both."
-            )
-        cls._set_up(adata, arguments, **kwargs)
-
-    @classmethod
-    def _set_up(
-        cls, adata: AnnData, arguments: dict[str, Any], *, may_extend: bool = False, **kwargs: Any
-    ) -> None:
-        """Check and register cells; they may have new perturbations if ``may_extend``."""
-        layer, batch_key = arguments["layer"], arguments["batch_key"]
-        refuse_view(check_anndata(adata))
-        if "source_registry" not in kwargs:
-            check_genes(adata.var_names)
-            check_cells(adata, layer)
-        columns = [("batch_key", batch_key)] if batch_key is not None else []
-        covariates = arguments["categorical_covariate_keys"] or []
-        columns += [("categorical_covariate_keys", key) for key in covariates]
-        for argument, key in columns:
-            get_column(adata.obs, key, argument)
-        _decoder_arrays(adata, arguments)
-        guides = Guides.of_arguments(arguments)
-        fields: list[AnnDataField] = [
-            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True),
-            NamedObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
-            NamedJointObsField(
-                REGISTRY_KEYS.CAT_COVS_KEY, arguments["categorical_covariate_keys"]
-            ),
-            NumericalJointObsField(
-                REGISTRY_KEYS.CONT_COVS_KEY, arguments["continuous_covariate_keys"]
-            ),
-            NumericalObsField(
-                REGISTRY_KEYS.SIZE_FACTOR_KEY, arguments["size_factor_key"], required=False
-            ),
-            PerturbationField(guides, may_extend=may_extend),
-        ]
-        cls._register(adata, fields, arguments, **kwargs)
-
-    def _setup(self, name: str) -> Any:
-        """Return an argument of set-up."""
-        return self.registry["setup_args"][name]
-
-    @property
-    def perturbations(self) -> list[str]:
-        """Perturbations whose shifts are learnt, in the order of the tables; not the control."""
-        state = self.registry["field_registries"][PERTURBATIONS_KEY]["state_registry"]
-        return [str(name) for name in state["names"]]
-
-    @property
-    def control(self) -> str | None:
-        """Name of unperturbed cells, if there is one."""
-        return self._guides.control
-
-    @property
-    def _guides(self) -> Guides:
-        return Guides.of_arguments(self.registry["setup_args"])
-
     @property
     def rotation(self) -> RotationRecord | None:
         """Result of the sparse rotation; ``None`` without that stage."""
@@ -271,6 +130,16 @@ class SpikeSlabVAE(BaseModel):
     def rotation(self, record: RotationRecord) -> None:
         # Attributes with a trailing underscore are saved.
         self.rotation_ = record.to_dict()
+
+    @property
+    def surgery(self) -> SurgeryRecord | None:
+        """Record of :meth:`load_query_data`; ``None`` if this is no query model."""
+        saved = getattr(self, "query_", None)
+        return None if saved is None else SurgeryRecord.from_dict(saved)
+
+    @surgery.setter
+    def surgery(self, record: SurgeryRecord) -> None:
+        self.query_ = record.to_dict()
 
     def train(
         self,
@@ -358,42 +227,9 @@ class SpikeSlabVAE(BaseModel):
             n_init=n_init,
             n_starts=n_starts,
         )
-
-    def _splitter(self, **kwargs: Any) -> UnlabeledDataSplitter:
-        """Build the data module that splits the cells."""
-        arrays = self._arrays(self.adata)
-        return self._data_splitter_cls(self.adata_manager, arrays=arrays, **kwargs)
-
-    def _start(self, cells: NDArray[np.intp]) -> None:
-        """Set moments of continuous covariates, before the first training."""
-        keys = self._setup("continuous_covariate_keys")
-        if self.is_trained_ or not keys:
-            return
-        values = numeric_columns(self.adata.obs, keys, "continuous_covariate_keys")[cells]
-        std = values.std(axis=0)
-        self.module.covariate_mean.copy_(torch.from_numpy(values.mean(axis=0)))
-        self.module.covariate_std.copy_(torch.from_numpy(np.where(std > 0, std, 1)))
-
-    def _codes(self, adata: AnnData) -> NDArray[np.int64]:
-        """Look up the perturbations of cells, ``(n_cells, max_parts)``; -1 fills up."""
-        guides = self._guides
-        return encode_guides(guides.read(adata), self.perturbations, guides.place)
-
-    def _arrays(self, adata: AnnData) -> dict[str, NDArray[Any]]:
-        """Read what module and loss take of cells besides counts and categories."""
-        decoder = _decoder_arrays(adata, self.registry["setup_args"])
-        return {**decoder, PERTURBATIONS_KEY: self._codes(adata)}
-
-    def _posterior(
-        self, cells: CellSelection, batch_size: int | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Compute posterior means and variances of latents, each ``(n_cells, n_latent)``."""
-        n_latent = self.module.n_latent
-        moments = self._stack(self._embed, 2 * n_latent, cells, batch_size)
-        return moments[:, :n_latent], moments[:, n_latent:]
-
-    def _embed(self, tensors: dict[str, Tensor]) -> NDArray[np.float32]:
-        return self.module.embed(tensors).cpu().numpy()
+        if self.surgery is None:
+            codes = self._codes(self.adata)[self.train_indices]
+            self.n_cells_ = count_cells(codes, len(self.perturbations))
 
     @document_cells
     def get_latent_representation(
@@ -462,16 +298,149 @@ class SpikeSlabVAE(BaseModel):
         columns = pd.RangeIndex(self.module.n_latent, name="latent")
         return pd.DataFrame(values.detach().cpu().numpy(), rows, columns)
 
+    def adapt(
+        self,
+        adata: AnnData,
+        *,
+        train_size: float = SHIFT_PREDICTION.adapt_train_size,
+        layer: str | None = None,
+        min_gene_overlap: float = MIN_GENE_OVERLAP,
+    ) -> SpikeSlabVAE:
+        """Learn the shifts of new perturbations; all else is that of this model.
 
-def _decoder_arrays(adata: AnnData, setup: dict[str, Any]) -> dict[str, NDArray[Any]]:
-    """Read continuous covariates and size factors of cells, where there are any."""
-    arrays: dict[str, NDArray[Any]] = {}
-    if setup["continuous_covariate_keys"]:
-        arrays[REGISTRY_KEYS.CONT_COVS_KEY] = numeric_columns(
-            adata.obs, setup["continuous_covariate_keys"], "continuous_covariate_keys"
+        Neither encoder nor decoder reads perturbations, so that the best shifts are known in
+        closed form: there are no steps to take. Shifts below the threshold of the training, or
+        within the noise of few cells, have an inclusion below one half.
+
+        Parameters
+        ----------
+        adata
+            Cells with new perturbations in the same column; others in it are kept. Genes are
+            matched by name; batches must be known.
+        train_size
+            Share of the cells of each new perturbation to learn from. The positions of the others
+            are ``validation_indices`` of the result, e.g. for :meth:`get_marginal_ll`.
+        layer, min_gene_overlap
+            As in :meth:`get_latent_representation`.
+
+        Returns
+        -------
+        A trained model with these cells and all perturbations; this one is not changed.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        ValueError
+            If there is no new perturbation, one has a single cell, a batch is unknown, counts are
+            not raw, or the gene overlap is too small.
+        """
+        self._require_trained()
+        return adapt_model(
+            self, adata, train_size=train_size, layer=layer, min_gene_overlap=min_gene_overlap
         )
-    if setup["size_factor_key"] is not None:
-        arrays[REGISTRY_KEYS.SIZE_FACTOR_KEY] = numeric_columns(
-            adata.obs, [setup["size_factor_key"]], "size_factor_key", positive=True
+
+    @classmethod
+    def load_query_data(
+        cls,
+        adata: AnnData,
+        reference_model: Any,
+        *,
+        layer: str | None = None,
+        min_gene_overlap: float = MIN_GENE_OVERLAP,
+        allow_pickle: bool = False,
+    ) -> SpikeSlabVAE:
+        """Map cells of new batches onto a trained model :cite:p:`Lotfollahi22`.
+
+        New batches and categories of covariates are new columns in the first layer of the decoder,
+        which start as the mean of the others; :meth:`train` trains them alone. This is not needed
+        to embed cells, as the encoder reads no batch.
+
+        Parameters
+        ----------
+        adata
+            The query, with known perturbations; it is not changed.
+        reference_model
+            A trained model of this class, or the directory that one was saved to.
+        layer, min_gene_overlap
+            As in :meth:`get_latent_representation`.
+        allow_pickle
+            As in :meth:`load`.
+
+        Returns
+        -------
+        A trained model with the cells of the query.
+
+        Raises
+        ------
+        TypeError
+            If the reference is of another class.
+        ValueError
+            If the reference has no batches or knows those of the query, a perturbation is unknown,
+            counts are not raw, or the gene overlap is too small.
+        """
+        reference = cls._load_reference(reference_model, allow_pickle)
+        return map_query(cls, reference, adata, layer, min_gene_overlap)
+
+    def stability(
+        self,
+        sparsity: Sequence[float | None] = (None,),
+        *,
+        n_seeds: int = SHIFT_PREDICTION.n_seeds,
+        max_epochs: int | None = None,
+        finetune_epochs: int | None = None,
+        n_starts: int = ROTATION.n_starts,
+        batch_size: int | None = None,
+        accelerator: str = "auto",
+        devices: int | list[int] | str = "auto",
+        **trainer_kwargs: Any,
+    ) -> pd.DataFrame:
+        """Train models from several random weights, and compare their targets.
+
+        Latents are matched by correlation, as their order and signs have no meaning. Targets that
+        other weights do not find are not to be trusted. This takes ``n_seeds`` trainings, and as
+        many fine-tunings for each further sparsity; the model itself is not changed.
+
+        Parameters
+        ----------
+        sparsity
+            Values of K to compare; ``None`` is the one that follows from the rotation.
+        n_seeds
+            Number of models, at least 2.
+        max_epochs, finetune_epochs, n_starts, batch_size, accelerator, devices
+            As in :meth:`train`.
+        **trainer_kwargs
+            Further arguments of :class:`~scvi.train.Trainer`.
+
+        Returns
+        -------
+        A row per sparsity, with the mean of K as index: ``agreement``, the F1 score of targets
+        between models, mean over pairs, and its standard deviation ``agreement_sd``;
+        ``mask_rate``, the share of targets; ``n_active``, the number of latents that are one.
+
+        Raises
+        ------
+        ValueError
+            If the model has no AnnData, or another prior, or ``n_seeds`` is less than 2.
+        """
+        self._check_arguments(max_epochs, trainer_kwargs, "stability")
+        check_training(finetune_epochs, 1, n_starts)
+        check_stability(self.module.prior, sparsity, n_seeds)
+        self._check_own_cells()
+        arguments = TrainingArguments(
+            train_size=None,
+            batch_size=batch_size,
+            early_stopping=False,
+            splitter={},
+            plan={},
+            trainer={"accelerator": accelerator, "devices": devices, **trainer_kwargs},
         )
-    return arrays
+        return compare_seeds(
+            self,
+            arguments,
+            sparsity=sparsity,
+            n_seeds=n_seeds,
+            max_epochs=max_epochs,
+            finetune_epochs=finetune_epochs,
+            n_starts=n_starts,
+        )

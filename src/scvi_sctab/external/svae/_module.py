@@ -243,6 +243,22 @@ class SpikeSlabModule(BaseModuleClass):  # type: ignore[misc]
         mean = _take(p * self.shift, perturbations).sum(dim=1)
         return mean, _take(p * (1 - p) * self.shift.square(), perturbations).sum(dim=1)
 
+    @torch.no_grad()
+    def sample_shifts(self, perturbations: Tensor) -> Tensor:
+        """Sample masks, and sum the shifts of the perturbations of each cell.
+
+        Parameters
+        ----------
+        perturbations
+            Codes, ``(n_cells, max_parts)``.
+
+        Returns
+        -------
+        ``(n_cells, n_latent)``.
+        """
+        masks = _take(self.inclusion(), perturbations).bernoulli()
+        return (masks * _take(self.shift, perturbations)).sum(dim=1)
+
     def penalty(self, n_obs: int) -> Tensor:
         r"""Compute the penalty of masks per cell.
 

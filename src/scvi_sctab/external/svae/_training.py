@@ -16,6 +16,7 @@ from scvi_sctab.external.svae._absorption import (
     rotate_encoder,
     set_constant_variance,
 )
+from scvi_sctab.external.svae._query import only_new_columns
 from scvi_sctab.external.svae._records import RotationRecord
 from scvi_sctab.external.svae._rotation import sparse_rotation
 from scvi_sctab.external.svae._shift_estimates import count_cells, least_squares_shifts
@@ -79,17 +80,55 @@ def train_in_stages(
         Number of starts of the rotation.
     """
     with all_or_nothing(model):
-        rotation, criteria, interrupted = _train_autoencoders(
+        interrupted = prepare(
             model, arguments, max_epochs=max_epochs, n_init=n_init, n_starts=n_starts
         )
-        _absorb(model, rotation)
-        record = RotationRecord.of(rotation, model.perturbations, criteria)
-        model.rotation = record
-        _start_shifts(model, record)
-        if interrupted or finetune_epochs == 0:
-            _fix_masks(model, record)
-            return
-        run_stage(model, SHIFT_TRAIN.finetuning, arguments, max_epochs=finetune_epochs)
+        finetune(model, arguments, max_epochs=0 if interrupted else finetune_epochs)
+
+
+def prepare(
+    model: SpikeSlabVAE,
+    arguments: TrainingArguments,
+    *,
+    max_epochs: int | None,
+    n_init: int,
+    n_starts: int,
+) -> bool:
+    """Train an autoencoder and rotate its latents; shifts are then the effects of the rotation.
+
+    Parameters
+    ----------
+    model, arguments, max_epochs, n_init, n_starts
+        As in :func:`train_in_stages`.
+
+    Returns
+    -------
+    Whether Ctrl-C ended the training.
+    """
+    rotation, criteria, interrupted = _train_autoencoders(
+        model, arguments, max_epochs=max_epochs, n_init=n_init, n_starts=n_starts
+    )
+    _absorb(model, rotation)
+    record = RotationRecord.of(rotation, model.perturbations, criteria)
+    model.rotation = record
+    _start_shifts(model, record)
+    return interrupted
+
+
+def finetune(model: SpikeSlabVAE, arguments: TrainingArguments, *, max_epochs: int | None) -> None:
+    """Fine-tune a model after :func:`prepare`.
+
+    Parameters
+    ----------
+    model, arguments
+        As in :func:`train_in_stages`.
+    max_epochs
+        Number of epochs; with 0, masks are the targets of the rotation.
+    """
+    if max_epochs == 0:
+        _fix_masks(model)
+    else:
+        run_stage(model, SHIFT_TRAIN.finetuning, arguments, max_epochs=max_epochs)
 
 
 def choose_stages(
@@ -115,7 +154,16 @@ def choose_stages(
     """
     prior = model.module.prior
     objective: Objective = "standard" if prior == "none" else "expected"
-    if model.is_trained_:
+    if model.surgery is not None:
+        with only_new_columns(model.module, model.surgery.n_known):
+            run_stage(
+                model,
+                replace(SHIFT_TRAIN.query, objective=objective),
+                replace(arguments, plan={**arguments.plan, "weight_decay": 0.0}),
+                max_epochs=max_epochs,
+                frozen_statistics=True,
+            )
+    elif model.is_trained_:
         stage = replace(SHIFT_TRAIN.finetuning, objective=objective)
         run_stage(model, stage, arguments, max_epochs=max_epochs)
     elif not rotate:
@@ -314,8 +362,10 @@ def _start_shifts(model: SpikeSlabVAE, record: RotationRecord) -> None:
 
 
 @torch.no_grad()
-def _fix_masks(model: SpikeSlabVAE, record: RotationRecord) -> None:
+def _fix_masks(model: SpikeSlabVAE) -> None:
     """Take the targets of the rotation as masks; of unlisted perturbations, by the threshold."""
+    record = model.rotation
+    assert record is not None
     shift = model.module.shift.cpu().numpy()
     targets = np.abs(shift) > record.threshold
     position = {name: row for row, name in enumerate(model.perturbations)}
