@@ -6,6 +6,7 @@ from scvi_sctab.external.svae._design import (
     REALISTIC_DESIGN,
     PerturbationDesign,
 )
+from scvi_sctab.external.svae._guides import UnknownPerturbationError
 from scvi_sctab.external.svae._model import SpikeSlabVAE
 from scvi_sctab.external.svae._module import SpikeSlabModule
 from scvi_sctab.external.svae._plan import SpikeSlabTrainingPlan
@@ -22,6 +23,7 @@ __all__ = [
     "SpikeSlabModule",
     "SpikeSlabTrainingPlan",
     "SpikeSlabVAE",
+    "UnknownPerturbationError",
     "rotate_decoder",
     "rotate_encoder",
     "rotate_scvi",

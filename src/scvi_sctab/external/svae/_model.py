@@ -350,7 +350,7 @@ class SpikeSlabVAE(PredictingModel):
         min_gene_overlap: float = MIN_GENE_OVERLAP,
         allow_pickle: bool = False,
     ) -> SpikeSlabVAE:
-        """Map cells of new batches onto a trained model :cite:p:`Lotfollahi22`.
+        """Map cells of new batches onto a trained model :cite:p:`Lotfollahi21`.
 
         New batches and categories of covariates are new columns in the first layer of the decoder,
         which start as the mean of the others; :meth:`train` trains them alone. This is not needed

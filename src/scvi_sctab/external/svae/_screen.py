@@ -171,7 +171,8 @@ class ScreenModel(BaseModel):
     def _splitter(self, **kwargs: Any) -> UnlabeledDataSplitter:
         """Build the data module that splits the cells."""
         arrays = self._arrays(self.adata)
-        return self._data_splitter_cls(self.adata_manager, arrays=arrays, **kwargs)
+        # A likelihood of counts needs the zeros, too.
+        return self._data_splitter_cls(self.adata_manager, arrays=arrays, dense=True, **kwargs)
 
     def _start(self, cells: NDArray[np.intp]) -> None:
         """Set moments of continuous covariates, before the first training."""
