@@ -1,5 +1,8 @@
 """The model in the grammar of scvi-tools: set-up, verbs, files, and what is refused."""
 
+from dataclasses import asdict
+from inspect import signature
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +10,7 @@ import torch
 from scipy import sparse
 from tests.external.svae.conftest import FEW, NETWORK, SETUP, TRAINER, fit
 
+from scvi_sctab._config import SHIFT_NETWORK
 from scvi_sctab.external import SpikeSlabVAE
 from scvi_sctab.external.svae import UnknownPerturbationError
 
@@ -14,6 +18,12 @@ from scvi_sctab.external.svae import UnknownPerturbationError
 @pytest.fixture
 def small(singles):
     return singles[:60].copy()
+
+
+def test_defaults_are_those_of_the_configuration():
+    shown = {name: p.default for name, p in signature(SpikeSlabVAE.__init__).parameters.items()}
+    for name, value in asdict(SHIFT_NETWORK).items():
+        assert name == "l1_penalty" or shown[name] == value
 
 
 def test_tables_have_a_row_per_perturbation_without_the_control(trained):

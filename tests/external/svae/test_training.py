@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scvi
 import torch
+from lightning.pytorch.callbacks import Callback
 from tests.external.svae.conftest import FEW, NETWORK, SETUP, TRAINER, fit
 
 from scvi_sctab._config import SHIFT_TRAIN
@@ -108,6 +109,14 @@ def test_a_trained_model_is_trained_further(singles):
     assert not torch.equal(model.module.shift, before["shift"])
 
 
+def test_the_published_schedule_is_continued(singles):
+    model = build(singles, sparsity=9.0)
+    for _ in range(2):
+        model.train(1, rotate=False, **TRAINER)
+    assert len(model.history["train_loss"]) == 2
+    assert float(model.module.sparsity) == 9
+
+
 def test_the_same_seed_gives_the_same_model(singles):
     latents = []
     for _ in range(2):
@@ -139,6 +148,22 @@ def fit_again(model):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model.train(**FEW)
+
+
+class Interrupt(Callback):
+    """Callback that raises Ctrl-C in the second epoch."""
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 1:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_autoencoder_is_rotated_and_not_fine_tuned(singles):
+    model = fit(singles, SETUP, {"max_epochs": 5, "n_init": 3, "callbacks": [Interrupt()]})
+    assert len(model.rotation.criteria) == 1
+    assert len(model.history["train_loss"]) == 1
+    targets = model.get_intervention_targets() > 0.5
+    assert (targets.to_numpy() == model.rotation.targets.to_numpy()).all()
 
 
 def test_early_stopping_holds_cells_out(singles):

@@ -161,7 +161,9 @@ class SpikeSlabVAE(PredictingModel):
         """Train in three stages: autoencoder, sparse rotation, sparse fine-tuning.
 
         If training fails, the model is as before. A trained model is trained further by
-        fine-tuning, and a query model on its new batches alone.
+        fine-tuning, or by the published objective with ``rotate=False``; of a query model only the
+        effects of new batches are trained. Ctrl-C ends a stage: interrupted in the first one, the
+        model is rotated and not fine-tuned.
 
         Parameters
         ----------

@@ -163,12 +163,13 @@ def choose_stages(
                 max_epochs=max_epochs,
                 frozen_statistics=True,
             )
+    elif not rotate:
+        if not model.is_trained_:
+            _start_published(model)
+        run_stage(model, SHIFT_TRAIN.published, arguments, max_epochs=max_epochs)
     elif model.is_trained_:
         stage = replace(SHIFT_TRAIN.finetuning, objective=objective)
         run_stage(model, stage, arguments, max_epochs=max_epochs)
-    elif not rotate:
-        _start_published(model)
-        run_stage(model, SHIFT_TRAIN.published, arguments, max_epochs=max_epochs)
     elif prior != "spike_slab":
         stage = replace(SHIFT_TRAIN.autoencoder, objective=objective)
         run_stage(model, stage, arguments, max_epochs=max_epochs)
