@@ -63,9 +63,7 @@ class Screen:
 
 
 SCREENS = {
-    "Papalexi 2021": Screen(
-        "perturb_papalexi21_thp1_20k_303genes.h5ad", "batch", 10, "cov_response_n_umis"
-    ),
+    "Papalexi 2021": Screen("perturb_papalexi21_thp1_20k_303genes.h5ad", "batch", 10),
     "Zhao 2021": Screen(
         "perturb_zhao21_gbm_panobinostat_5k_300genes.h5ad", "donor_id", 5, per_batch=True
     ),

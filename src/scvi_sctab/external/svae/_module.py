@@ -118,6 +118,7 @@ class SpikeSlabModule(BaseModuleClass):  # type: ignore[misc]
         self.shift = nn.Parameter(torch.randn(n_perturbations, n_latent))
         self.inclusion_logit = nn.Parameter(torch.full((n_perturbations, n_latent), 5.0))
         self.register_buffer("sparsity", torch.tensor(float(sparsity)))
+        self.register_buffer("size_factor_unit", torch.ones(()))
         self.register_buffer("covariate_mean", torch.zeros(n_covariates))
         self.register_buffer("covariate_std", torch.ones(n_covariates))
 
@@ -161,11 +162,10 @@ class SpikeSlabModule(BaseModuleClass):  # type: ignore[misc]
             "covariates": tensors.get(REGISTRY_KEYS.CONT_COVS_KEY),
         }
 
-    @staticmethod
-    def library(tensors: dict[str, Tensor], x: Tensor) -> Tensor:
-        """Return size factors, or the sums of counts, ``(n_cells, 1)``."""
+    def library(self, tensors: dict[str, Tensor], x: Tensor) -> Tensor:
+        """Return size factors in units of counts, or the sums of counts, ``(n_cells, 1)``."""
         size = tensors.get(REGISTRY_KEYS.SIZE_FACTOR_KEY)
-        return x.sum(dim=1, keepdim=True) if size is None else size
+        return x.sum(dim=1, keepdim=True) if size is None else size * self.size_factor_unit
 
     @auto_move_data
     def generative(

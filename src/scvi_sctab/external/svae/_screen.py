@@ -83,7 +83,7 @@ class ScreenModel(BaseModel):
         batch_key, categorical_covariate_keys
             Columns of categories that the decoder reads.
         size_factor_key
-            Column of size factors; the sums of counts if not given.
+            Column of size factors, in any unit; the sums of counts if not given.
         continuous_covariate_keys
             Columns of numbers that the decoder reads; they are standardised.
         **kwargs
@@ -175,9 +175,17 @@ class ScreenModel(BaseModel):
         return self._data_splitter_cls(self.adata_manager, arrays=arrays, dense=True, **kwargs)
 
     def _start(self, cells: NDArray[np.intp]) -> None:
-        """Set moments of continuous covariates, before the first training."""
-        keys = self._setup("continuous_covariate_keys")
-        if self.is_trained_ or not keys:
+        """Set the unit of size factors and moments of covariates, before the first training."""
+        keys, size_key = self._setup("continuous_covariate_keys"), self._setup("size_factor_key")
+        if self.is_trained_:
+            return
+        if size_key is not None:
+            sizes = numeric_columns(self.adata.obs, [size_key], "size_factor_key")[cells]
+            counts = self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY).sum(axis=1)
+            # Proportions of genes sum to 1, so that those of a panel need the sums of its counts.
+            unit = np.asarray(counts).ravel()[cells].mean() / sizes.mean()
+            self.module.size_factor_unit.fill_(float(unit))
+        if not keys:
             return
         values = numeric_columns(self.adata.obs, keys, "continuous_covariate_keys")[cells]
         std = values.std(axis=0)
