@@ -6,6 +6,7 @@ from inspect import signature
 import numpy as np
 import pandas as pd
 import pytest
+import scvi
 import torch
 from scipy import sparse
 from tests.external.svae.conftest import FEW, NETWORK, SETUP, TRAINER, fit
@@ -266,6 +267,20 @@ def test_memory_of_training_does_not_hold_dense_counts_of_all_cells(singles):
     assert batch["X"].layout == torch.strided
     assert batch["X"].shape == (16, singles.n_vars)
     assert sparse.issparse(model.adata.X)
+
+
+def test_cells_may_stay_on_disk(singles, tmp_path):
+    import anndata
+
+    training = {"finetune_epochs": 0}
+    expected = fit(singles.copy(), SETUP, training).get_latent_representation()
+    singles.X = sparse.csr_matrix(singles.X)
+    singles.write_h5ad(tmp_path / "screen.h5ad")
+    backed = anndata.read_h5ad(tmp_path / "screen.h5ad", backed="r")
+    scvi.settings.seed = 0
+    model = fit(backed, SETUP, training)
+    np.testing.assert_allclose(model.get_latent_representation(), expected, atol=1e-3)
+    backed.file.close()
 
 
 def test_zero_inflated_counts_are_a_choice(singles):

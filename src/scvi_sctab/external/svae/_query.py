@@ -61,8 +61,8 @@ def map_query(
             "left to train. Use the reference itself."
         )
     weights = dict(reference.module.state_dict())
-    layer = model.module.decoder_layer
-    name = next(name for name, p in model.module.named_parameters() if p is layer.weight)
+    columns_of = model.module.decoder_layer.weight
+    name = next(name for name, p in model.module.named_parameters() if p is columns_of)
     weights[name] = grow_columns(weights[name], n_known, model.module.n_categories)
     model.module.load_state_dict(weights)
     model.to_device(reference.device)

@@ -24,6 +24,7 @@ from scvi_sctab.data import (
     check_keywords,
     describe_unknown,
     get_column,
+    read_counts,
     refuse_view,
 )
 from scvi_sctab.external.svae._covariates import numeric_columns
@@ -181,10 +182,9 @@ class ScreenModel(BaseModel):
             return
         if size_key is not None:
             sizes = numeric_columns(self.adata.obs, [size_key], "size_factor_key")[cells]
-            counts = self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY).sum(axis=1)
+            total = sum(float(block.sum()) for block in read_counts(self.adata, self.layer, cells))
             # Proportions of genes sum to 1, so that those of a panel need the sums of its counts.
-            unit = np.asarray(counts).ravel()[cells].mean() / sizes.mean()
-            self.module.size_factor_unit.fill_(float(unit))
+            self.module.size_factor_unit.fill_(total / float(sizes.sum(dtype=np.float64)))
         if not keys:
             return
         values = numeric_columns(self.adata.obs, keys, "continuous_covariate_keys")[cells]
