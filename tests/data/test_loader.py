@@ -8,7 +8,7 @@ import torch
 from scipy import sparse
 
 from scvi_sctab import SCTAB
-from scvi_sctab.data import LabeledDataSplitter
+from scvi_sctab.data import LabeledDataSplitter, UnlabeledDataSplitter
 
 BATCH_SIZE = 100
 
@@ -80,6 +80,28 @@ def test_batches_are_the_dense_rows_as_csr(reference, form):
     reference.X = STORED[form](reference.X)
     splitter = splitter_of(reference)
     assert_batches_are_rows_of(splitter.val_dataloader(), splitter.val_idx, x, codes)
+
+
+@pytest.mark.parametrize("form", STORED)
+@pytest.mark.filterwarnings("ignore:Training will be faster when sparse matrix is")
+def test_batches_may_be_dense_and_hold_further_arrays(reference, form):
+    x = reference.X.toarray()
+    reference.X = STORED[form](reference.X)
+    SCTAB.setup_anndata(reference, labels_key="cell_type")
+    manager = SCTAB(reference, preset="small").adata_manager
+    arrays = {"number": np.arange(reference.n_obs)[:, None]}
+    splitter = UnlabeledDataSplitter(
+        manager, train_size=0.8, batch_size=BATCH_SIZE, arrays=arrays, dense=True
+    )
+    start = 0
+    for batch in splitter.val_dataloader():
+        cells = splitter.val_idx[start : start + len(batch["X"])]
+        assert batch["X"].layout is torch.strided
+        assert batch["X"].dtype == torch.float32
+        np.testing.assert_array_equal(batch["X"], x[cells])
+        np.testing.assert_array_equal(batch["number"].ravel(), cells)
+        start += len(cells)
+    assert start == splitter.n_val
 
 
 def test_batches_of_a_layer_are_its_rows(reference):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -59,12 +59,15 @@ class CellReader:
         Codes of batch and covariates, ``(n_cells, n_conditions)``; -1 where unknown.
     device
         Device of the network.
+    arrays
+        Further arrays of the cells by their key in a minibatch, each ``(n_cells, ...)``.
     """
 
     cells: CellSelection
     alignment: GeneAlignment
     conditions: NDArray[np.int64]
     device: torch.device
+    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.cells)
@@ -138,6 +141,10 @@ class CellReader:
         return {
             REGISTRY_KEYS.X_KEY: to_tensor(counts, self.device),
             CONDITIONS_KEY: torch.from_numpy(self.conditions[rows]).to(self.device),
+            **{
+                name: torch.from_numpy(array[rows]).to(self.device)
+                for name, array in self.arrays.items()
+            },
         }
 
 
@@ -170,14 +177,17 @@ class CellsMixin(RegisteredMixin):
     def _check_selection(self, adata: AnnData, positions: NDArray[np.intp]) -> None:
         """Warn about cells for which predictions may be wrong; nothing by default."""
 
-    def _read(self, cells: CellSelection) -> CellReader:
-        """Match genes and conditions of cells, and return their reader."""
+    def _read(
+        self, cells: CellSelection, arrays: Mapping[str, NDArray[Any]] | None = None
+    ) -> CellReader:
+        """Match genes and conditions of cells, and return their reader; ``arrays`` are of them."""
         self.module.eval()
         return CellReader(
             cells,
             align_genes(self.gene_names, cells.adata.var, cells.min_gene_overlap),
             self._conditions_of(cells.adata)[cells.positions],
             self.module.device,
+            arrays or {},
         )
 
     def _map_cells(
@@ -185,9 +195,10 @@ class CellsMixin(RegisteredMixin):
         function: Callable[[dict[str, Tensor]], T],
         cells: CellSelection,
         batch_size: int | None = None,
+        arrays: Mapping[str, NDArray[Any]] | None = None,
     ) -> Iterator[T]:
         """Apply ``function`` to minibatches of cells, see :meth:`CellReader.map`."""
-        return self._read(cells).map(function, batch_size)
+        return self._read(cells, arrays).map(function, batch_size)
 
     def _stack(
         self,
@@ -195,10 +206,11 @@ class CellsMixin(RegisteredMixin):
         n_columns: int,
         cells: CellSelection,
         batch_size: int | None,
+        arrays: Mapping[str, NDArray[Any]] | None = None,
     ) -> NDArray[np.float32]:
         """Apply ``function`` as :meth:`_map_cells` does, and concatenate the results."""
         self._require_trained()
-        parts = self._map_cells(function, cells, batch_size)
+        parts = self._map_cells(function, cells, batch_size, arrays)
         return np.concatenate([np.zeros((0, n_columns), np.float32), *parts])
 
     def _conditions_of(self, adata: AnnData) -> NDArray[np.int64]:

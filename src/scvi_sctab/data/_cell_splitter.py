@@ -109,7 +109,7 @@ class UnlabeledDataSplitter(CellSplitter):
         Seed of the split.
     among
         Positions of the cells to split; all if not given.
-    arrays
+    arrays, dense
         See :class:`CellDataset`.
     **loader_kwargs
         Passed to :class:`CellSplitter`.
@@ -128,7 +128,8 @@ class UnlabeledDataSplitter(CellSplitter):
         batch_size: int,
         seed: int = 0,
         among: NDArray[np.intp] | None = None,
-        arrays: Mapping[str, NDArray[np.float32]] | None = None,
+        arrays: Mapping[str, NDArray[Any]] | None = None,
+        dense: bool = False,
         **loader_kwargs: Any,
     ):
         if not 0 < train_size <= 1:
@@ -139,5 +140,5 @@ class UnlabeledDataSplitter(CellSplitter):
         n_train = int(np.ceil(train_size * len(among)))
         parts = [order[:n_train], order[n_train:], order[:0]]
         labels = np.zeros(n_cells, dtype=np.int64)
-        cells = CellDataset.from_manager(adata_manager, labels, arrays)
+        cells = CellDataset.from_manager(adata_manager, labels, arrays, dense)
         super().__init__(cells, parts, batch_size=batch_size, **loader_kwargs)

@@ -34,6 +34,11 @@ _MEANT = {
         *("unknown_category", "unlabeled", "unlabeled_label", "unlabelled_category"),
     ),
     "protein_expression_obsm_key": ("protein_key", "protein_layer", "protein_obsm_key"),
+    "perturbation_key": (
+        *("condition", "condition_key", "drug", "gene_target", "guide", "guide_key", "guides"),
+        *("perturbation", "perturbation_column", "perturbations", "target_gene", "treatment"),
+    ),
+    "control_category": ("control", "control_key", "control_label", "ctrl", "reference"),
 }
 
 _CUT = (

@@ -16,6 +16,13 @@ from scvi_sctab.metrics._hierarchical import (
     ontology_cross_entropy,
     ontology_report,
 )
+from scvi_sctab.metrics._latents import (
+    LatentMatching,
+    TargetScores,
+    match_latents,
+    mean_correlation_coefficient,
+    target_scores,
+)
 from scvi_sctab.metrics._markers import MarkerScores, score_markers
 from scvi_sctab.metrics._novelty import LabelCenters, distance_to_centers, fit_centers
 from scvi_sctab.metrics._protocol import paper_protocol
@@ -34,10 +41,12 @@ __all__ = [
     "CellLogits",
     "CorrectedLabels",
     "LabelCenters",
+    "LatentMatching",
     "MarkerScores",
     "Scaling",
     "ScalingMethod",
     "Split",
+    "TargetScores",
     "assign_donors",
     "benchmark",
     "check_method",
@@ -52,6 +61,8 @@ __all__ = [
     "fit_scaling",
     "hierarchical_scores",
     "normalized_entropy",
+    "match_latents",
+    "mean_correlation_coefficient",
     "ontology_corrected",
     "ontology_cross_entropy",
     "ontology_report",
@@ -63,4 +74,5 @@ __all__ = [
     "shift_test",
     "subsample_cells",
     "subsample_donors",
+    "target_scores",
 ]

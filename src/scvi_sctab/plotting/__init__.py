@@ -7,6 +7,7 @@ from scvi_sctab.plotting._deletion import plot_deletion
 from scvi_sctab.plotting._embedding import plot_embedding
 from scvi_sctab.plotting._markers import plot_markers
 from scvi_sctab.plotting._reliability import plot_reliability
+from scvi_sctab.plotting._shifts import plot_shifts
 
 __all__ = [
     "label_colors",
@@ -17,4 +18,5 @@ __all__ = [
     "plot_markers",
     "plot_reliability",
     "plot_scaling",
+    "plot_shifts",
 ]

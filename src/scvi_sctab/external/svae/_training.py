@@ -1,0 +1,398 @@
+"""Training in stages: autoencoder, sparse rotation, sparse fine-tuning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from scvi_sctab._config import SHIFT_TRAIN, ShiftStageConfig
+from scvi_sctab._logging import logger
+from scvi_sctab.base import all_or_nothing, fit, seed, watch_validation
+from scvi_sctab.external.svae._absorption import (
+    rotate_decoder,
+    rotate_encoder,
+    set_constant_variance,
+)
+from scvi_sctab.external.svae._query import only_new_columns
+from scvi_sctab.external.svae._records import RotationRecord
+from scvi_sctab.external.svae._rotation import sparse_rotation
+from scvi_sctab.external.svae._shift_estimates import count_cells, least_squares_shifts
+from scvi_sctab.nn import single_precision
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from scvi_sctab.external.svae._model import SpikeSlabVAE
+    from scvi_sctab.external.svae._module import Objective
+    from scvi_sctab.external.svae._rotation import SparseRotation
+
+# Logits of inclusions of 0 and 1, where masks are those of the rotation.
+_CERTAIN = 10.0
+
+
+@dataclass(frozen=True)
+class TrainingArguments:
+    """Arguments of ``train`` that all stages share.
+
+    Attributes
+    ----------
+    train_size, batch_size
+        Share of training cells, and cells per step; ``None`` is the default of the stage.
+    early_stopping
+        Whether to hold cells out and to stop by their loss.
+    splitter, plan, trainer
+        Further arguments of data module, training plan and trainer.
+    """
+
+    train_size: float | None
+    batch_size: int | None
+    early_stopping: bool
+    splitter: dict[str, Any]
+    plan: dict[str, Any]
+    trainer: dict[str, Any]
+
+
+def train_in_stages(
+    model: SpikeSlabVAE,
+    arguments: TrainingArguments,
+    *,
+    max_epochs: int | None,
+    finetune_epochs: int | None,
+    n_init: int,
+    n_starts: int,
+) -> None:
+    """Train an autoencoder, rotate its latents, and fine-tune it with sparse shifts.
+
+    Parameters
+    ----------
+    model
+        Untrained model with the spike-and-slab prior.
+    arguments
+        Arguments of all stages.
+    max_epochs, finetune_epochs
+        Epochs of the autoencoder and of the fine-tuning; 0 for no fine-tuning.
+    n_init
+        Number of autoencoders; the one with the lowest criterion is kept.
+    n_starts
+        Number of starts of the rotation.
+    """
+    with all_or_nothing(model):
+        interrupted = prepare(
+            model, arguments, max_epochs=max_epochs, n_init=n_init, n_starts=n_starts
+        )
+        finetune(model, arguments, max_epochs=0 if interrupted else finetune_epochs)
+
+
+def prepare(
+    model: SpikeSlabVAE,
+    arguments: TrainingArguments,
+    *,
+    max_epochs: int | None,
+    n_init: int,
+    n_starts: int,
+) -> bool:
+    """Train an autoencoder and rotate its latents; shifts are then the effects of the rotation.
+
+    Parameters
+    ----------
+    model, arguments, max_epochs, n_init, n_starts
+        As in :func:`train_in_stages`.
+
+    Returns
+    -------
+    Whether Ctrl-C ended the training.
+    """
+    rotation, criteria, interrupted = _train_autoencoders(
+        model, arguments, max_epochs=max_epochs, n_init=n_init, n_starts=n_starts
+    )
+    _absorb(model, rotation)
+    record = RotationRecord.of(rotation, model.perturbations, criteria)
+    model.rotation = record
+    _start_shifts(model, record)
+    return interrupted
+
+
+def finetune(model: SpikeSlabVAE, arguments: TrainingArguments, *, max_epochs: int | None) -> None:
+    """Fine-tune a model after :func:`prepare`.
+
+    Parameters
+    ----------
+    model, arguments
+        As in :func:`train_in_stages`.
+    max_epochs
+        Number of epochs; with 0, masks are the targets of the rotation.
+    """
+    if max_epochs == 0:
+        _fix_masks(model)
+    else:
+        run_stage(model, SHIFT_TRAIN.finetuning, arguments, max_epochs=max_epochs)
+
+
+def choose_stages(
+    model: SpikeSlabVAE,
+    arguments: TrainingArguments,
+    *,
+    max_epochs: int | None,
+    rotate: bool,
+    finetune_epochs: int | None,
+    n_init: int,
+    n_starts: int,
+) -> None:
+    """Train a model by the stages that are left to it.
+
+    Parameters
+    ----------
+    model
+        Model to train.
+    arguments
+        Arguments of all stages.
+    max_epochs, rotate, finetune_epochs, n_init, n_starts
+        As in :meth:`SpikeSlabVAE.train`.
+    """
+    prior = model.module.prior
+    objective: Objective = "standard" if prior == "none" else "expected"
+    if model.surgery is not None:
+        with only_new_columns(model.module, model.surgery.n_known):
+            run_stage(
+                model,
+                replace(SHIFT_TRAIN.query, objective=objective),
+                replace(arguments, plan={**arguments.plan, "weight_decay": 0.0}),
+                max_epochs=max_epochs,
+                frozen_statistics=True,
+            )
+    elif not rotate:
+        if not model.is_trained_:
+            _start_published(model)
+        run_stage(model, SHIFT_TRAIN.published, arguments, max_epochs=max_epochs)
+    elif model.is_trained_:
+        stage = replace(SHIFT_TRAIN.finetuning, objective=objective)
+        run_stage(model, stage, arguments, max_epochs=max_epochs)
+    elif prior != "spike_slab":
+        stage = replace(SHIFT_TRAIN.autoencoder, objective=objective)
+        run_stage(model, stage, arguments, max_epochs=max_epochs)
+    else:
+        train_in_stages(
+            model,
+            arguments,
+            max_epochs=max_epochs,
+            finetune_epochs=finetune_epochs,
+            n_init=n_init,
+            n_starts=n_starts,
+        )
+
+
+def _start_published(model: SpikeSlabVAE) -> None:
+    """Set the sparsity, if it is not given, by the number of cells per perturbation."""
+    if model.module.prior == "spike_slab" and model._arguments()["sparsity"] is None:
+        counts = count_cells(model._codes(model.adata), len(model.perturbations))
+        sparsity = sparsity_of(SHIFT_TRAIN.threshold, float(np.median(counts)))
+        model.module.sparsity.fill_(sparsity)
+
+
+def run_stage(
+    model: SpikeSlabVAE,
+    stage: ShiftStageConfig,
+    arguments: TrainingArguments,
+    *,
+    max_epochs: int | None,
+    frozen_statistics: bool = False,
+) -> bool:
+    """Train by gradient descent.
+
+    Parameters
+    ----------
+    model
+        Model to train; only parameters with ``requires_grad`` change.
+    stage
+        Hyperparameters.
+    arguments
+        Arguments of all stages.
+    max_epochs
+        Number of epochs, if not that of the stage.
+    frozen_statistics
+        As in :class:`SpikeSlabTrainingPlan`.
+
+    Returns
+    -------
+    Whether Ctrl-C ended it, after at least one epoch.
+    """
+    size = arguments.train_size
+    if size is None:
+        size = SHIFT_TRAIN.train_size if arguments.early_stopping else 1.0
+    splitter = model._splitter(
+        train_size=size,
+        batch_size=arguments.batch_size or min(stage.batch_size, model.adata.n_obs),
+        **{"seed": seed(), **arguments.splitter},
+    )
+    n_epochs = max_epochs or stage.n_epochs(len(splitter.train_dataloader()))
+    plan = model._training_plan_cls(
+        model.module,
+        splitter.n_train,
+        stage,
+        frozen_statistics=frozen_statistics,
+        **arguments.plan,
+    )
+    trainer = dict(arguments.trainer)
+    if splitter.n_val and arguments.early_stopping:
+        trainer = watch_validation(
+            trainer,
+            "validation_loss",
+            "min",
+            early_stopping=True,
+            patience=stage.patience(n_epochs),
+        )
+    elif splitter.n_val:
+        trainer = {"check_val_every_n_epoch": 1, **trainer}
+    return fit(model, plan, splitter, n_epochs, **trainer)
+
+
+def _train_autoencoders(
+    model: SpikeSlabVAE,
+    arguments: TrainingArguments,
+    *,
+    max_epochs: int | None,
+    n_init: int,
+    n_starts: int,
+) -> tuple[SparseRotation, tuple[float, ...], bool]:
+    """Train autoencoders from several starts, and keep the one with the sparsest rotation."""
+    best: tuple[SparseRotation, Any, Any] | None = None
+    criteria: list[float] = []
+    interrupted = False
+    for start in range(n_init):
+        if start:
+            model.is_trained_, model.history_ = False, None
+            with single_precision():
+                model.module = model._build_module()
+        interrupted = run_stage(model, SHIFT_TRAIN.autoencoder, arguments, max_epochs=max_epochs)
+        rotation = _rotate(model, n_starts)
+        criteria.append(rotation.criterion)
+        if best is None or rotation.criterion < best[0].criterion:
+            best = rotation, model.module, model.history_
+        if interrupted:
+            break
+    assert best is not None
+    rotation, model.module, model.history_ = best
+    if n_init > 1:
+        logger.info(
+            "Criteria of the autoencoders: "
+            f"{', '.join(f'{value:.1f}' for value in criteria)}; the lowest was kept."
+        )
+    return rotation, tuple(criteria), interrupted
+
+
+def _rotate(model: SpikeSlabVAE, n_starts: int) -> SparseRotation:
+    """Find the sparse rotation of the training cells with at most one perturbation."""
+    positions = np.asarray(model.train_indices)
+    means, variances = model._posterior(model._select(None, positions))
+    labels, control = rotation_labels(model._guides.read(model.adata), model.control)
+    labels = labels[positions]
+    single = np.array([label is not None for label in labels])
+    return sparse_rotation(
+        means[single],
+        labels[single].astype(str),
+        control,
+        variances=variances[single],
+        n_starts=n_starts,
+        seed=seed(),
+    )
+
+
+def rotation_labels(
+    guides: list[list[str]], control: str | None
+) -> tuple[NDArray[np.object_], str | None]:
+    """Name the perturbation of each cell.
+
+    Parameters
+    ----------
+    guides
+        Perturbations of each cell.
+    control
+        Name of unperturbed cells.
+
+    Returns
+    -------
+    Names ``(n_cells,)``, ``None`` for cells with several perturbations, and that of unperturbed
+    cells, ``None`` if there are none.
+
+    Examples
+    --------
+    >>> labels, control = rotation_labels([["A"], [], ["A", "B"]], None)
+    >>> labels.tolist(), control
+    (['A', 'control', None], 'control')
+    """
+    known = {name for names in guides for name in names}
+    control = control or next(
+        name for name in ("control", "unperturbed", "no perturbation", "") if name not in known
+    )
+    labels = np.full(len(guides), None, dtype=object)
+    for cell, names in enumerate(guides):
+        if len(names) < 2:
+            labels[cell] = names[0] if names else control
+    return labels, control if (labels == control).any() else None
+
+
+@torch.no_grad()
+def _absorb(model: SpikeSlabVAE, rotation: SparseRotation) -> None:
+    """Rotate the latents within the weights; the posterior gets a constant variance."""
+    module = model.module
+    _, variances = model._posterior(model._select(None, model.train_indices))
+    rotate_encoder(module.encoder.mean_encoder, rotation)
+    rotate_decoder(module.decoder_layer, rotation)
+    average = variances.mean(axis=0, dtype=np.float64)
+    set_constant_variance(
+        module.encoder.var_encoder, rotation.transform_variances(average), module.encoder.var_eps
+    )
+
+
+@torch.no_grad()
+def _start_shifts(model: SpikeSlabVAE, record: RotationRecord) -> None:
+    """Set shifts to effects, and the sparsity by the threshold of the rotation."""
+    positions, module = np.asarray(model.train_indices), model.module
+    means, _ = model._posterior(model._select(None, positions))
+    codes = model._codes(model.adata)[positions]
+    shifts = least_squares_shifts(means, codes, len(model.perturbations))
+    module.shift.copy_(torch.from_numpy(shifts))
+    module.inclusion_logit.fill_(SHIFT_TRAIN.finetuning.initial_logit)
+    if model._arguments()["sparsity"] is None:
+        count = float(np.median(count_cells(codes, len(model.perturbations))))
+        module.sparsity.fill_(sparsity_of(SHIFT_TRAIN.threshold_share * record.threshold, count))
+        logger.info(f"Sparsity of the fine-tuning: K = {float(module.sparsity):.0f}.")
+
+
+@torch.no_grad()
+def _fix_masks(model: SpikeSlabVAE) -> None:
+    """Take the targets of the rotation as masks; of unlisted perturbations, by the threshold."""
+    record = model.rotation
+    assert record is not None
+    shift = model.module.shift.cpu().numpy()
+    targets = np.abs(shift) > record.threshold
+    position = {name: row for row, name in enumerate(model.perturbations)}
+    rows = [position[name] for name in record.targets.index]
+    targets[rows] = record.targets.to_numpy()
+    logits = torch.from_numpy(np.where(targets, _CERTAIN, -_CERTAIN)).float()
+    model.module.inclusion_logit.copy_(logits)
+
+
+def sparsity_of(shift: float, n_cells: float) -> float:
+    r"""Compute K for which a shift has an inclusion of one half.
+
+    With :math:`n` cells whose latents have variance 1, the objective for an inclusion :math:`p` of
+    the shift :math:`u` is :math:`-p n u^2 / 2 - (K - 1) \log(1 - p)`, and its minimum at
+    :math:`p = 1 - 2 (K - 1) / (n u^2)`.
+
+    Parameters
+    ----------
+    shift
+        Shift, in standard deviations.
+    n_cells
+        Number of cells of a perturbation.
+
+    Examples
+    --------
+    >>> sparsity_of(2.0, 100)
+    101.0
+    """
+    return 1 + n_cells * shift**2 / 4
