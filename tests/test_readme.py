@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from scvi_sctab import SCTAB
+from scvi_sctab.external import SpikeSlabVAE
 from scvi_sctab.pretrain import MaskedAutoencoder
 
 ROOT = Path(__file__).parents[1]
@@ -21,12 +22,16 @@ def code_blocks(language):
 @pytest.mark.filterwarnings("ignore:These cells differ")  # another study
 def test_the_lines_run(tmp_path, monkeypatch):
     """Runs them as they stand, but for one epoch."""
-    ten_lines, query_lines, pretraining_lines, statement_lines = code_blocks("python")
+    ten_lines, query_lines, pretraining_lines, screen_lines, statement_lines = code_blocks("python")
     monkeypatch.chdir(tmp_path)
     train = SCTAB.train
 
     pretrain_briefly = partialmethod(
         MaskedAutoencoder.train, max_epochs=1, enable_progress_bar=False
+    )
+
+    train_screen_briefly = partialmethod(
+        SpikeSlabVAE.train, max_epochs=1, finetune_epochs=1, enable_progress_bar=False
     )
 
     def train_briefly(self):
@@ -35,6 +40,7 @@ def test_the_lines_run(tmp_path, monkeypatch):
 
     monkeypatch.setattr(SCTAB, "train", train_briefly)
     monkeypatch.setattr(MaskedAutoencoder, "train", pretrain_briefly)
+    monkeypatch.setattr(SpikeSlabVAE, "train", train_screen_briefly)
     namespace = {}
     exec(ten_lines, namespace)
     columns = {"sctab_label", "sctab_probability", "sctab_uncertainty", "sctab_runner_up"}
@@ -46,6 +52,8 @@ def test_the_lines_run(tmp_path, monkeypatch):
     assert namespace["query_model"].surgery_report().trained
     exec(pretraining_lines, namespace)
     assert not any(p.requires_grad for p in namespace["few_model"].module.encoder.parameters())
+    exec(screen_lines, namespace)
+    assert len(namespace["screen_model"].perturbations) == 25
     exec(statement_lines, namespace)
     assert namespace["annotation"]["term"].notna().all()
     assert "prediction_set" in namespace["annotation"]
@@ -65,6 +73,6 @@ def test_each_file_linked_exists():
 
 
 def test_each_method_named_exists():
-    named = set(re.findall(r"(?:SCTAB|model)\.([a-z_]+)\(", README))
+    named = set(re.findall(r"\b(?:SCTAB|model)\.([a-z_]+)\(", README))
     assert {"train", "annotate", "from_sctab_checkpoint", "load_query_data"} <= named
     assert [name for name in named if not hasattr(SCTAB, name)] == []
