@@ -27,10 +27,10 @@ def plot_shifts(table: pd.DataFrame, ax: Axes | None = None, *, label: str = "")
     Parameters
     ----------
     table
-        A row per perturbation, a column per latent: effects, drawn from blue to red, or
-        probabilities or targets, drawn from white, as of
-        :meth:`SpikeSlabVAE.get_intervention_effects` and
-        :meth:`SpikeSlabVAE.get_intervention_targets`.
+        A row per perturbation, a column per latent. Effects are drawn from blue to red, see
+        :meth:`scvi_sctab.external.SpikeSlabVAE.get_intervention_effects`; probabilities and
+        targets from white, see
+        :meth:`scvi_sctab.external.SpikeSlabVAE.get_intervention_targets`.
     ax
         Axes to draw on; a new figure that fits the table if not given.
     label

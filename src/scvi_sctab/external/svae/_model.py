@@ -194,7 +194,8 @@ class SpikeSlabVAE(PredictingModel):
         datasplitter_kwargs
             Further arguments of :class:`~scvi_sctab.data.UnlabeledDataSplitter`.
         plan_kwargs
-            Further arguments of :class:`SpikeSlabTrainingPlan`, for all stages.
+            Further arguments of :class:`~scvi_sctab.external.svae.SpikeSlabTrainingPlan`, for all
+            stages.
         **trainer_kwargs
             Further arguments of :class:`~scvi.train.Trainer`.
 
