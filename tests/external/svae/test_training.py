@@ -7,10 +7,11 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from tests.external.svae.conftest import FEW, NETWORK, SETUP, TRAINER, fit
 
-from scvi_sctab._config import SHIFT_TRAIN
+from scvi_sctab._config import ROTATION
 from scvi_sctab.external import SpikeSlabVAE
 from scvi_sctab.external.svae import _training
-from scvi_sctab.external.svae._training import rotation_labels, sparsity_of
+from scvi_sctab.external.svae._shift_estimates import inclusions
+from scvi_sctab.external.svae._training import rotation_labels, smallest_shift, sparsity_of
 from scvi_sctab.metrics import match_latents, mean_correlation_coefficient, target_scores
 
 
@@ -33,9 +34,19 @@ def test_all_stages_are_run_and_recorded(trained):
 
 
 def test_the_sparsity_follows_from_the_threshold_and_the_cells(trained):
-    shift = SHIFT_TRAIN.threshold_share * trained.rotation.threshold
-    expected = sparsity_of(shift, float(np.median(trained.n_cells_)))
+    n_cells = float(np.median(trained.n_cells_))
+    expected = sparsity_of(smallest_shift(trained.rotation.threshold, n_cells), n_cells)
     assert float(trained.module.sparsity) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("n_cells", [20, 250, 5000])
+def test_the_fine_tuning_includes_no_shift_within_the_noise(n_cells):
+    """Mean latents of perturbations that do nothing: standard errors of 0."""
+    noise = np.random.default_rng(0).normal(size=10_000) / n_cells**0.5
+    floor = ROTATION.noise_floor / n_cells**0.5
+    sparsity = sparsity_of(smallest_shift(floor, n_cells), n_cells)
+    inclusion = inclusions(noise[:, None], np.full(10_000, n_cells), np.full(10_000, sparsity))
+    assert (inclusion < 0.5).all()
 
 
 def test_a_given_sparsity_is_kept(singles):

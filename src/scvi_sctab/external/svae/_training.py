@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from scvi_sctab._config import SHIFT_TRAIN, ShiftStageConfig
+from scvi_sctab._config import ROTATION, SHIFT_TRAIN, ShiftStageConfig
 from scvi_sctab._logging import logger
 from scvi_sctab.base import all_or_nothing, fit, seed, watch_validation
 from scvi_sctab.external.svae._absorption import (
@@ -358,7 +358,7 @@ def _start_shifts(model: SpikeSlabVAE, record: RotationRecord) -> None:
     module.inclusion_logit.fill_(SHIFT_TRAIN.finetuning.initial_logit)
     if model._arguments()["sparsity"] is None:
         count = float(np.median(count_cells(codes, len(model.perturbations))))
-        module.sparsity.fill_(sparsity_of(SHIFT_TRAIN.threshold_share * record.threshold, count))
+        module.sparsity.fill_(sparsity_of(smallest_shift(record.threshold, count), count))
         logger.info(f"Sparsity of the fine-tuning: K = {float(module.sparsity):.0f}.")
 
 
@@ -374,6 +374,28 @@ def _fix_masks(model: SpikeSlabVAE) -> None:
     targets[rows] = record.targets.to_numpy()
     logits = torch.from_numpy(np.where(targets, _CERTAIN, -_CERTAIN)).float()
     model.module.inclusion_logit.copy_(logits)
+
+
+def smallest_shift(threshold: float, n_cells: float) -> float:
+    """Compute the shift that the fine-tuning is to include.
+
+    It is less than the threshold of the rotation, as a shift is larger in latents that know of it.
+    Where no perturbation acts, that threshold is the noise floor, and less would be noise.
+
+    Parameters
+    ----------
+    threshold
+        Threshold of the rotation, in standard deviations.
+    n_cells
+        Number of cells of a perturbation.
+
+    Examples
+    --------
+    >>> smallest_shift(2.0, 100), smallest_shift(0.5, 100)
+    (1.3, 0.45)
+    """
+    floor = ROTATION.noise_floor / n_cells**0.5
+    return max(SHIFT_TRAIN.threshold_share * threshold, floor)
 
 
 def sparsity_of(shift: float, n_cells: float) -> float:
