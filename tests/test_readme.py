@@ -22,7 +22,9 @@ def code_blocks(language):
 @pytest.mark.filterwarnings("ignore:These cells differ")  # another study
 def test_the_lines_run(tmp_path, monkeypatch):
     """Runs them as they stand, but for one epoch."""
-    ten_lines, query_lines, pretraining_lines, screen_lines, statement_lines = code_blocks("python")
+    ten_lines, query_lines, pretraining_lines, screen_lines, statement_lines = code_blocks(
+        "python"
+    )
     monkeypatch.chdir(tmp_path)
     train = SCTAB.train
 
