@@ -268,6 +268,50 @@ class ViewsConfig:
     dropout: float = 0.0
 
 
+@dataclass(frozen=True)
+class ScDTLNetworkConfig:
+    """Sizes, rates and weights of losses of scDTL.
+
+    ``mmd_weight``, ``bulk_noise`` and the hidden share are of the size of the published ones, 0.25,
+    0.4 and 0.4. NOTE[DIFF] Widths are an order of magnitude smaller than the published ones: there
+    are 10 to 100 bulk samples.
+
+    Attributes
+    ----------
+    n_latent, n_hidden
+        Width of the code and of hidden layers of encoder and decoder.
+    widths
+        Channels of the levels of the U-Net.
+    bulk_noise
+        Share of genes that are hidden from the autoencoder of bulk.
+    bulk_steps, bulk_lr
+        Steps and learning rate of the training on bulk alone.
+    hidden_share
+        Range of the share of molecules of a cell that are hidden in training.
+    mmd_weight, bulk_weight, channel_weight
+        Weights of the discrepancy, of the reconstruction of bulk, and of each channel alone.
+    contrast_precision, deviation_precision
+        Precisions of the Gaussian priors on the weights of contrasts, and on those of each gene.
+    """
+
+    n_latent: int = 32
+    n_hidden: int = 64
+    widths: tuple[int, ...] = (8, 16, 32)
+    bulk_noise: float = 0.4
+    bulk_steps: int = 300
+    bulk_lr: float = 2e-3
+    hidden_share: tuple[float, float] = (0.1, 0.7)
+    mmd_weight: float = 0.25
+    bulk_weight: float = 1.0
+    channel_weight: float = 0.5
+    contrast_precision: float = 250.0
+    deviation_precision: float = 30.0
+
+    def to_kwargs(self) -> dict[str, Any]:
+        """Return the fields as keyword arguments."""
+        return asdict(self)
+
+
 ENSEMBLE = EnsembleConfig()
 PRETRAINING = PretrainingConfig()
 SELF_SUPERVISED_PLAN = SelfSupervisedPlanConfig()
@@ -275,6 +319,9 @@ SELF_SUPERVISED_TRAIN = SelfSupervisedTrainConfig()
 PROTEIN_PLAN = ProteinPlanConfig()
 PROTEIN_TRAIN = SelfSupervisedTrainConfig(batch_size=128)
 PROTEIN_HIDDEN = 64
+SCDTL_NETWORK = ScDTLNetworkConfig()
+SCDTL_PLAN = SelfSupervisedPlanConfig(weight_decay=0.0)
+SCDTL_TRAIN = SelfSupervisedTrainConfig(max_epochs=10, min_steps=300, batch_size=32)
 MASKS = MaskConfig()
 VIEWS = ViewsConfig()
 SELF_TRAINING = SelfTrainingConfig()
