@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from scvi_sctab._messages import list_names
-from scvi_sctab.external.scdtl._gene_level import fit_level
+from scvi_sctab.external.scdtl._level import fit_level
 from scvi_sctab.external.scdtl._order import order_genes
 from scvi_sctab.external.scdtl._scdtl_module import Profiles
 from scvi_sctab.external.scdtl._transfer import dense_expression
