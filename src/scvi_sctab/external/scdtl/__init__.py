@@ -1,0 +1,1 @@
+"""Imputation of single-cell counts with the help of bulk RNA-seq."""
