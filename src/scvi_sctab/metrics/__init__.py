@@ -9,6 +9,12 @@ from scvi_sctab.metrics._calibration import (
 )
 from scvi_sctab.metrics._classification import classification_report, confusion, f1_macro
 from scvi_sctab.metrics._conformal import conformal_threshold, p_values, prediction_sets
+from scvi_sctab.metrics._held_out_molecules import (
+    HeldOutScores,
+    expression_tertiles,
+    held_out_log_likelihood,
+    score_held_out,
+)
 from scvi_sctab.metrics._hierarchical import (
     CorrectedLabels,
     hierarchical_scores,
@@ -17,6 +23,7 @@ from scvi_sctab.metrics._hierarchical import (
     ontology_report,
 )
 from scvi_sctab.metrics._markers import MarkerScores, score_markers
+from scvi_sctab.metrics._molecules import molecular_split, simulate_dropout, thin_counts
 from scvi_sctab.metrics._novelty import LabelCenters, distance_to_centers, fit_centers
 from scvi_sctab.metrics._protocol import paper_protocol
 from scvi_sctab.metrics._scaling import Scaling, ScalingMethod, check_method, fit_scaling
@@ -33,6 +40,7 @@ __all__ = [
     "Calibration",
     "CellLogits",
     "CorrectedLabels",
+    "HeldOutScores",
     "LabelCenters",
     "MarkerScores",
     "Scaling",
@@ -47,10 +55,13 @@ __all__ = [
     "distance_to_centers",
     "donor_splits",
     "expected_calibration_error",
+    "expression_tertiles",
     "f1_macro",
     "fit_centers",
     "fit_scaling",
+    "held_out_log_likelihood",
     "hierarchical_scores",
+    "molecular_split",
     "normalized_entropy",
     "ontology_corrected",
     "ontology_cross_entropy",
@@ -59,8 +70,11 @@ __all__ = [
     "paper_protocol",
     "prediction_sets",
     "reliability",
+    "score_held_out",
     "score_markers",
     "shift_test",
+    "simulate_dropout",
     "subsample_cells",
     "subsample_donors",
+    "thin_counts",
 ]
