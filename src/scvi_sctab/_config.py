@@ -281,9 +281,41 @@ class FactorConfig:
     learn_penalty: bool = True
     concentration: float = 0.1
     batch_shape: float = 10.0
-    n_iterations: int = 60
-    n_warmup: int = 10
+    n_iterations: int = 40
+    n_trial_iterations: int = 20
+    n_warmup: int = 5
+    n_between_assignments: int = 5
     n_inference: int = 50
+    few_cells: int = 100
+    n_factors_of_few: tuple[int, ...] = (8, 16)
+    n_factors: tuple[int, ...] = (16, 32)
+
+
+@dataclass(frozen=True)
+class BulkAutoencoderConfig:
+    """Hyperparameters of the autoencoder with a bulk prior."""
+
+    n_hidden: int = 128
+    shown: tuple[float, float] = (0.3, 0.9)
+    loading_precision: float = 250.0
+    offset_precision: float = 30.0
+    loading_std: float = 0.01
+    projection_scale: float = 0.5
+    steps_per_epoch: int = 20
+    patience: int = 5
+
+
+@dataclass(frozen=True)
+class ImputerConfig:
+    """Training of the imputer with a bulk prior."""
+
+    n_latent: int = 16
+    max_contrasts: int = 40
+    max_steps: int = 400
+    batch_size: int = 64
+    holdout_fraction: float = 0.1
+    library_size: float = 1e4
+    own_count_shapes: tuple[float, ...] = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0)
 
 
 ENSEMBLE = EnsembleConfig()
@@ -294,6 +326,9 @@ PROTEIN_PLAN = ProteinPlanConfig()
 PROTEIN_TRAIN = SelfSupervisedTrainConfig(batch_size=128)
 PROTEIN_HIDDEN = 64
 FACTORS = FactorConfig()
+BULK_AUTOENCODER = BulkAutoencoderConfig()
+BULK_PLAN = SelfSupervisedPlanConfig(weight_decay=0.0, lr_decay=1.0, gradient_clip_norm=10.0)
+IMPUTER = ImputerConfig()
 MASKS = MaskConfig()
 VIEWS = ViewsConfig()
 SELF_TRAINING = SelfTrainingConfig()

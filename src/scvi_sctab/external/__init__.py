@@ -1,5 +1,6 @@
 """Models beside SCTAB, each in its folder with model, module and training plan."""
 
 from scvi_sctab.external.protein import ProteinPredictor
+from scvi_sctab.external.scdtl import BulkPriorImputer
 
-__all__ = ["ProteinPredictor"]
+__all__ = ["BulkPriorImputer", "ProteinPredictor"]

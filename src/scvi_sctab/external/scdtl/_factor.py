@@ -10,7 +10,7 @@ from scipy import sparse
 from scipy.special import digamma
 
 from scvi_sctab._config import FACTORS, FactorConfig
-from scvi_sctab.external.scdtl._kernels import share_counts, shrink_genes
+from scvi_sctab.external.scdtl._kernels import assign_shapes, share_counts, shrink_genes
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -146,7 +146,7 @@ def fit_factors(
         np.ones((n_batches, n_genes)),
     )
     of_genes = cells.counts.T @ weights
-    state = _Shrinkage.start(prior, config)
+    state = _Shrinkage.start(prior, n_factors, config)
     for i in range(config.n_iterations):
         exposure = _exposure(cells, factors, weights)
         loadings, coefficients, state = state.update(of_genes, exposure, factors.coefficients, i)
@@ -236,17 +236,21 @@ class _Shrinkage:
     strata: Codes
     mixture: Floats
     penalty: float
+    # Posterior probability of each shape, (n_factors, n_genes, n_shapes).
+    memberships: Floats
 
     @classmethod
-    def start(cls, prior: GenePrior, config: FactorConfig) -> _Shrinkage:
-        rank = np.argsort(np.argsort(prior.level, kind="stable"), kind="stable")
+    def start(cls, prior: GenePrior, n_factors: int, config: FactorConfig) -> _Shrinkage:
+        # Genes of equal level are in the same stratum, whatever their order.
+        limits = np.quantile(prior.level, np.linspace(0, 1, config.n_strata + 1)[1:-1])
         n_shapes = len(config.shapes)
         return cls(
             prior,
             config,
-            rank * config.n_strata // len(rank),
+            np.searchsorted(limits, prior.level),
             np.full((config.n_strata, n_shapes), 1 / n_shapes),
             config.penalty,
+            np.empty((n_factors, len(prior.level), n_shapes)),
         )
 
     def update(
@@ -254,29 +258,38 @@ class _Shrinkage:
     ) -> tuple[Floats, Floats, _Shrinkage]:
         """Update loadings, coefficients, and the prior itself."""
         shares = self.prior.shares(coefficients)
-        exposure = np.broadcast_to(exposure, shares.shape)
-        shapes, log_mixture = np.array(self.config.shapes), np.log(self.mixture)
-        memberships = np.ones_like(self.mixture)
+        shapes = np.array(self.config.shapes)
+        # They change slowly, and take most of the time.
+        mixture = self.mixture
+        by_gene = [*map(np.ascontiguousarray, (of_genes.T, shares.T))]
+        by_gene.append(np.ascontiguousarray(np.broadcast_to(exposure, shares.shape).T))
+        if i < 2 or i % self.config.n_between_assignments == 0:
+            mixture = self._assign(shapes, *by_gene)
         loadings, coefficients = np.empty_like(shares), coefficients.copy()
         spread = 0.0
         posterior, score, precision = np.empty((3, len(shares)))
-        for k in range(shares.shape[1]):
-            shrink_genes(
-                np.ascontiguousarray(of_genes[:, k]),
-                np.ascontiguousarray(exposure[:, k]),
-                np.ascontiguousarray(shares[:, k]),
-                self.strata, shapes, log_mixture, posterior, score, precision, memberships,
-            )  # fmt: skip
+        for k, (counts, expected, seen) in enumerate(zip(*by_gene, strict=True)):
+            given = counts, seen, expected, shapes, self.memberships[k]
+            shrink_genes(*given, posterior, score, precision)
             loadings[:, k] = posterior
             step, trace = self._newton_step(score, precision, coefficients[:, k])
             coefficients[:, k] += step
             spread += trace
-        mixture = memberships / memberships.sum(axis=1, keepdims=True)
         penalty = self.penalty
         if coefficients.size and i >= self.config.n_warmup and self.config.learn_penalty:
             penalty = coefficients.size / ((coefficients**2).sum() + spread)
         loadings /= loadings.sum(axis=0)
         return loadings, coefficients, replace(self, mixture=mixture, penalty=penalty)
+
+    def _assign(
+        self, shapes: Floats, of_genes: Floats, shares: Floats, exposure: Floats
+    ) -> Floats:
+        """Update the posterior of the shapes in place, and return their frequencies."""
+        log_mixture, total = np.log(self.mixture), np.ones_like(self.mixture)
+        for k in range(len(shares)):
+            given = of_genes[k], exposure[k], shares[k], self.strata, shapes, log_mixture
+            assign_shapes(*given, self.memberships[k], total)
+        return total / total.sum(axis=1, keepdims=True)
 
     def _newton_step(
         self, score: Floats, precision: Floats, coefficients: Floats

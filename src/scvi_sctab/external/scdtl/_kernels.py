@@ -65,55 +65,70 @@ def log_gamma(x: float) -> float:
 
 
 @kernel
-def shrink_genes(
+def assign_shapes(
     counts: Floats,
     exposure: Floats,
     expected: Floats,
     strata: Integers,
     shapes: Floats,
     log_shares: Floats,
-    posterior: Floats,
-    score: Floats,
-    precision: Floats,
+    shares: Floats,
     memberships: Floats,
 ) -> None:
-    """Write the posterior means of the loadings of a factor under a mixture of Gamma priors.
+    """Write the posterior probability of each shape of the Gamma prior of the genes of a factor.
 
     For each gene, ``counts`` are Poisson with the mean ``exposure * loading``, and the loading has
-    one of the ``shapes`` and the mean ``expected``. ``log_shares`` is ``(n_strata, n_shapes)``;
-    the memberships of genes are added to ``memberships`` of the same shape. ``score`` and
-    ``precision`` are the derivative of the expected log-likelihood by the log of ``expected``, and
-    its negative expected curvature.
+    one of the ``shapes`` and the mean ``expected``. ``log_shares`` is ``(n_strata, n_shapes)``, and
+    ``shares`` is ``(n_genes, n_shapes)``; they are added to ``memberships``, by stratum.
     """
     n_shapes = len(shapes)
     constant = np.empty(n_shapes)
     for c in range(n_shapes):
         constant[c] = shapes[c] * np.log(shapes[c]) - log_gamma(shapes[c])
-    share = np.empty(n_shapes)
     for g in range(len(counts)):
         n, mean, stratum = counts[g], exposure[g] * expected[g], strata[g]
         highest = -np.inf
         for c in range(n_shapes):
             total = n + shapes[c]
-            share[c] = (
+            shares[g, c] = (
                 log_shares[stratum, c]
                 + constant[c]
                 + log_gamma(total)
                 - total * np.log(shapes[c] + mean)
             )
-            highest = max(highest, share[c])
+            highest = max(highest, shares[g, c])
         norm = 0.0
         for c in range(n_shapes):
-            share[c] = np.exp(share[c] - highest)
-            norm += share[c]
-        shrunk, slope, curvature = 0.0, 0.0, 0.0
+            shares[g, c] = np.exp(shares[g, c] - highest)
+            norm += shares[g, c]
         for c in range(n_shapes):
-            part = share[c] / norm
-            memberships[stratum, c] += part
-            damping = shapes[c] / (shapes[c] + mean)
-            shrunk += part * (n + shapes[c]) / (mean + shapes[c])
-            slope += part * (n - mean) * damping
-            curvature += part * mean * damping
+            shares[g, c] /= norm
+            memberships[stratum, c] += shares[g, c]
+
+
+@kernel
+def shrink_genes(
+    counts: Floats,
+    exposure: Floats,
+    expected: Floats,
+    shapes: Floats,
+    shares: Floats,
+    posterior: Floats,
+    score: Floats,
+    precision: Floats,
+) -> None:
+    """Write the posterior means of the loadings of a factor.
+
+    Arguments are those of :func:`assign_shapes`. ``score`` and ``precision`` are the derivative of
+    the expected log-likelihood by the log of ``expected``, and its negative expected curvature.
+    """
+    for g in range(len(counts)):
+        n, mean = counts[g], exposure[g] * expected[g]
+        shrunk, damping = 0.0, 0.0
+        for c in range(len(shapes)):
+            weight = shares[g, c] / (mean + shapes[c])
+            shrunk += weight * (n + shapes[c])
+            damping += weight * shapes[c]
         posterior[g] = shrunk * expected[g]
-        score[g] = slope
-        precision[g] = curvature
+        score[g] = (n - mean) * damping
+        precision[g] = mean * damping

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+from scipy.sparse.linalg import svds
 from sklearn.cluster import KMeans
-from sklearn.decomposition import TruncatedSVD
 
 if TYPE_CHECKING:
     from scvi_sctab.external.scdtl._factor import GenePrior
@@ -41,22 +41,22 @@ def bulk_scores(counts: sparse.csr_matrix, prior: GenePrior) -> Floats:
     return scores / np.maximum(library, 1)
 
 
-def expression_scores(counts: sparse.csr_matrix, seed: int) -> Floats:
+def expression_scores(counts: sparse.csr_matrix) -> Floats:
     """Compute principal components of log-normalised expression, ``(n_cells, <= 10)``.
 
     Parameters
     ----------
     counts
         ``(n_cells, n_genes)``.
-    seed
-        Seed of the randomised decomposition.
     """
     library = np.asarray(counts.sum(axis=1), dtype=float)
-    x = sparse.csr_matrix(counts.multiply(1e4 / np.maximum(library, 1)))
+    x = sparse.csr_matrix(counts.multiply(1e4 / np.maximum(library, 1)), dtype=np.float64)
     x.data = np.log1p(x.data)
-    # The first component without centring is close to the mean; one more makes up for it.
-    n_components = min(_N_COMPONENTS + 1, *x.shape)
-    scores = TruncatedSVD(n_components, random_state=seed).fit_transform(x)
+    # The first component without centring is close to the mean; one more makes up for it. A
+    # constant start makes the result independent of the order of cells and genes.
+    n_components = min(_N_COMPONENTS + 1, min(x.shape) - 1)
+    u, s, _ = svds(x, n_components, v0=np.ones(min(x.shape)))
+    scores = u * s
     return scores - scores.mean(axis=0)
 
 
