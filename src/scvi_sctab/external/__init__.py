@@ -1,6 +1,6 @@
 """Models beside SCTAB, each in its folder with model, module and training plan."""
 
 from scvi_sctab.external.protein import ProteinPredictor
-from scvi_sctab.external.scdtl import ScDTL
+from scvi_sctab.external.scdtl import BulkPriorImputer, ScDTL
 
-__all__ = ["ProteinPredictor", "ScDTL"]
+__all__ = ["BulkPriorImputer", "ProteinPredictor", "ScDTL"]

@@ -1,6 +1,8 @@
-"""Imputation of single-cell counts with the help of bulk RNA-seq."""
+"""Bulk RNA-seq as prior knowledge on single cells."""
 
+from scvi_sctab.external.scdtl._model import BulkPriorImputer
+from scvi_sctab.external.scdtl._module import BulkPriorModule
 from scvi_sctab.external.scdtl._scdtl_model import ScDTL
 from scvi_sctab.external.scdtl._scdtl_module import ScDTLModule
 
-__all__ = ["ScDTL", "ScDTLModule"]
+__all__ = ["BulkPriorImputer", "BulkPriorModule", "ScDTL", "ScDTLModule"]
