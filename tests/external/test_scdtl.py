@@ -166,7 +166,7 @@ def test_genes_of_one_side_are_left_out(cells, bulk):
     assert model.imputed_genes.tolist() == GENES[10:60]
     model.train(2, **QUIET)
     assert model.get_imputed_values().shape == (N_CELLS, 50)
-    with pytest.raises(ValueError, match="'gene70': no genes of the model"):
+    with pytest.raises(KeyError, match="The model has no genes 'gene70'"):
         model.get_imputed_values(genes=["gene70"])
 
 
@@ -242,6 +242,19 @@ def test_wrong_bulk_is_named(cells, bulk):
         ScDTL.setup_bulk_anndata(negative)
     with pytest.raises(KeyError, match="There is no layer 'tpm'"):
         ScDTL.setup_bulk_anndata(bulk, layer="tpm")
+
+
+def test_cells_and_bulk_that_are_swapped_are_named(cells, bulk):
+    ScDTL.setup_anndata(cells)
+    ScDTL.setup_bulk_anndata(bulk)
+    with pytest.raises(
+        ValueError, match="`adata` was set up as bulk. Were cells and bulk swapped"
+    ):
+        ScDTL(bulk, cells)
+    with pytest.raises(
+        ValueError, match="`bulk` was set up as cells. Were cells and bulk swapped"
+    ):
+        ScDTL(cells, cells)
 
 
 def test_bulk_of_one_profile_is_refused(cells, bulk):

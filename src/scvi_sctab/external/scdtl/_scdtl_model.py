@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 import torch
-from scvi.data.fields import LayerField
 
 from scvi_sctab._config import SCDTL_NETWORK, SCDTL_PLAN, SCDTL_TRAIN
 from scvi_sctab._constants import MIN_GENE_OVERLAP
-from scvi_sctab._messages import list_names
+from scvi_sctab._messages import list_names, list_near_names
 from scvi_sctab.base import UnlabeledModel, document_cells, draw_cells, seed, setup_arguments
 from scvi_sctab.data import (
     check_anndata,
@@ -24,7 +23,7 @@ from scvi_sctab.data import (
     refuse_view,
     strip_versions,
 )
-from scvi_sctab.external.scdtl._bulk import check_common_genes, read_bulk
+from scvi_sctab.external.scdtl._registered_bulk import BulkMixin
 from scvi_sctab.external.scdtl._scdtl_module import ScDTLModule
 from scvi_sctab.external.scdtl._scdtl_start import positions_in_order, summarize
 from scvi_sctab.nn import single_precision
@@ -37,10 +36,9 @@ if TYPE_CHECKING:
 # Cells from which the order of genes is estimated.
 _N_ORDERED = 1000
 _BATCH_SIZE = 128
-_BULK_KEY = "bulk"
 
 
-class ScDTL(UnlabeledModel):
+class ScDTL(BulkMixin, UnlabeledModel):
     """Denoise single cells with the architecture of scDTL :cite:p:`Zhao24`.
 
     An autoencoder of bulk learns to denoise; an encoder of cells is adapted to it by the maximum
@@ -105,6 +103,7 @@ class ScDTL(UnlabeledModel):
         mmd_weight: float = SCDTL_NETWORK.mmd_weight,
         registry: dict[str, Any] | None = None,
     ):
+        self._refuse_bulk(adata)
         super().__init__(adata, registry)
         if min(n_latent, n_hidden) < 1 or not mmd_weight >= 0:
             raise ValueError(
@@ -163,35 +162,9 @@ class ScDTL(UnlabeledModel):
             check_cells(adata, layer)
         cls._register(adata, cls._fields(layer), arguments, **kwargs)
 
-    @classmethod
-    def setup_bulk_anndata(cls, bulk: AnnData, layer: str | None = None) -> None:
-        """Check bulk samples and remember where their expression is.
-
-        Parameters
-        ----------
-        bulk
-            Samples in rows, genes in columns. Counts, CPM or TPM, not logarithms.
-        layer
-            Layer with expression; ``None`` is ``bulk.X``.
-
-        Raises
-        ------
-        KeyError
-            If there is no such layer.
-        ValueError
-            As :func:`~scvi_sctab.external.scdtl._bulk.read_bulk`.
-        """
-        arguments = {"layer": layer}
-        refuse_view(check_anndata(bulk))
-        read_bulk(bulk, layer)
-        cls._register(bulk, [LayerField(_BULK_KEY, layer, is_count_data=False)], arguments)
-
     def _read_bulk(self, bulk: AnnData) -> pd.DataFrame:
         """Read the expression of bulk samples, ``(n_samples, n_genes)``, with names of genes."""
-        if not type(self)._has_set_up(bulk):
-            raise ValueError("`bulk` is not set up: `ScDTL.setup_bulk_anndata(bulk)` first.")
-        values = read_bulk(bulk, type(self)._registry_of(bulk)["setup_args"]["layer"])
-        check_common_genes(self.gene_names, self.adata, bulk)
+        values = self._bulk_values(bulk)
         profiles = pd.DataFrame(values, bulk.obs_names, strip_versions(bulk.var_names))
         shares = profiles.div(profiles.sum(axis=1), axis=0).to_numpy()
         if np.allclose(shares, shares[0]):
@@ -286,9 +259,11 @@ class ScDTL(UnlabeledModel):
         ------
         RuntimeError
             If the model is not trained.
+        KeyError
+            If a gene is not one of the model.
         ValueError
-            If counts are not raw, the gene overlap is too small, ``library_size`` is not positive,
-            or a gene is not one of the model.
+            If counts are not raw, the gene overlap is too small, or ``library_size`` is not
+            positive.
         """
         self._require_trained()
         observed = library_size == "observed"
@@ -384,9 +359,9 @@ class ScDTL(UnlabeledModel):
         columns = pd.Index(self._genes).get_indexer(names)
         if (columns < 0).any():
             missing = [name for name, place in zip(names, columns, strict=True) if place < 0]
-            raise ValueError(
-                f"{list_names(missing)}: no genes of the model, which has those that cells and bulk "
-                "share, `model.imputed_genes`."
+            raise KeyError(
+                f"The model has no genes {list_near_names(missing, self._genes)}: it has those that "
+                "cells and bulk share, `model.imputed_genes`."
             )
         return torch.from_numpy(columns)
 
