@@ -51,16 +51,17 @@ def log_ratios(values: pd.DataFrame) -> pd.DataFrame:
     return logs - logs.mean(axis=0)
 
 
-def mean_by(values: pd.DataFrame, labels: np.ndarray) -> pd.DataFrame:
+def mean_by(values: pd.DataFrame, labels: np.ndarray, min_cells: int = 1) -> pd.DataFrame:
     """Mean over the cells of each type with enough cells."""
     types, n_cells = np.unique(labels, return_counts=True)
     means = values.groupby(labels).mean()
-    return means.loc[types[n_cells >= MIN_CELLS]]
+    return means.loc[types[n_cells >= min_cells]]
 
 
 def correlate(predicted: pd.DataFrame, truth: pd.DataFrame) -> dict[str, float]:
     """Correlate log ratios over genes and types, and those of the most variable genes."""
-    predicted = predicted.loc[truth.index, truth.columns]
+    types = truth.index.intersection(predicted.index)
+    predicted, truth = predicted.loc[types, truth.columns], truth.loc[types]
     top = truth.columns[np.argsort(-truth.var(axis=0).to_numpy(), kind="stable")[:N_TOP]]
     return {
         "r": _r(predicted.to_numpy(), truth.to_numpy()),
@@ -121,7 +122,7 @@ def score_hidden(fold: Fold, data: Data, kind: str, method: str) -> dict[str, fl
     sums = pd.DataFrame(truth.X.toarray(), truth.obs_names, truth.var_names)
     # Per molecule of the panel on both sides, so that they are in one unit.
     true_means = _per_library(sums, labels, library)
-    predicted_means = mean_by(predicted, labels)
+    predicted_means = mean_by(predicted, labels, MIN_CELLS)
     scores = correlate(_ratios(predicted_means), _ratios(true_means))
     shares = sums.to_numpy() / library[:, None]
     return {
