@@ -345,6 +345,7 @@ class BulkAutoencoderConfig:
     offset_precision: float = 30.0
     loading_std: float = 0.01
     projection_scale: float = 0.5
+    input_scale: float = 3.0
     steps_per_epoch: int = 20
     patience: int = 5
 

@@ -27,8 +27,8 @@ class BulkPriorModule(BaseModuleClass):  # type: ignore[misc]
     .. math:: \operatorname{softmax}_g\big(\log m_g + d_g + W_g z + F_g (A h + s p) + b_{g}\big),
 
     where :math:`b_g` is the shift of the batch of the cell. The loss is the multinomial
-    log-likelihood of the predicted molecules, with Gaussian priors on :math:`W`, :math:`d` and
-    :math:`b`. Without contrasts the model has no bulk.
+    log-likelihood of the predicted molecules, with Gaussian priors on :math:`W`, :math:`d`,
+    :math:`b` and :math:`z`. Without contrasts the model has no bulk.
 
     Parameters
     ----------
@@ -76,6 +76,7 @@ class BulkPriorModule(BaseModuleClass):  # type: ignore[misc]
         self.register_buffer("mean_contrast", torch.zeros(n_contrasts))
         self.register_buffer("variance", torch.ones(n_contrasts))
         self.register_buffer("mean_library", torch.ones(()))
+        self.register_buffer("mean_expression", torch.zeros(n_genes))
         self.register_buffer("n_molecules", torch.ones(()))
 
     def set_prior(
@@ -102,6 +103,7 @@ class BulkPriorModule(BaseModuleClass):  # type: ignore[misc]
             "mean_contrast": mean,
             "variance": level @ (contrasts - mean) ** 2,
             "mean_library": np.asarray(library.mean()),
+            "mean_expression": np.log1p(level * library.mean()),
             "n_molecules": np.asarray(library.sum()),
         }
         for name, value in values.items():
@@ -125,7 +127,9 @@ class BulkPriorModule(BaseModuleClass):  # type: ignore[misc]
         projection = shown @ self.contrasts - library * self.mean_contrast
         # Posterior mean of coefficients with unit variance, given the molecules of the cell.
         projection = projection / (library * self.variance + 1)
-        x = torch.log1p(shown * (self.mean_library / library))
+        x = torch.log1p(shown * (self.mean_library / library)) - self.mean_expression
+        # Adam moves every weight equally; with thousands of genes the hidden layer would explode.
+        x = self.config.input_scale * nn.functional.normalize(x, dim=1)
         hidden = torch.relu(self.hidden(x) + self.hidden_of_bulk(projection))
         return {
             "hidden": hidden,
@@ -166,10 +170,13 @@ class BulkPriorModule(BaseModuleClass):  # type: ignore[misc]
         counts = tensors[REGISTRY_KEYS.X_KEY]
         counts = counts if counts.layout is torch.strided else counts.to_dense()
         learnt, held_out = counts.split(len(self.log_level), dim=1)
+        z = inference_outputs["z"]
         target = learnt - inference_outputs["shown"] if self.training else held_out
         loss = -(target * generative_outputs["log_shares"]).sum() / target.sum().clamp(min=1)
         if self.training:
             loss = loss + self._penalty() / self.n_molecules
+            # A standard normal prior, without which the embedding would grow in place of loadings.
+            loss = loss + z.square().sum() / 2 / target.sum().clamp(min=1)
         return LossOutput(loss=loss, n_obs_minibatch=len(target))
 
     def _penalty(self) -> Tensor:
