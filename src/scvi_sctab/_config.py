@@ -324,7 +324,6 @@ class FactorConfig:
     penalty: float = 1.0
     learn_penalty: bool = True
     concentration: float = 0.1
-    batch_shape: float = 10.0
     n_iterations: int = 40
     n_trial_iterations: int = 20
     n_warmup: int = 5

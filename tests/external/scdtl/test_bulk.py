@@ -81,7 +81,10 @@ def spoilt(value):
     [
         (spoilt(np.nan), r"`bulk\.X` has NaN in sample 'sample 1', gene 'GENE2'"),
         (spoilt(np.inf), r"an infinite value in sample 'sample 1', gene 'GENE2'"),
-        (spoilt(-0.5), r"a negative value in sample 'sample 1', gene 'GENE2'.* not centred or log"),
+        (
+            spoilt(-0.5),
+            r"a negative value in sample 'sample 1', gene 'GENE2'.* not centred or log",
+        ),
         (np.log1p(expression()), r"looks like logarithms .*numpy\.expm1"),
         (np.log2(expression() + 1), r"looks like logarithms .*2 \*\*"),
         (np.full((3, 40), 7.0), r"is constant, 7 everywhere"),

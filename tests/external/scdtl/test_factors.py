@@ -45,9 +45,7 @@ def test_counts_are_shared_among_factors():
     counts = sparse.csr_matrix(rng.poisson(1.0, (5, 7)).astype(float))
     weights, loadings = rng.random((5, 3)), rng.random((7, 3))
     of_cells, of_genes = np.zeros((5, 3)), np.zeros((7, 3))
-    share_counts(
-        counts.indptr, counts.indices, counts.data, weights, loadings, of_cells, of_genes
-    )
+    share_counts(counts.indptr, counts.indices, counts.data, weights, loadings, of_cells, of_genes)
     part = weights[:, None] * loadings
     part = counts.toarray()[:, :, None] * part / part.sum(axis=2, keepdims=True)
     np.testing.assert_allclose(of_cells, part.sum(axis=1))
@@ -190,7 +188,11 @@ def test_own_counts_move_shares_by_their_precision():
 
 def test_shares_of_genes_in_bulk_only_are_in_the_unit_of_the_others():
     rng = np.random.default_rng(0)
-    level, features, a = rng.dirichlet(np.ones(30)), rng.normal(size=(30, 2)), rng.normal(size=(2, 3))
+    level, features, a = (
+        rng.dirichlet(np.ones(30)),
+        rng.normal(size=(30, 2)),
+        rng.normal(size=(2, 3)),
+    )
     prior = GenePrior(level, features)
     same = shares_of_others(prior, level, features, a)
     np.testing.assert_allclose(same, prior.shares(a))
@@ -201,13 +203,16 @@ def scores_of(per_cell, n_molecules=100.0):
     return HeldOutScores(per_cell, np.full(per_cell.shape, n_molecules), ("low",))
 
 
-def test_bulk_is_used_only_if_it_is_clearly_better_than_none_level_and_shuffled():
+def test_contrasts_are_used_only_if_they_are_clearly_better_than_none_and_than_the_level():
     rng = np.random.default_rng(0)
     noise = rng.normal(0, 1, 50)
     none = scores_of(noise)
     better = scores_of(noise + 2 + rng.normal(0, 0.3, 50))
     same = scores_of(noise + rng.normal(0, 0.3, 50))
-    assert choose_use({"none": none, "level": same, "full": better, "shuffled": same}) == ("full", "")
+    assert choose_use({"none": none, "level": same, "full": better, "shuffled": same}) == (
+        "full",
+        "",
+    )
     use, reason = choose_use({"none": none, "level": better, "full": better, "shuffled": better})
     assert use == "level"
     assert "over the level of genes alone" in reason

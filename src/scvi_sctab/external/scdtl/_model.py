@@ -452,5 +452,5 @@ def _check_size_factors(adata: AnnData, key: str) -> None:
         cell = int(wrong.argmax())
         raise ValueError(
             f"adata.obs[{key!r}] of cell {str(adata.obs_names[cell])!r} is "
-            f"{adata.obs[key].iloc[cell]!r}; a size factor is a positive number."
+            f"{adata.obs[key].iloc[cell]}; a size factor is a positive number."
         )
