@@ -324,7 +324,6 @@ class FactorConfig:
     penalty: float = 1.0
     learn_penalty: bool = True
     concentration: float = 0.1
-    batch_shape: float = 10.0
     n_iterations: int = 40
     n_trial_iterations: int = 20
     n_warmup: int = 5
@@ -345,6 +344,7 @@ class BulkAutoencoderConfig:
     offset_precision: float = 30.0
     loading_std: float = 0.01
     projection_scale: float = 0.5
+    input_scale: float = 3.0
     steps_per_epoch: int = 20
     patience: int = 5
 

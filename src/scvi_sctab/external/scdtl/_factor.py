@@ -11,6 +11,7 @@ from scipy.special import digamma
 
 from scvi_sctab._config import FACTORS, FactorConfig
 from scvi_sctab.external.scdtl._kernels import assign_shapes, share_counts, shrink_genes
+from scvi_sctab.external.scdtl._level import best_shape
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -151,7 +152,7 @@ def fit_factors(
         exposure = _exposure(cells, factors, weights)
         loadings, coefficients, state = state.update(of_genes, exposure, factors.coefficients, i)
         factors = replace(factors, loadings=loadings, coefficients=coefficients)
-        factors = replace(factors, shifts=_fit_shifts(cells, factors, weights, config))
+        factors = replace(factors, shifts=_fit_shifts(cells, factors, weights))
         of_cells, of_genes = cells.share(weights, loadings)
         if i >= config.n_warmup:
             concentration = _fit_concentration(of_cells, factors.concentration)
@@ -209,14 +210,15 @@ def _exposure(cells: _Cells, factors: Factors, weights: Floats) -> Floats:
     return factors.shifts.T @ by_batch + molecules[cells.batches < 0].sum(axis=0)
 
 
-def _fit_shifts(cells: _Cells, factors: Factors, weights: Floats, config: FactorConfig) -> Floats:
-    """Compute posterior means of the factors of genes in batches."""
+def _fit_shifts(cells: _Cells, factors: Factors, weights: Floats) -> Floats:
+    """Compute posterior means of the factors of genes in batches, by empirical Bayes."""
     if not len(factors.shifts):
         return factors.shifts
     molecules = cells.library[:, None] * weights
     by_batch = _indicators(cells.batches, len(factors.shifts)) @ molecules
     expected = by_batch @ factors.loadings.T
-    return (cells.totals + config.batch_shape) / (expected + config.batch_shape)
+    shape = best_shape(cells.totals.ravel(), expected.ravel())
+    return (cells.totals + shape) / (expected + shape)
 
 
 def _fit_concentration(of_cells: Floats, concentration: Floats) -> Floats:

@@ -79,8 +79,7 @@ def choose_use(scores: Mapping[str, HeldOutScores]) -> tuple[str, str]:
     Returns
     -------
     The use, and a text that says why contrasts of bulk are not used; empty if they are. They are
-    not if their gain over no bulk is below two standard errors, or they do no better than the level
-    or than the contrasts of other genes.
+    not if their gain over no bulk, or over the level alone, is below two standard errors.
     """
 
     def gain(use: str, over: str) -> tuple[float, float]:
@@ -92,14 +91,10 @@ def choose_use(scores: Mapping[str, HeldOutScores]) -> tuple[str, str]:
         simple = "level"
     if "full" not in scores:
         return simple, ""
-    for over in ("none", simple, "shuffled"):
-        if over not in scores:
-            continue
+    for over in dict.fromkeys(("none", simple)):
         value, error = gain("full", over)
         if value < _N_ERRORS * error or value <= 0:
-            what = {"none": "no bulk", "level": "the level of genes alone"}.get(
-                over, "the contrasts of other genes"
-            )
+            what = {"none": "no bulk", "level": "the level of genes alone"}[over]
             return simple, (
                 f"The contrasts of bulk are not used: on held-out molecules they gain {value:.1f} "
                 f"mnats over {what} (standard error {error:.1f})."

@@ -174,6 +174,7 @@ class ImputerTraining(BaseModel):
                 found = self._train_network(
                     task,
                     use,
+                    trials[use],
                     max_steps,
                     batch_size,
                     early_stopping,
@@ -269,6 +270,7 @@ class ImputerTraining(BaseModel):
         self,
         task: ImputerTask,
         use: BulkUse,
+        trial: Trial,
         max_steps: int,
         batch_size: int,
         early_stopping: bool,
@@ -284,7 +286,7 @@ class ImputerTraining(BaseModel):
             rotation = decorrelate(prior.level, prior.features)
             contrasts = prior.features @ rotation
         library = np.asarray(part.counts.sum(axis=1), dtype=float).ravel()
-        self.module.set_prior(prior.level, contrasts, library)
+        self.module.set_prior(prior.level, contrasts, library, trial.factors.shifts)
         both = sparse.hstack([part.counts, task.held_out], format="csr", dtype=np.float32)
         cells = CellDataset(both, np.zeros(n_cells, np.int64), part.batches[:, None])
         # An epoch is long enough to be worth a validation; a cell comes more than once in it.

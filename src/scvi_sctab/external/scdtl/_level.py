@@ -102,7 +102,7 @@ def _shrink(totals: Floats, basis: Floats) -> tuple[Floats, Floats]:
         before = shape
         coefficients = _regress(totals, basis[:n], coefficients, shape)
         expected = np.exp(basis @ coefficients)
-        shape = _best_shape(totals, expected[:n])
+        shape = best_shape(totals, expected[:n])
         if abs(np.log(shape / before)) < 1e-4:
             break
     return (totals + shape) / (1 + shape / expected[:n]), expected[n:]
@@ -124,7 +124,14 @@ def _regress(totals: Floats, basis: Floats, coefficients: Floats, shape: float) 
     return coefficients
 
 
-def _best_shape(totals: Floats, expected: Floats) -> float:
+def best_shape(totals: Floats, expected: Floats) -> float:
+    """Estimate the shape of a negative binomial by maximum likelihood.
+
+    Parameters
+    ----------
+    totals, expected
+        Counts and their positive expectations, ``(n,)``.
+    """
     found = minimize_scalar(
         lambda log_shape: -log_nb(totals, expected, np.exp(log_shape)).sum(),
         bounds=_LOG_SHAPES,

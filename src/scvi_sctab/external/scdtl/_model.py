@@ -28,20 +28,16 @@ from scvi_sctab.data import (
 from scvi_sctab.external.scdtl._bulk import (
     BulkProfiles,
     bulk_profiles,
-    check_common_genes,
     check_not_bulk,
-    read_bulk,
 )
 from scvi_sctab.external.scdtl._imputer_training import ImputerTraining
 from scvi_sctab.external.scdtl._module import BulkPriorModule
+from scvi_sctab.external.scdtl._registered_bulk import BulkMixin
 from scvi_sctab.nn import single_precision
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
-
-BULK_KEY = "bulk"
-"""Registry key of the expression in bulk."""
 
 Genes = Literal["union", "sc"]
 BulkUseOption = Literal["auto", "full", "level", "none"]
@@ -49,7 +45,7 @@ Method = Literal["auto", "factor", "autoencoder"]
 Observed = Literal["posterior", "prior", "keep"]
 
 
-class BulkPriorImputer(ImputerTraining):
+class BulkPriorImputer(BulkMixin, ImputerTraining):
     """Denoise and complete single-cell counts with bulk RNA-seq as a prior.
 
     Bulk says two things of a gene: its mean expression, and how it differs between samples. The
@@ -125,16 +121,12 @@ class BulkPriorImputer(ImputerTraining):
             raise ValueError(f"{n_latent=}: give the embedding one dimension at least.")
         if n_bulk_factors != "auto" and n_bulk_factors < 0:
             raise ValueError(f"{n_bulk_factors=}: give a number of contrasts, or 'auto'.")
-        if adata is not None and self._is_bulk(check_anndata(adata)):
-            raise ValueError(
-                "`adata` was set up as bulk. Were cells and bulk swapped? "
-                "`BulkPriorImputer(adata, bulk)`."
-            )
+        self._refuse_bulk(adata)
         super().__init__(adata, registry)
         self._bulk: BulkProfiles | None = None
         if bulk is not None:
             limit = IMPUTER.max_contrasts if n_bulk_factors == "auto" else n_bulk_factors
-            self._bulk = self._read_bulk(check_anndata(bulk, "bulk"), limit)
+            self._bulk = self._read_bulk(bulk, limit)
             uses_contrasts = bulk_use in ("auto", "full")
             n_bulk_factors = self._bulk.contrasts.shape[1] if uses_contrasts else 0
         elif n_bulk_factors == "auto":
@@ -210,47 +202,9 @@ class BulkPriorImputer(ImputerTraining):
             fields.append(NumericalObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, size_factor_key))
         cls._register(adata, fields, arguments, **kwargs)
 
-    @classmethod
-    def setup_bulk_anndata(cls, bulk: AnnData, layer: str | None = None) -> None:
-        """Check bulk samples and register their expression.
-
-        Parameters
-        ----------
-        bulk
-            Samples in rows, genes in columns, named as in the cells: counts, CPM or TPM. The scale
-            of a sample has no effect. Means over the cells of a type are bulk, too.
-        layer
-            Layer with the expression; ``None`` is ``bulk.X``.
-
-        Raises
-        ------
-        KeyError
-            If there is no such layer.
-        ValueError
-            If values are missing, infinite, negative, logarithms or all equal, a sample is empty,
-            genes are duplicated, or the samples look like single cells.
-        """
-        refuse_view(check_anndata(bulk, "bulk"))
-        read_bulk(bulk, layer)
-        cls._register(bulk, [LayerField(BULK_KEY, layer, is_count_data=False)], {"layer": layer})
-
-    @classmethod
-    def _is_bulk(cls, adata: AnnData) -> bool:
-        return cls._has_set_up(adata) and BULK_KEY in cls._registry_of(adata)["field_registries"]
-
     def _read_bulk(self, bulk: AnnData, max_contrasts: int) -> BulkProfiles:
         """Compute the profiles of bulk, and compare its genes with those of the cells."""
-        if not self._has_set_up(bulk):
-            raise ValueError(
-                "`bulk` is not set up: `BulkPriorImputer.setup_bulk_anndata(bulk, layer=...)`."
-            )
-        if not self._is_bulk(bulk):
-            raise ValueError(
-                "`bulk` was set up as cells. Were cells and bulk swapped? "
-                "`BulkPriorImputer(adata, bulk)`; bulk is set up by `setup_bulk_anndata`."
-            )
-        check_common_genes(self.gene_names, self.adata, bulk)
-        values = read_bulk(bulk, self._registry_of(bulk)["setup_args"]["layer"])
+        values = self._bulk_values(bulk)
         profiles = bulk_profiles(
             values, bulk.var_names, bulk.obs_names, self.gene_names, max_contrasts
         )
@@ -498,5 +452,5 @@ def _check_size_factors(adata: AnnData, key: str) -> None:
         cell = int(wrong.argmax())
         raise ValueError(
             f"adata.obs[{key!r}] of cell {str(adata.obs_names[cell])!r} is "
-            f"{adata.obs[key].iloc[cell]!r}; a size factor is a positive number."
+            f"{adata.obs[key].iloc[cell]}; a size factor is a positive number."
         )

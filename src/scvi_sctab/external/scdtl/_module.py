@@ -27,8 +27,8 @@ class BulkPriorModule(BaseModuleClass):  # type: ignore[misc]
     .. math:: \operatorname{softmax}_g\big(\log m_g + d_g + W_g z + F_g (A h + s p) + b_{g}\big),
 
     where :math:`b_g` is the shift of the batch of the cell. The loss is the multinomial
-    log-likelihood of the predicted molecules, with Gaussian priors on :math:`W`, :math:`d` and
-    :math:`b`. Without contrasts the model has no bulk.
+    log-likelihood of the predicted molecules, with Gaussian priors on :math:`W`, :math:`d`,
+    :math:`b` and :math:`z`. Without contrasts the model has no bulk.
 
     Parameters
     ----------
@@ -67,15 +67,18 @@ class BulkPriorModule(BaseModuleClass):  # type: ignore[misc]
         nn.init.normal_(self.decoder.weight, std=config.loading_std)
         nn.init.zeros_(self.decoder.bias)
         # Drawn last, so that the rest starts the same with and without bulk.
-        self.hidden_of_bulk = nn.Linear(n_contrasts, config.n_hidden, bias=False)
-        self.contrasts_of_hidden = nn.Linear(config.n_hidden, n_contrasts, bias=False)
-        nn.init.zeros_(self.contrasts_of_hidden.weight)
+        self.hidden_of_bulk = nn.Parameter(
+            torch.randn(n_contrasts, config.n_hidden) * config.projection_scale
+        )
+        self.contrasts_of_hidden = nn.Parameter(torch.zeros(config.n_hidden, n_contrasts))
         self.scale = nn.Parameter(torch.tensor(config.projection_scale))
         self.register_buffer("log_level", torch.zeros(n_genes))
+        self.register_buffer("log_shifts", torch.zeros(n_batches, n_genes))
         self.register_buffer("contrasts", torch.zeros(n_genes, n_contrasts))
         self.register_buffer("mean_contrast", torch.zeros(n_contrasts))
         self.register_buffer("variance", torch.ones(n_contrasts))
         self.register_buffer("mean_library", torch.ones(()))
+        self.register_buffer("mean_expression", torch.zeros(n_genes))
         self.register_buffer("n_molecules", torch.ones(()))
 
     def set_prior(
@@ -83,6 +86,7 @@ class BulkPriorModule(BaseModuleClass):  # type: ignore[misc]
         level: NDArray[np.float64],
         contrasts: NDArray[np.float64],
         library: NDArray[np.float64],
+        shifts: NDArray[np.float64],
     ) -> None:
         """Set level and contrasts of genes.
 
@@ -94,6 +98,8 @@ class BulkPriorModule(BaseModuleClass):  # type: ignore[misc]
             ``(n_genes, n_contrasts)``, uncorrelated over molecules; see :func:`decorrelate`.
         library
             Molecules of each cell to learn from, ``(n_cells,)``.
+        shifts
+            Factor of each gene in each batch to start from, ``(n_batches, n_genes)``.
         """
         mean = level @ contrasts
         values = {
@@ -102,7 +108,9 @@ class BulkPriorModule(BaseModuleClass):  # type: ignore[misc]
             "mean_contrast": mean,
             "variance": level @ (contrasts - mean) ** 2,
             "mean_library": np.asarray(library.mean()),
+            "mean_expression": np.log1p(level * library.mean()),
             "n_molecules": np.asarray(library.sum()),
+            "log_shifts": np.log(shifts),
         }
         for name, value in values.items():
             buffer = getattr(self, name)
@@ -125,12 +133,14 @@ class BulkPriorModule(BaseModuleClass):  # type: ignore[misc]
         projection = shown @ self.contrasts - library * self.mean_contrast
         # Posterior mean of coefficients with unit variance, given the molecules of the cell.
         projection = projection / (library * self.variance + 1)
-        x = torch.log1p(shown * (self.mean_library / library))
-        hidden = torch.relu(self.hidden(x) + self.hidden_of_bulk(projection))
+        x = torch.log1p(shown * (self.mean_library / library)) - self.mean_expression
+        # Adam moves every weight equally; with thousands of genes the hidden layer would explode.
+        x = self.config.input_scale * nn.functional.normalize(x, dim=1)
+        hidden = torch.relu(self.hidden(x) + projection @ self.hidden_of_bulk)
         return {
             "hidden": hidden,
             "z": self.embedding(hidden),
-            "coefficients": self.contrasts_of_hidden(hidden) + self.scale * projection,
+            "coefficients": hidden @ self.contrasts_of_hidden + self.scale * projection,
             "shown": shown,
         }
 
@@ -151,7 +161,7 @@ class BulkPriorModule(BaseModuleClass):  # type: ignore[misc]
         logits = self.log_level + self.decoder(z) + coefficients @ self.contrasts.T
         if len(self.shifts) and conditions is not None:
             codes = conditions[:, 0]
-            shift = nn.functional.embedding(codes.clamp(min=0), self.shifts)
+            shift = nn.functional.embedding(codes.clamp(min=0), self.log_shifts + self.shifts)
             logits = logits + shift * (codes >= 0)[:, None]
         norm = torch.logsumexp(logits, dim=1, keepdim=True)
         return {"log_shares": logits - norm, "log_norm": norm}
@@ -166,10 +176,13 @@ class BulkPriorModule(BaseModuleClass):  # type: ignore[misc]
         counts = tensors[REGISTRY_KEYS.X_KEY]
         counts = counts if counts.layout is torch.strided else counts.to_dense()
         learnt, held_out = counts.split(len(self.log_level), dim=1)
+        z = inference_outputs["z"]
         target = learnt - inference_outputs["shown"] if self.training else held_out
         loss = -(target * generative_outputs["log_shares"]).sum() / target.sum().clamp(min=1)
         if self.training:
             loss = loss + self._penalty() / self.n_molecules
+            # A standard normal prior, without which the embedding would grow in place of loadings.
+            loss = loss + z.square().sum() / 2 / target.sum().clamp(min=1)
         return LossOutput(loss=loss, n_obs_minibatch=len(target))
 
     def _penalty(self) -> Tensor:

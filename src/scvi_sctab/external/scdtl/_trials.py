@@ -146,9 +146,12 @@ def _fit(
     config: FactorConfig,
 ) -> Factors:
     if start == "bulk":
-        scores = bulk_scores(cells.counts, prior)
+        scores = np.asarray(bulk_scores(cells.counts, prior))
     else:
         scores = expression_scores(cells.counts)
+    for batch in range(cells.n_batches):
+        # Clusters are not to be batches.
+        scores[cells.batches == batch] -= scores[cells.batches == batch].mean(axis=0)
     weights = cluster_weights(scores, n_factors, cells.seed)
     return fit_factors(
         cells.counts,
