@@ -373,6 +373,100 @@ class ShiftTrainConfig:
     threshold: float = 1.26
 
 
+@dataclass(frozen=True)
+class ScDTLNetworkConfig:
+    """Sizes, rates and weights of losses of scDTL.
+
+    ``mmd_weight``, ``bulk_noise`` and the hidden share are of the size of the published ones, 0.25,
+    0.4 and 0.4. NOTE[DIFF] Widths are an order of magnitude smaller than the published ones: there
+    are 10 to 100 bulk samples.
+
+    Attributes
+    ----------
+    n_latent, n_hidden
+        Width of the code and of hidden layers of encoder and decoder.
+    widths
+        Channels of the levels of the U-Net.
+    bulk_noise
+        Share of genes that are hidden from the autoencoder of bulk.
+    bulk_steps, bulk_lr
+        Steps and learning rate of the training on bulk alone.
+    hidden_share
+        Range of the share of molecules of a cell that are hidden in training.
+    mmd_weight, bulk_weight, channel_weight
+        Weights of the discrepancy, of the reconstruction of bulk, and of each channel alone.
+    contrast_precision, deviation_precision
+        Precisions of the Gaussian priors on the weights of contrasts, and on those of each gene.
+    """
+
+    n_latent: int = 32
+    n_hidden: int = 64
+    widths: tuple[int, ...] = (8, 16, 32)
+    bulk_noise: float = 0.4
+    bulk_steps: int = 300
+    bulk_lr: float = 2e-3
+    hidden_share: tuple[float, float] = (0.1, 0.7)
+    mmd_weight: float = 0.25
+    bulk_weight: float = 1.0
+    channel_weight: float = 0.5
+    contrast_precision: float = 250.0
+    deviation_precision: float = 30.0
+
+    def to_kwargs(self) -> dict[str, Any]:
+        """Return the fields as keyword arguments."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class FactorConfig:
+    """Hyperparameters of the factor model with a bulk prior.
+
+    Chosen on subsets of cell lines and of pbmc3k by held-out molecules.
+    """
+
+    shapes: tuple[float, ...] = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+    n_strata: int = 10
+    penalty: float = 1.0
+    learn_penalty: bool = True
+    concentration: float = 0.1
+    n_iterations: int = 40
+    n_trial_iterations: int = 20
+    n_warmup: int = 5
+    n_between_assignments: int = 5
+    n_inference: int = 50
+    few_cells: int = 100
+    n_factors_of_few: tuple[int, ...] = (8, 16)
+    n_factors: tuple[int, ...] = (16, 32)
+
+
+@dataclass(frozen=True)
+class BulkAutoencoderConfig:
+    """Hyperparameters of the autoencoder with a bulk prior."""
+
+    n_hidden: int = 128
+    shown: tuple[float, float] = (0.3, 0.9)
+    loading_precision: float = 250.0
+    offset_precision: float = 30.0
+    loading_std: float = 0.01
+    projection_scale: float = 0.5
+    input_scale: float = 3.0
+    steps_per_epoch: int = 20
+    patience: int = 5
+
+
+@dataclass(frozen=True)
+class ImputerConfig:
+    """Training of the imputer with a bulk prior."""
+
+    n_latent: int = 16
+    max_contrasts: int = 40
+    max_steps: int = 400
+    batch_size: int = 64
+    holdout_fraction: float = 0.1
+    library_size: float = 1e4
+    own_count_shapes: tuple[float, ...] = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0)
+
+
 ENSEMBLE = EnsembleConfig()
 PRETRAINING = PretrainingConfig()
 SELF_SUPERVISED_PLAN = SelfSupervisedPlanConfig()
@@ -380,6 +474,13 @@ SELF_SUPERVISED_TRAIN = SelfSupervisedTrainConfig()
 PROTEIN_PLAN = ProteinPlanConfig()
 PROTEIN_TRAIN = SelfSupervisedTrainConfig(batch_size=128)
 PROTEIN_HIDDEN = 64
+SCDTL_NETWORK = ScDTLNetworkConfig()
+SCDTL_PLAN = SelfSupervisedPlanConfig(weight_decay=0.0)
+SCDTL_TRAIN = SelfSupervisedTrainConfig(max_epochs=10, min_steps=300, batch_size=32)
+FACTORS = FactorConfig()
+BULK_AUTOENCODER = BulkAutoencoderConfig()
+BULK_PLAN = SelfSupervisedPlanConfig(weight_decay=0.0, lr_decay=1.0, gradient_clip_norm=10.0)
+IMPUTER = ImputerConfig()
 MASKS = MaskConfig()
 VIEWS = ViewsConfig()
 SELF_TRAINING = SelfTrainingConfig()

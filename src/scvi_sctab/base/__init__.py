@@ -39,6 +39,7 @@ from scvi_sctab.base._published import read_checkpoint, registry_without_cells
 from scvi_sctab.base._query_preparation import QueryPreparationMixin
 from scvi_sctab.base._registered import RegisteredMixin
 from scvi_sctab.base._serialization import NotPortableError, decode, encode
+from scvi_sctab.base._unlabeled_model import UnlabeledModel
 
 __all__ = [
     "BaseModel",
@@ -50,6 +51,7 @@ __all__ = [
     "NotPortableError",
     "QueryPreparationMixin",
     "RegisteredMixin",
+    "UnlabeledModel",
     "all_or_nothing",
     "arguments_of",
     "bring_to_encoder",

@@ -3,6 +3,7 @@
 from scvi_sctab._messages import list_names, list_near_names
 from scvi_sctab.data._augmentation import donor_difference_vectors, group_means, sample_cells
 from scvi_sctab.data._cell_splitter import CellSplitter, UnlabeledDataSplitter
+from scvi_sctab.data._cells import CellDataset
 from scvi_sctab.data._conditions import (
     Condition,
     condition_codes,
@@ -50,6 +51,7 @@ from scvi_sctab.data._splits import class_weights, split_by_donor, split_by_labe
 from scvi_sctab.sparse import slice_rows, to_tensor
 
 __all__ = [
+    "CellDataset",
     "CellIdentities",
     "CellSelection",
     "CellSplitter",

@@ -9,6 +9,12 @@ from scvi_sctab.metrics._calibration import (
 )
 from scvi_sctab.metrics._classification import classification_report, confusion, f1_macro
 from scvi_sctab.metrics._conformal import conformal_threshold, p_values, prediction_sets
+from scvi_sctab.metrics._held_out_molecules import (
+    HeldOutScores,
+    expression_tertiles,
+    held_out_log_likelihood,
+    score_held_out,
+)
 from scvi_sctab.metrics._hierarchical import (
     CorrectedLabels,
     hierarchical_scores,
@@ -24,6 +30,7 @@ from scvi_sctab.metrics._latents import (
     target_scores,
 )
 from scvi_sctab.metrics._markers import MarkerScores, score_markers
+from scvi_sctab.metrics._molecules import molecular_split, simulate_dropout, thin_counts
 from scvi_sctab.metrics._novelty import LabelCenters, distance_to_centers, fit_centers
 from scvi_sctab.metrics._protocol import paper_protocol
 from scvi_sctab.metrics._scaling import Scaling, ScalingMethod, check_method, fit_scaling
@@ -40,6 +47,7 @@ __all__ = [
     "Calibration",
     "CellLogits",
     "CorrectedLabels",
+    "HeldOutScores",
     "LabelCenters",
     "LatentMatching",
     "MarkerScores",
@@ -56,13 +64,16 @@ __all__ = [
     "distance_to_centers",
     "donor_splits",
     "expected_calibration_error",
+    "expression_tertiles",
     "f1_macro",
     "fit_centers",
     "fit_scaling",
+    "held_out_log_likelihood",
     "hierarchical_scores",
-    "normalized_entropy",
+    "molecular_split",
     "match_latents",
     "mean_correlation_coefficient",
+    "normalized_entropy",
     "ontology_corrected",
     "ontology_cross_entropy",
     "ontology_report",
@@ -70,9 +81,12 @@ __all__ = [
     "paper_protocol",
     "prediction_sets",
     "reliability",
+    "score_held_out",
     "score_markers",
     "shift_test",
+    "simulate_dropout",
     "subsample_cells",
     "subsample_donors",
     "target_scores",
+    "thin_counts",
 ]
