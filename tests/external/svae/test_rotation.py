@@ -8,6 +8,7 @@ from sklearn.decomposition import PCA
 from scvi_sctab._config import ROTATION
 from scvi_sctab.external.svae import (
     PerturbationDesign,
+    SpikeSlabVAE,
     simulate_perturbations,
     sparse_rotation,
 )
@@ -231,3 +232,19 @@ def test_latents_of_another_model_are_refused(found):
     latents, rotation = found
     with pytest.raises(ValueError, match="has 4 columns; the rotation is of 5 latents"):
         rotation.transform(latents[:, :4])
+
+
+@pytest.mark.filterwarnings("ignore:.*latents are a target")
+def test_fine_tuning_to_permuted_labels_finds_almost_no_targets(screen):
+    cells = screen.copy()
+    rng = np.random.default_rng(0)
+    cells.obs["perturbation"] = rng.permutation(cells.obs["perturbation"].to_numpy())
+    SpikeSlabVAE.setup_anndata(cells, "perturbation")
+    model = SpikeSlabVAE(cells, n_latent=N_LATENT)
+    options = {"accelerator": "cpu", "enable_progress_bar": False, "batch_size": 128}
+    model.train(20, finetune_epochs=30, n_starts=4, **options)
+    # Shifts of half a standard deviation, as of noise here, are included with one half at most.
+    noise = ROTATION.noise_floor / np.sqrt(DESIGN.n_cells)
+    half = np.sqrt(4 * (float(model.module.sparsity) - 1) / DESIGN.n_cells)
+    assert half >= noise * 0.999
+    assert (model.get_intervention_targets() > 0.5).to_numpy().mean() <= 0.02

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from scvi_sctab._config import SHIFT_TRAIN, ShiftStageConfig
+from scvi_sctab._config import ROTATION, SHIFT_TRAIN, ShiftStageConfig
 from scvi_sctab._logging import logger
 from scvi_sctab.base import all_or_nothing, fit, seed, watch_validation
 from scvi_sctab.external.svae._absorption import (
@@ -358,7 +358,10 @@ def _start_shifts(model: SpikeSlabVAE, record: RotationRecord) -> None:
     module.inclusion_logit.fill_(SHIFT_TRAIN.finetuning.initial_logit)
     if model._arguments()["sparsity"] is None:
         count = float(np.median(count_cells(codes, len(model.perturbations))))
-        module.sparsity.fill_(sparsity_of(SHIFT_TRAIN.threshold_share * record.threshold, count))
+        # A share of the noise floor would let noise through, where no shift is large.
+        floor = ROTATION.noise_floor / np.sqrt(count)
+        smallest = max(SHIFT_TRAIN.threshold_share * record.threshold, floor)
+        module.sparsity.fill_(sparsity_of(smallest, count))
         logger.info(f"Sparsity of the fine-tuning: K = {float(module.sparsity):.0f}.")
 
 
