@@ -6,6 +6,7 @@ import pytest
 import torch
 from tests.external.svae.conftest import SETUP, fit, reference_of
 
+from scvi_sctab._config import ROTATION
 from scvi_sctab.external.svae import UnknownPerturbationError
 from scvi_sctab.external.svae._guides import Guides
 from scvi_sctab.external.svae._prediction import (
@@ -27,6 +28,7 @@ def planted(whole):
         model.module.shift.normal_(0, 3)
         model.module.inclusion_logit.fill_(20)
         model.module.inclusion_logit[:, 2] = -20
+        model.module.shift[:, 2] = 0
     model.n_cells_ = np.full(7, 10_000_000)
     return model
 
@@ -186,3 +188,23 @@ def test_summaries_are_quantiles_of_samples():
     assert row["log2_fold_change"] == pytest.approx(np.log2(51 / 2))
     row = summarize_difference(samples, ["g"], 0.9, delta=1).loc["g"]
     assert row["probability"] == pytest.approx((np.abs(np.log2(samples[1] / 2)) > 1).mean())
+
+
+def test_shifts_off_target_count_where_they_exceed_noise(planted):
+    logits, cells = planted.module.inclusion_logit.detach().clone(), planted.n_cells_
+    on_target = sample_shifts(planted, [[1]], 3)
+    try:
+        with torch.no_grad():
+            planted.module.inclusion_logit.fill_(-20)
+        off_target = sample_shifts(planted, [[1]], 3)
+        # The standard error of a single cell is 1.
+        planted.n_cells_ = np.full(7, 1)
+        within_noise = sample_shifts(planted, [[1]], 3)[0]
+    finally:
+        planted.n_cells_ = cells
+        with torch.no_grad():
+            planted.module.inclusion_logit.copy_(logits)
+    np.testing.assert_array_equal(off_target, on_target)
+    assert np.abs(off_target).max() > 1
+    small = planted.module.shift[1].abs().detach().numpy() < ROTATION.noise_floor
+    assert not within_noise[:, small].any()

@@ -8,6 +8,7 @@ from sklearn.decomposition import PCA
 from scvi_sctab._config import ROTATION
 from scvi_sctab.external.svae import (
     PerturbationDesign,
+    SpikeSlabVAE,
     simulate_perturbations,
     sparse_rotation,
 )
@@ -231,3 +232,17 @@ def test_latents_of_another_model_are_refused(found):
     latents, rotation = found
     with pytest.raises(ValueError, match="has 4 columns; the rotation is of 5 latents"):
         rotation.transform(latents[:, :4])
+
+
+@pytest.mark.filterwarnings("ignore:.*latents are a target")
+def test_the_sparsity_of_permuted_labels_excludes_what_is_noise(screen):
+    cells = screen.copy()
+    rng = np.random.default_rng(0)
+    cells.obs["perturbation"] = rng.permutation(cells.obs["perturbation"].to_numpy())
+    SpikeSlabVAE.setup_anndata(cells, "perturbation")
+    model = SpikeSlabVAE(cells, n_latent=N_LATENT)
+    options = {"accelerator": "cpu", "enable_progress_bar": False}
+    model.train(3, finetune_epochs=1, n_starts=2, **options)
+    # The shift whose inclusion is one half.
+    half = 2 * np.sqrt((float(model.module.sparsity) - 1) / DESIGN.n_cells)
+    assert half >= ROTATION.noise_floor / np.sqrt(DESIGN.n_cells) * 0.999

@@ -239,10 +239,10 @@ class PredictingModel(ScreenModel):
         indices, batch_size, layer, min_gene_overlap
             As in :meth:`get_latent_representation`.
         n_samples
-            Number of samples of masks, shifts and latents.
+            Number of samples of shifts and latents.
         level
-            Probability of the interval. It covers the uncertainty of masks and shifts, not that of
-            encoder and decoder, nor the variation between cells.
+            Probability of the interval. It covers the uncertainty of shifts, not that of encoder
+            and decoder, nor the variation between cells.
         library_size
             Sum of expression over all genes.
 

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from scvi import REGISTRY_KEYS
 
+from scvi_sctab._config import ROTATION
 from scvi_sctab._constants import CONDITIONS_KEY
 from scvi_sctab._messages import list_names, list_near_names
 from scvi_sctab.base import seed
@@ -79,7 +80,10 @@ def sample_shifts(
 ) -> NDArray[np.float32]:
     r"""Sample shifts of combinations from their posterior.
 
-    Masks are Bernoulli. Since the prior of a shift is flat and latents have variance 1, its
+    Masks are Bernoulli, but after the sparse rotation, all shifts above the noise floor count,
+    targets or not: a target is a large shift, small ones are real as well, and an inclusion is the
+    optimum of a penalty, less than the probability of a shift. Without rotation, shifts off target
+    are not estimated. Since the prior of a shift is flat and latents have variance 1, its
     posterior is normal, with variance :math:`1 / n` for :math:`n` cells.
 
     Parameters
@@ -99,6 +103,9 @@ def sample_shifts(
     inclusion = model.module.inclusion().detach().cpu().numpy()
     shift = model.module.shift.detach().cpu().numpy()
     deviation = 1 / np.sqrt(np.maximum(model.n_cells_, 1))
+    if model.rotation is not None:
+        above_noise = np.abs(shift) > ROTATION.noise_floor * deviation[:, None]
+        inclusion = np.where(above_noise, 1, inclusion)
     samples = np.zeros((len(combinations), n_samples, shift.shape[1]), dtype=np.float32)
     for sample, parts in zip(samples, combinations, strict=True):
         for part in parts:
