@@ -196,8 +196,9 @@ def told_gain(grid: pd.DataFrame) -> str:
 
 def absent(rows: pd.DataFrame) -> list[str]:
     """Bars E: genes that cells lack."""
-    shown = rows.groupby(["case", "method", "bulk"], sort=False)
     columns = ["r", "r_top", "within_r", "conditional_gain", "assigned"]
+    rows = rows.reindex(columns=["case", "seed", "method", "bulk", *columns, "n_genes"])
+    shown = rows.groupby(["case", "method", "bulk"], sort=False)
     table = shown[columns].agg(lambda v: "" if v.isna().all() else mean_sd(v.dropna(), 3))
     table["n_genes"] = shown["n_genes"].mean().map("{:.0f}".format)
     table.index = [", ".join(names) for names in table.index]
