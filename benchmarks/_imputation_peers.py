@@ -87,7 +87,7 @@ def fit_shrunk(
         predict = candidates[name](fold.train, fold.seed)
     whole = fold.train.X
     shares = shrink(predict(whole), gene_mean(whole), shrinkage)
-    return shares, {"setting": name, "shrinkage": shrinkage}
+    return shares, {"peer": name, "shrinkage": shrinkage}
 
 
 def log_normalised(counts: sp.csr_matrix) -> sp.csr_matrix:

@@ -48,7 +48,8 @@ class UnlabeledModel(BaseModel):
         Parameters
         ----------
         max_epochs
-            Number of epochs; if not given, 40, or those of 800 steps if these are more.
+            Number of epochs; if not given, 40, or those of 800 steps if these are more (10 and 300
+            for :class:`~scvi_sctab.external.ScDTL`).
         train_size
             Share of cells for training, 0.9 if not given; with 1 there are no held-out cells, and
             the last weights are kept.
