@@ -20,6 +20,7 @@ def code_blocks(language):
 
 
 @pytest.mark.filterwarnings("ignore:These cells differ")  # another study
+@pytest.mark.filterwarnings("ignore:Only .* of")  # an epoch finds no modules
 def test_the_lines_run(tmp_path, monkeypatch):
     """Runs them as they stand, but for one epoch."""
     ten_lines, query_lines, pretraining_lines, screen_lines, statement_lines = code_blocks(

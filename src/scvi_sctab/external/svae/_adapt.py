@@ -68,8 +68,6 @@ def adapt_model(
         [tuple(names) for names in guides], np.flatnonzero(concerned), train_size, seed()
     )
     adapted.n_cells_ = model.n_cells_
-    if model.rotation is not None:
-        adapted.rotation = model.rotation
     counts = _estimate(adapted, parts[0], len(known))
     adapted.train_indices, adapted.validation_indices = parts
     adapted.test_indices = parts[0][:0]

@@ -71,8 +71,6 @@ def map_query(
     model.n_cells_, model.history_ = reference.n_cells_, deepcopy(reference.history_)
     if reference.rotation is not None:
         model.rotation = reference.rotation
-    if reference.rotation is not None:
-        model.rotation = reference.rotation
     model.is_trained_ = True
     return model
 
