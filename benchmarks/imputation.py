@@ -145,7 +145,11 @@ def methods_of(setting: Setting, kind: str) -> list[str]:
     if kind in ("none", "matched", "shuffled"):
         methods.append("autoencoder")
     if str(setting) in PEER_SETTINGS:
-        methods += {"none": [*PEERS], "matched": ["ScDTL", "bulk alone"]}.get(kind, [])
+        methods += {
+            "none": [*PEERS],
+            "matched": ["ScDTL", "bulk alone"],
+            "shuffled": ["ScDTL"],
+        }.get(kind, [])
     elif kind == "none":
         methods.append("kNN")
     return methods
