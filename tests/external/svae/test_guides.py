@@ -108,6 +108,28 @@ def test_an_unknown_control_is_refused_and_the_nearest_is_named():
         check(["A", "A", "ctrl", "ctrl"], where)
 
 
+def test_a_control_that_no_row_of_a_matrix_has_is_refused():
+    cells = AnnData(np.ones((4, 2)))
+    cells.obsm["guides"] = pd.DataFrame(
+        np.tile(np.eye(2, dtype=bool), (2, 1)), cells.obs_names, ["A", "NT"]
+    )
+    where = Guides(None, "guides", "non-targeting", None)
+    with pytest.raises(ValueError, match="control_category='non-targeting' is not in"):
+        check_guides(where.read(cells), where, cells.obs_names, min_cells=2)
+
+
+def test_the_line_to_drop_rare_perturbations_of_a_matrix_keeps_the_others():
+    cells = AnnData(np.ones((3, 2)))
+    cells.obsm["guides"] = pd.DataFrame(
+        [[True, False], [True, False], [False, True]], cells.obs_names, ["A", "B"]
+    )
+    where = Guides(None, "guides", None, None)
+    with pytest.raises(ValueError, match="fewer than 2 cells") as error:
+        check_guides(where.read(cells), where, cells.obs_names, min_cells=2)
+    line = str(error.value).split("`")[-2].removeprefix("adata = ")
+    assert [*eval(line, {"adata": cells}).obs_names] == ["0", "1"]
+
+
 def test_a_perturbation_with_one_cell_is_refused_and_the_cell_is_named():
     with pytest.raises(ValueError, match="'B' have fewer than 2 cells.*'c2'"):
         check(["A", "A", "B", "ctrl"])

@@ -49,6 +49,41 @@ def test_the_fine_tuning_includes_no_shift_within_the_noise(n_cells):
     assert (inclusion < 0.5).all()
 
 
+def test_a_screen_of_one_drug_is_refused_before_training(singles):
+    drug = singles[singles.obs["perturbation"].isin(["control", "P001"])].copy()
+    model = build(drug)
+    with pytest.raises(
+        ValueError, match=r"has 'P001'. Train without it: `model.train\(rotate=Fal"
+    ):
+        model.train(**FEW)
+    assert model.history is None
+    model.train(1, rotate=False, **TRAINER)
+    assert model.is_trained
+
+
+def test_a_control_of_one_cell_is_no_baseline_of_the_rotation(singles):
+    controls = np.flatnonzero(singles.obs["perturbation"] == "control")
+    few = singles[np.setdiff1d(np.arange(singles.n_obs), controls[1:])].copy()
+    model = fit(few, SETUP)
+    assert [*model.rotation.effects.index] == model.perturbations
+
+
+def test_cells_that_lack_perturbations_are_not_trained_on(trained, tmp_path, singles):
+    trained.save(tmp_path / "model")
+    some = singles[singles.obs["perturbation"] != "P003"].copy()
+    loaded = SpikeSlabVAE.load(tmp_path / "model", some)
+    for train in (loaded.train, loaded.stability):
+        with pytest.raises(ValueError, match="none of 'P003', whose shifts training would lose"):
+            train()
+
+
+def test_further_training_takes_the_epochs_of_the_fine_tuning(singles):
+    model = fit(singles, SETUP)
+    n_before = len(model.history["train_loss"])
+    model.train(finetune_epochs=3, batch_size=64, **TRAINER)
+    assert len(model.history["train_loss"]) == n_before + 3
+
+
 def test_a_given_sparsity_is_kept(singles):
     assert float(fit(singles, SETUP, sparsity=33.0).module.sparsity) == 33
 

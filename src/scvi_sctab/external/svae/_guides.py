@@ -237,7 +237,7 @@ def check_guides(
             + (f" ({where.control!r})" if where.control else "")
             + ", so that there is no perturbation to learn. Set up all cells of the screen."
         )
-    if where.key is not None and where.control is not None and all(map(len, guides)):
+    if where.control is not None and all(map(len, guides)):
         raise ValueError(
             f"control_category={where.control!r} is not in {where.place}: "
             f"{list_near_names([where.control], counts.index)}; it has "
@@ -249,13 +249,13 @@ def check_guides(
         raise ValueError(
             f"{where.place}: {list_names(few.index)} have fewer than {min_cells} cells "
             f"({few.index[0]!r}: cell {str(cell)!r}). Leave them out, e.g. "
-            f"`adata = adata[{_keep(where)}].copy()`."
+            f"`adata = adata[{_keep(where, [*few.index])}].copy()`."
         )
 
 
-def _keep(where: Guides) -> str:
-    """Return the code of a mask of cells whose perturbations have several cells."""
+def _keep(where: Guides, few: list[str]) -> str:
+    """Return the code of a mask of cells without the perturbations in ``few``."""
     if where.key is None:
-        return f"~adata.obsm[{where.obsm_key!r}].loc[:, ...].any(axis=1)"
+        return f"~adata.obsm[{where.obsm_key!r}][{few}].any(axis=1)"
     column = f"adata.obs[{where.key!r}]"
     return f"{column}.map({column}.value_counts()).astype(int) > 1"

@@ -9,6 +9,7 @@ import pandas as pd
 
 from scvi_sctab._config import ROTATION, SHIFT_NETWORK, SHIFT_PREDICTION, SHIFT_TRAIN
 from scvi_sctab._constants import MIN_GENE_OVERLAP
+from scvi_sctab._messages import list_names
 from scvi_sctab.base import document_cells
 from scvi_sctab.external.svae._adapt import adapt_model
 from scvi_sctab.external.svae._checks import check_network, check_stability, check_training
@@ -169,6 +170,7 @@ class SpikeSlabVAE(PredictingModel):
         ----------
         max_epochs
             Epochs of the autoencoder; if not given, 80, or those of 3,200 steps if these are more.
+            Of a trained model, epochs of the further training.
         rotate
             Whether to train in stages. ``False`` is the published schedule: 300 epochs with masks
             that are sampled for each cell. The rotation itself is of the spike-and-slab prior
@@ -213,6 +215,7 @@ class SpikeSlabVAE(PredictingModel):
         self._check_arguments(max_epochs, trainer_kwargs, "train")
         check_training(finetune_epochs, n_init, n_starts)
         self._check_own_cells()
+        self._check_own_perturbations()
         arguments = TrainingArguments(
             train_size=train_size,
             batch_size=batch_size,
@@ -233,6 +236,16 @@ class SpikeSlabVAE(PredictingModel):
         if self.surgery is None:
             codes = self._codes(self.adata)[self.train_indices]
             self.n_cells_ = count_cells(codes, len(self.perturbations))
+
+    def _check_own_perturbations(self) -> None:
+        """Refuse to train on cells that lack perturbations, whose shifts would vanish."""
+        counts = count_cells(self._codes(self.adata), len(self.perturbations))
+        absent = [name for name, n in zip(self.perturbations, counts, strict=True) if not n]
+        if absent and self.surgery is None:
+            raise ValueError(
+                f"The model's cells have none of {list_names(absent)}, whose shifts training would "
+                "lose. Train on all cells of the screen: set up a new model on them."
+            )
 
     @document_cells
     def get_latent_representation(
@@ -430,6 +443,7 @@ class SpikeSlabVAE(PredictingModel):
         check_training(finetune_epochs, 1, n_starts)
         check_stability(self.module.prior, sparsity, n_seeds)
         self._check_own_cells()
+        self._check_own_perturbations()
         arguments = TrainingArguments(
             train_size=None,
             batch_size=batch_size,

@@ -145,8 +145,8 @@ class PredictingModel(ScreenModel):
         """
         cells = self._select(adata, indices, layer, min_gene_overlap)
         values = self._marginal_lls(cells, n_samples, batch_size)
-        guides = self._guides.read(cells.adata)
-        names = [self._guides.join(guides[cell]) for cell in cells.positions]
+        guides = self._guides.read(cells.adata[cells.positions])
+        names = [self._guides.join(parts) for parts in guides]
         groups = pd.Series(values).groupby(pd.Index(names, name="perturbation"))
         return groups.agg(marginal_ll="mean", n_cells="size")
 
@@ -330,12 +330,15 @@ class PredictingModel(ScreenModel):
     ) -> CellSelection | None:
         """Select unperturbed cells; ``None`` if the screen has none."""
         if adata is None and indices is None:
-            if self.adata is None:
+            guides = [] if self.adata is None else self._guides.read(self.adata)
+            indices = [cell for cell, names in enumerate(guides) if not names]
+            if not indices and self.control is not None:
+                raise ValueError(
+                    f"The model has no cells of {self.control!r} of its own: pass unperturbed "
+                    "cells, `adata=`."
+                )
+            if not indices:
                 return None
-            unperturbed = [not names for names in self._guides.read(self.adata)]
-            if not any(unperturbed):
-                return None
-            indices = np.flatnonzero(unperturbed).tolist()
         return self._select(adata, indices, layer, min_gene_overlap)
 
     def _sample_expression(
@@ -350,6 +353,8 @@ class PredictingModel(ScreenModel):
         check_whole("n_samples", n_samples, 1)
         known = self.perturbations
         codes = [resolve_combination(names, known, self._guides) for names in combinations]
+        if any(codes) and self.module.prior == "none":
+            raise ValueError("A model with prior='none' has no shifts to predict with.")
         if cells is not None and not len(cells):
             raise ValueError("There are no unperturbed cells to predict for.")
         shifts = sample_shifts(self, codes, n_samples)

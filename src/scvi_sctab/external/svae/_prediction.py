@@ -106,11 +106,17 @@ def sample_shifts(
     if model.rotation is not None:
         above_noise = np.abs(shift) > ROTATION.noise_floor * deviation[:, None]
         inclusion = np.where(above_noise, 1, inclusion)
-    samples = np.zeros((len(combinations), n_samples, shift.shape[1]), dtype=np.float32)
+    # A perturbation has the same samples in all combinations, so that it cancels in differences.
+    size = (n_samples, shift.shape[1])
+    drawn = {
+        part: (rng.random(size) < inclusion[part])
+        * (shift[part] + rng.normal(size=size) * deviation[part])
+        for part in sorted({part for parts in combinations for part in parts})
+    }
+    samples = np.zeros((len(combinations), *size), dtype=np.float32)
     for sample, parts in zip(samples, combinations, strict=True):
         for part in parts:
-            noise = rng.normal(size=sample.shape) * deviation[part]
-            sample += (rng.random(sample.shape) < inclusion[part]) * (shift[part] + noise)
+            sample += drawn[part]
     return samples
 
 
@@ -215,9 +221,8 @@ def find_genes(genes: pd.Index, chosen: Sequence[str] | None) -> NDArray[np.intp
     """
     if chosen is None:
         return np.arange(len(genes))
-    positions: NDArray[np.intp] = genes.get_indexer(
-        [chosen] if isinstance(chosen, str) else chosen
-    )
+    chosen = [chosen] if isinstance(chosen, str) else [*chosen]
+    positions: NDArray[np.intp] = genes.get_indexer(chosen)
     if (positions < 0).any():
         missing = [name for name, at in zip(chosen, positions, strict=True) if at < 0]
         raise KeyError(f"The model has no genes {list_near_names(missing, genes)}.")

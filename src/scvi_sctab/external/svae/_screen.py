@@ -230,13 +230,14 @@ class ScreenModel(BaseModel):
                 f"The decoder depends on batch and covariates: {'; '.join(unknown)} Map cells of "
                 f"other batches first: `{type(self).__name__}.load_query_data(adata, model)`."
             )
+        # Others of the same AnnData need not be known.
+        chosen = cells.adata[cells.positions]
         arrays = (
-            self._arrays(cells.adata)
+            self._arrays(chosen)
             if with_perturbations
-            else _decoder_arrays(cells.adata, self.registry["setup_args"])
+            else _decoder_arrays(chosen, self.registry["setup_args"])
         )
-        of_cells = {name: array[cells.positions] for name, array in arrays.items()}
-        return self._map_cells(function, cells, batch_size, of_cells)
+        return self._map_cells(function, cells, batch_size, arrays)
 
     def _per_cell(
         self,

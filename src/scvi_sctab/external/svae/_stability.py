@@ -56,7 +56,8 @@ def compare_seeds(
         with torch.random.fork_rng():
             torch.manual_seed(seed() + repeat)
             other = type(model)(model.adata, **model._arguments())
-            prepare(other, arguments, max_epochs=max_epochs, n_init=1, n_starts=n_starts)
+            if prepare(other, arguments, max_epochs=max_epochs, n_init=1, n_starts=n_starts):
+                raise KeyboardInterrupt
             weights = {k: v.detach().clone() for k, v in other.module.state_dict().items()}
             by_rule = float(other.module.sparsity)
             for row, value in enumerate(sparsity):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import torch
 
 from scvi_sctab._config import ROTATION, SHIFT_TRAIN, ShiftStageConfig
 from scvi_sctab._logging import logger
+from scvi_sctab._messages import list_names
 from scvi_sctab.base import all_or_nothing, fit, seed, watch_validation
 from scvi_sctab.external.svae._absorption import (
     rotate_decoder,
@@ -79,6 +81,7 @@ def train_in_stages(
     n_starts
         Number of starts of the rotation.
     """
+    _require_perturbations(model)
     with all_or_nothing(model):
         interrupted = prepare(
             model, arguments, max_epochs=max_epochs, n_init=n_init, n_starts=n_starts
@@ -169,7 +172,7 @@ def choose_stages(
         run_stage(model, SHIFT_TRAIN.published, arguments, max_epochs=max_epochs)
     elif model.is_trained_:
         stage = replace(SHIFT_TRAIN.finetuning, objective=objective)
-        run_stage(model, stage, arguments, max_epochs=max_epochs)
+        run_stage(model, stage, arguments, max_epochs=max_epochs or finetune_epochs)
     elif prior != "spike_slab":
         stage = replace(SHIFT_TRAIN.autoencoder, objective=objective)
         run_stage(model, stage, arguments, max_epochs=max_epochs)
@@ -289,7 +292,10 @@ def _rotate(model: SpikeSlabVAE, n_starts: int) -> SparseRotation:
     means, variances = model._posterior(model._select(None, positions))
     labels, control = rotation_labels(model._guides.read(model.adata), model.control)
     labels = labels[positions]
-    single = np.array([label is not None for label in labels])
+    counts = count_labels(labels)
+    single = np.array([counts[label] > 1 for label in labels])
+    if control is not None and counts[control] < 2:
+        control = None
     return sparse_rotation(
         means[single],
         labels[single].astype(str),
@@ -298,6 +304,30 @@ def _rotate(model: SpikeSlabVAE, n_starts: int) -> SparseRotation:
         n_starts=n_starts,
         seed=seed(),
     )
+
+
+def count_labels(labels: NDArray[np.object_]) -> Counter[str]:
+    """Count the cells of each label; those without one do not count.
+
+    Parameters
+    ----------
+    labels
+        ``(n_cells,)``, as of :func:`rotation_labels`.
+    """
+    return Counter(label for label in labels if label is not None)
+
+
+def _require_perturbations(model: SpikeSlabVAE) -> None:
+    """Raise an error if a rotation could not be found after the training of the autoencoder."""
+    labels, control = rotation_labels(model._guides.read(model.adata), model.control)
+    counts = count_labels(labels)
+    found = sorted(name for name, n in counts.items() if name != control and n > 1)
+    if len(found) < 2:
+        raise ValueError(
+            "A sparse rotation takes two perturbations that several cells have alone; "
+            f"{model._guides.place} has {list_names(found) or 'none'}. Train without it: "
+            "`model.train(rotate=False)`."
+        )
 
 
 def rotation_labels(
