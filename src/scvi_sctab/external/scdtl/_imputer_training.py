@@ -160,6 +160,8 @@ class ImputerTraining(BaseModel):
         self._check_arguments(None, trainer_kwargs, "train")
         if max_steps < 1:
             raise ValueError(f"{max_steps=}: train for at least one step.")
+        if batch_size < 2:
+            raise ValueError(f"{batch_size=}: a step needs two cells at least.")
         if not 0 < holdout_fraction < 1:
             raise ValueError(f"{holdout_fraction=} is not in (0, 1).")
         self._check_own_cells()

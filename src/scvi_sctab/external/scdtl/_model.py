@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -80,8 +81,8 @@ class BulkPriorImputer(BulkMixin, ImputerTraining):
     Raises
     ------
     ValueError
-        If an option does not exist, cells or bulk are not set up or exchanged, or have too few
-        genes in common.
+        If an option does not exist or needs bulk that is not given, cells or bulk are not set up
+        or exchanged, or have too few genes in common.
 
     Warns
     -----
@@ -121,6 +122,17 @@ class BulkPriorImputer(BulkMixin, ImputerTraining):
             raise ValueError(f"{n_latent=}: give the embedding one dimension at least.")
         if n_bulk_factors != "auto" and n_bulk_factors < 0:
             raise ValueError(f"{n_bulk_factors=}: give a number of contrasts, or 'auto'.")
+        # A saved model holds what it needs of bulk.
+        if bulk is None and registry is None:
+            for name, value, without in (
+                ("bulk_use", bulk_use, ("auto", "none")),
+                ("n_bulk_factors", n_bulk_factors, ("auto", 0)),
+            ):
+                if value not in without:
+                    raise ValueError(
+                        f"{name}={value!r} needs bulk: `{type(self).__name__}(adata, bulk)`, set "
+                        "up by `setup_bulk_anndata`."
+                    )
         self._refuse_bulk(adata)
         super().__init__(adata, registry)
         self._bulk: BulkProfiles | None = None
@@ -263,8 +275,8 @@ class BulkPriorImputer(BulkMixin, ImputerTraining):
             If counts are not raw, the gene overlap is too small, or an option does not exist.
         """
         _require_option("observed", observed, Observed)
-        if library_size != "observed" and not library_size > 0:
-            raise ValueError(f"{library_size=}: give a positive number, or 'observed'.")
+        if not isinstance(library_size, str) or library_size != "observed":
+            _require_positive(library_size, ", or 'observed'")
         cells = self._select(adata, indices, layer, min_gene_overlap)
         columns = self._find_genes(genes)
         return self._impute(cells, columns, library_size, observed, batch_size)
@@ -298,6 +310,7 @@ class BulkPriorImputer(BulkMixin, ImputerTraining):
         RuntimeError, ValueError
             As :meth:`get_imputed_values`.
         """
+        _require_positive(library_size)
         cells = self._select(adata, indices, layer, min_gene_overlap)
         columns = np.arange(len(self.gene_names))
         return self._impute(cells, columns, library_size, "prior", batch_size, with_batch=False)
@@ -438,6 +451,11 @@ class BulkPriorImputer(BulkMixin, ImputerTraining):
 def _require_option(name: str, value: object, options: Any) -> None:
     if value not in get_args(options):
         raise ValueError(f"{name}={value!r} is none of {', '.join(map(repr, get_args(options)))}.")
+
+
+def _require_positive(library_size: object, alternative: str = "") -> None:
+    if not (isinstance(library_size, Real) and 0 < library_size < np.inf):
+        raise ValueError(f"{library_size=}: give a positive number{alternative}.")
 
 
 def _libraries(adata: AnnData, layer: str | None) -> NDArray[np.float64]:
