@@ -108,6 +108,8 @@ def test_genes_in_bulk_only_are_completed_and_flagged(model):
     found = log_contrasts(completed, types).ravel()
     expected = log_contrasts(truth, np.array(["0", "1", "2"])).ravel()
     assert np.corrcoef(found, expected)[0, 1] > 0.9
+    one = model.get_imputed_values(genes=NAMES[-1], observed="prior")
+    pd.testing.assert_frame_equal(one, completed[[NAMES[-1]]], rtol=1e-4)
     some = model.get_imputed_values(genes=[NAMES[-1], NAMES[0]])
     assert list(some.columns) == [NAMES[-1], NAMES[0]]
     np.testing.assert_allclose(some[NAMES[-1]], completed[NAMES[-1]], rtol=1e-4)
@@ -188,6 +190,16 @@ def test_a_loaded_model_is_trained_on_with_the_bulk_that_it_kept(tmp_path):
     pd.testing.assert_frame_equal(
         loaded.get_imputed_values(), model.get_imputed_values(), rtol=1e-4
     )
+
+
+def test_a_network_that_is_trained_again_has_not_seen_what_is_now_held_out():
+    cells, bulk, _ = simulate()
+    once = trained(cells, bulk, bulk_use="full", method="autoencoder", holdout_fraction=0.2)
+    twice = trained(cells, bulk, bulk_use="full", method="autoencoder", holdout_fraction=0.5)
+    scvi.settings.seed = 0
+    twice.train(40, compare_bulk=False, holdout_fraction=0.2, **QUIET)
+    pd.testing.assert_frame_equal(twice.get_imputed_values(), once.get_imputed_values(), rtol=1e-4)
+    pd.testing.assert_frame_equal(twice.history["train_loss"], once.history["train_loss"])
 
 
 @pytest.mark.parametrize("method", ["factor", "autoencoder"])
@@ -400,6 +412,18 @@ def test_options_that_do_not_exist_are_refused():
         model.get_bulk_gain()
 
 
+def test_ensembl_versions_of_asked_genes_are_ignored():
+    cells, bulk, _ = simulate()
+    ids = [f"ENSG{i:011d}" for i in range(N_GENES + N_MORE)]
+    cells.var_names, bulk.var_names = ids[:N_GENES], [f"{name}.4" for name in ids]
+    model = trained(cells, bulk, bulk_use="level")
+    for gene in (ids[3], ids[-1]):
+        values = model.get_imputed_values(genes=gene)
+        assert [*values] == [gene]
+        for asked in (f"{gene}.7", [f"{gene}.7"], pd.Index([f"{gene}.7"])):
+            pd.testing.assert_frame_equal(model.get_imputed_values(genes=asked), values)
+
+
 def test_options_that_need_bulk_are_refused_without_it():
     cells, _, _ = simulate()
     for arguments in ({"bulk_use": "full"}, {"bulk_use": "level"}, {"n_bulk_factors": 3}):
@@ -443,13 +467,14 @@ def test_a_block_of_cells_without_held_out_molecules_is_scored(monkeypatch):
     assert np.isfinite(model.get_imputed_values()).all(axis=None)
 
 
-def test_a_batch_without_cells_changes_nothing():
+def test_a_model_is_trained_on_without_the_cells_of_a_batch(tmp_path):
     cells, _, _ = simulate()
-    cells.obs["lab"] = pd.Categorical(np.array(["a", "b"])[np.arange(N_CELLS) % 2])
-    values = trained(cells, batch_key="lab").get_imputed_values()
-    cells.obs["lab"] = cells.obs["lab"].cat.add_categories("c")
-    found = trained(cells, batch_key="lab")
-    pd.testing.assert_frame_equal(found.get_imputed_values(), values, rtol=1e-4)
+    cells.obs["lab"] = np.array(["a", "b"])[np.arange(N_CELLS) % 2]
+    trained(cells, batch_key="lab").save(tmp_path / "model")
+    loaded = BulkPriorImputer.load(tmp_path / "model", cells[::2].copy())
+    loaded.train(**QUIET)
+    np.testing.assert_allclose(loaded.fit_["shifts"][1], 1)
+    assert np.isfinite(loaded.get_imputed_values(cells)).all(axis=None)
 
 
 def test_cells_that_cannot_be_learnt_from_are_refused():

@@ -30,6 +30,7 @@ from scvi_sctab.external.scdtl._bulk import (
     BulkProfiles,
     bulk_profiles,
     check_not_bulk,
+    names_of_genes,
 )
 from scvi_sctab.external.scdtl._imputer_training import ImputerTraining
 from scvi_sctab.external.scdtl._module import BulkPriorModule
@@ -251,13 +252,15 @@ class BulkPriorImputer(BulkMixin, ImputerTraining):
         adata
             As in :meth:`get_latent_representation`.
         genes
-            Genes to return, of :meth:`get_gene_source`; all if not given.
+            Genes to return, of :meth:`get_gene_source`; all if not given. Ensembl versions are
+            ignored.
         library_size
             Sum of the genes of the cells; ``"observed"`` is the number of counts of the cell, or
             its size factor if there is one.
         observed
             ``"posterior"``: prediction and count of the cell, combined by their precision;
-            ``"prior"``: prediction only; ``"keep"``: the count where it is not 0.
+            ``"prior"``: prediction only; ``"keep"``: the normalised count where it is not 0; rows
+            then sum to more than ``library_size``.
         indices, batch_size, layer, min_gene_overlap
             As in :meth:`get_latent_representation`.
 
@@ -369,8 +372,8 @@ class BulkPriorImputer(BulkMixin, ImputerTraining):
 
         Returns
         -------
-        ``(n_cells, n_samples)``, rows named by cell, columns by sample. 0 is the mean of samples,
-        and 1 the whole difference of a sample to the mean; weights may be negative.
+        ``(n_cells, n_samples)``, rows named by cell, columns by sample. Rows sum to 0; a cell like
+        one of S samples has ``1 - 1/S`` there and ``-1/S`` elsewhere.
 
         Raises
         ------
@@ -435,7 +438,7 @@ class BulkPriorImputer(BulkMixin, ImputerTraining):
         known = self.get_gene_source().index
         if genes is None:
             return np.arange(len(known))
-        genes = [genes] if isinstance(genes, str) else list(genes)
+        genes = names_of_genes(genes)
         positions = known.get_indexer(genes)
         if (positions < 0).any():
             unknown = [
