@@ -115,6 +115,13 @@ def test_a_molecule_of_a_gene_with_rate_0_is_impossible():
     assert held_out_log_likelihood(np.array([[1, 0]]), np.array([[1.0, 0.0]])) == -1
 
 
+def test_cells_without_held_out_molecules_are_scored_as_nothing():
+    scores = score_held_out(np.zeros((2, 3)), np.ones((2, 3)), strata=["a", "b", "a"])
+    np.testing.assert_array_equal(scores.n_molecules, np.zeros((2, 2)))
+    np.testing.assert_array_equal(scores.log_likelihood, [[-2, -1], [-2, -1]])
+    assert scores.per_molecule.isna().all()
+
+
 def test_tertiles_are_thirds_and_equal_totals_stay_together():
     assert expression_tertiles(np.array([9, 1, 5, 2, 8, 6])).tolist() == [
         *("high", "low", "mid", "low", "high", "mid"),

@@ -126,6 +126,8 @@ def held_out_log_likelihood(
     0.193
     """
     scores = score_held_out(counts, rates, size_factors=size_factors)
+    if not scores.n_molecules.any():
+        raise ValueError("No molecule is held out: choose a smaller `fraction` for training.")
     return float(scores.per_molecule["all"])
 
 
@@ -153,7 +155,7 @@ def score_held_out(
     Raises
     ------
     ValueError
-        As :func:`held_out_log_likelihood`.
+        As :func:`held_out_log_likelihood`, but that there may be no molecule.
     """
     held_out = canonical_counts(counts)
     n_cells, n_genes = held_out.shape
@@ -167,8 +169,6 @@ def score_held_out(
         )
     _check_rates(rates, "rates")
     _check_rates(factors, "size_factors")
-    if held_out.nnz == 0:
-        raise ValueError("No molecule is held out: choose a smaller `fraction` for training.")
     names, codes = _coded(strata, n_genes)
     n_strata = max(len(names), 1)
     rows = np.repeat(np.arange(n_cells), np.diff(held_out.indptr))

@@ -109,6 +109,33 @@ def test_genes_that_bulk_lacks_get_a_level_of_their_own():
     np.testing.assert_allclose(level[::3] / level[::3].sum(), alone)
 
 
+@pytest.mark.parametrize("zeros", ["all that bulk lacks", "all that bulk has"])
+def test_genes_without_molecules_keep_a_level_above_0(zeros):
+    rng = np.random.default_rng(0)
+    totals, bulk_mean = rng.poisson(50.0, 40).astype(float), rng.normal(size=40)
+    bulk_mean[:10] = np.nan
+    is_zero = np.isnan(bulk_mean) == (zeros == "all that bulk lacks")
+    totals[is_zero] = 0
+    found = fit_level(totals, bulk_mean, np.zeros(3))
+    # Together they are expected to have half a molecule.
+    share = 0.5 / is_zero.sum() / (totals.sum() + 0.5)
+    np.testing.assert_allclose(found.mean[is_zero], share, rtol=0.05)
+    assert (found.of_others > 0).all()
+    assert found.mean.sum() == pytest.approx(1)
+
+
+def test_a_batch_without_cells_has_no_effect_on_factors():
+    counts, shares, types, start = two_types()
+    prior = GenePrior(shares.mean(axis=0), np.zeros((shares.shape[1], 0)))
+    batches = np.arange(len(types)) // 2 % 2
+    fit = [
+        fit_factors(counts, prior, start, batches=batches, n_batches=n, config=SHORT)
+        for n in (2, 3)
+    ]
+    np.testing.assert_allclose(fit[1].loadings, fit[0].loadings)
+    np.testing.assert_allclose(fit[1].shifts, [*fit[0].shifts, np.ones(shares.shape[1])])
+
+
 def test_factors_recover_two_types_and_shrink_to_bulk():
     counts, shares, types, start = two_types()
     level = fit_level(np.asarray(counts.sum(axis=0)).ravel()).mean
@@ -224,3 +251,12 @@ def test_contrasts_are_used_only_if_they_are_clearly_better_than_none_and_than_t
     difference = (better.log_likelihood - none.log_likelihood).sum() / 5000
     assert row["gain"] == pytest.approx(1000 * difference)
     assert "full over none: 2" in describe_gain(table)
+
+
+def test_a_gain_that_is_not_a_number_is_no_reason_to_use_contrasts():
+    molecules = np.ones((6, 1))
+    impossible = HeldOutScores(np.full((6, 1), -np.inf), molecules, ("low",))
+    with np.errstate(invalid="ignore"):
+        use, reason = choose_use({"none": impossible, "level": impossible, "full": impossible})
+    assert use == "none"
+    assert "contrasts of bulk are not used" in reason

@@ -13,7 +13,7 @@ from lightning.pytorch import Callback
 from scipy import sparse
 
 from scvi_sctab.external import BulkPriorImputer
-from scvi_sctab.external.scdtl import BulkPriorModule
+from scvi_sctab.external.scdtl import BulkPriorModule, _trials
 from scvi_sctab.external.scdtl._module import decorrelate, thin
 from scvi_sctab.metrics import held_out_log_likelihood, molecular_split
 
@@ -108,6 +108,8 @@ def test_genes_in_bulk_only_are_completed_and_flagged(model):
     found = log_contrasts(completed, types).ravel()
     expected = log_contrasts(truth, np.array(["0", "1", "2"])).ravel()
     assert np.corrcoef(found, expected)[0, 1] > 0.9
+    one = model.get_imputed_values(genes=NAMES[-1], observed="prior")
+    pd.testing.assert_frame_equal(one, completed[[NAMES[-1]]], rtol=1e-4)
     some = model.get_imputed_values(genes=[NAMES[-1], NAMES[0]])
     assert list(some.columns) == [NAMES[-1], NAMES[0]]
     np.testing.assert_allclose(some[NAMES[-1]], completed[NAMES[-1]], rtol=1e-4)
@@ -188,6 +190,16 @@ def test_a_loaded_model_is_trained_on_with_the_bulk_that_it_kept(tmp_path):
     pd.testing.assert_frame_equal(
         loaded.get_imputed_values(), model.get_imputed_values(), rtol=1e-4
     )
+
+
+def test_a_network_that_is_trained_again_has_not_seen_what_is_now_held_out():
+    cells, bulk, _ = simulate()
+    once = trained(cells, bulk, bulk_use="full", method="autoencoder", holdout_fraction=0.2)
+    twice = trained(cells, bulk, bulk_use="full", method="autoencoder", holdout_fraction=0.5)
+    scvi.settings.seed = 0
+    twice.train(40, compare_bulk=False, holdout_fraction=0.2, **QUIET)
+    pd.testing.assert_frame_equal(twice.get_imputed_values(), once.get_imputed_values(), rtol=1e-4)
+    pd.testing.assert_frame_equal(twice.history["train_loss"], once.history["train_loss"])
 
 
 @pytest.mark.parametrize("method", ["factor", "autoencoder"])
@@ -377,19 +389,92 @@ def test_options_that_do_not_exist_are_refused():
         model.train(0)
     with pytest.raises(ValueError, match=r"holdout_fraction=1.0 is not in \(0, 1\)"):
         model.train(holdout_fraction=1.0)
+    for size in (0, 1):
+        with pytest.raises(ValueError, match=f"batch_size={size}: a step needs two cells"):
+            model.train(batch_size=size)
     with pytest.raises(TypeError, match="n_steps"):
         model.train(n_steps=3)
     model.train(**QUIET)
     with pytest.raises(ValueError, match="observed='no' is none of"):
         model.get_imputed_values(observed="no")
-    with pytest.raises(ValueError, match="library_size=-1"):
-        model.get_imputed_values(library_size=-1)
+    for size in (-1, np.nan, np.inf, "cells", None, [1.0, 2.0], np.ones(3)):
+        with pytest.raises(ValueError, match=r"library_size=.*give a positive number, or 'obs"):
+            model.get_imputed_values(library_size=size)
+    for size in (0, "observed", None, [1.0]):
+        with pytest.raises(ValueError, match=r"library_size=.*give a positive number\."):
+            model.get_normalized_expression(library_size=size)
+    assert model.get_normalized_expression(library_size=np.float32(2)).shape == (N_CELLS, N_GENES)
     with pytest.raises(
         KeyError, match=r"Neither cells nor bulk have the genes 'g7' \(near 'G7'\)"
     ):
         model.get_imputed_values(genes=["g7"])
     with pytest.raises(RuntimeError, match="Bulk was not compared"):
         model.get_bulk_gain()
+
+
+def test_ensembl_versions_of_asked_genes_are_ignored():
+    cells, bulk, _ = simulate()
+    ids = [f"ENSG{i:011d}" for i in range(N_GENES + N_MORE)]
+    cells.var_names, bulk.var_names = ids[:N_GENES], [f"{name}.4" for name in ids]
+    model = trained(cells, bulk, bulk_use="level")
+    for gene in (ids[3], ids[-1]):
+        values = model.get_imputed_values(genes=gene)
+        assert [*values] == [gene]
+        for asked in (f"{gene}.7", [f"{gene}.7"], pd.Index([f"{gene}.7"])):
+            pd.testing.assert_frame_equal(model.get_imputed_values(genes=asked), values)
+
+
+def test_options_that_need_bulk_are_refused_without_it():
+    cells, _, _ = simulate()
+    for arguments in ({"bulk_use": "full"}, {"bulk_use": "level"}, {"n_bulk_factors": 3}):
+        ((name, value),) = arguments.items()
+        with pytest.raises(ValueError, match=f"{name}={value!r} needs bulk: `BulkPriorImputer"):
+            build(cells, **arguments)
+
+
+def test_a_cell_whose_molecules_are_all_held_out_does_not_decide_on_bulk():
+    cells, bulk, _ = simulate(depth=100)
+    counts = cells.X.toarray()
+    # A single molecule is either shown or held out.
+    counts[:12] = np.eye(12, N_GENES)
+    cells.X = sparse.csr_matrix(counts.astype(np.float32))
+    task = build(cells, bulk)._task(0.3)
+    shown, held_out = (
+        np.asarray(m.sum(axis=1)).ravel() for m in (task.part.counts, task.held_out)
+    )
+    assert 0 < (shown == 0).sum() < 12
+    assert not held_out[shown == 0].any()
+    np.testing.assert_array_equal((shown + held_out)[shown > 0], counts.sum(axis=1)[shown > 0])
+    model = trained(cells, bulk, compare_bulk=True, holdout_fraction=0.3)
+    assert np.isfinite(model.get_bulk_gain()["gain"]).all()
+    assert model.fit_["use"] == "full"
+
+
+def test_cells_of_which_none_is_in_both_parts_are_refused():
+    cells, _, _ = simulate()
+    for fraction in (1e-9, 1 - 1e-9):
+        with pytest.raises(ValueError, match="leaves no cell with molecules both to learn from"):
+            trained(cells, holdout_fraction=fraction)
+
+
+def test_a_block_of_cells_without_held_out_molecules_is_scored(monkeypatch):
+    cells, _, _ = simulate(depth=5)
+    monkeypatch.setattr(_trials, "_N_SCORED", 1)
+    model = build(cells)
+    held_out = np.asarray(model._task(0.1).held_out.sum(axis=1)).ravel()
+    assert 0 < (held_out == 0).sum() < N_CELLS
+    model.train(holdout_fraction=0.1, **QUIET)
+    assert np.isfinite(model.get_imputed_values()).all(axis=None)
+
+
+def test_a_model_is_trained_on_without_the_cells_of_a_batch(tmp_path):
+    cells, _, _ = simulate()
+    cells.obs["lab"] = np.array(["a", "b"])[np.arange(N_CELLS) % 2]
+    trained(cells, batch_key="lab").save(tmp_path / "model")
+    loaded = BulkPriorImputer.load(tmp_path / "model", cells[::2].copy())
+    loaded.train(**QUIET)
+    np.testing.assert_allclose(loaded.fit_["shifts"][1], 1)
+    assert np.isfinite(loaded.get_imputed_values(cells)).all(axis=None)
 
 
 def test_cells_that_cannot_be_learnt_from_are_refused():

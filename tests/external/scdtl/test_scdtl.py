@@ -103,6 +103,19 @@ def test_genes_and_cells_can_be_chosen(model):
     pd.testing.assert_frame_equal(some, whole.iloc[[5, 1]][["gene7", "gene2"]], rtol=1e-4)
 
 
+def test_genes_are_asked_for_by_a_single_name_or_with_ensembl_versions(model, cells, bulk):
+    one = model.get_imputed_values(genes="gene7")
+    pd.testing.assert_frame_equal(one, model.get_imputed_values(genes=["gene7"]))
+    ids = [f"ENSG{i:011d}" for i in range(N_GENES)]
+    cells.var_names = bulk.var_names = ids
+    versions = [f"{name}.3" for name in ids[:20]]
+    named = build(cells, bulk, genes=versions, gene_order=versions[::-1])
+    assert named.imputed_genes.tolist() == ids[:20]
+    named.train(1, **QUIET)
+    assert named.module.order.tolist() == list(range(20))[::-1]
+    assert [*named.get_imputed_values(genes=versions[4])] == [ids[4]]
+
+
 def test_genes_of_a_query_are_matched_by_name(model, cells):
     order = np.random.default_rng(0).permutation(N_GENES)
     permuted = cells[:, order].copy()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -61,6 +61,17 @@ class BulkProfiles:
         known = position >= 0
         mean = np.where(known, self.mean[position], np.nan)
         return mean, np.where(known[:, None], self.contrasts[position], 0)
+
+
+def names_of_genes(genes: str | Iterable[object]) -> list[str]:
+    """Return names of genes as models hold them, without Ensembl versions.
+
+    Parameters
+    ----------
+    genes
+        Names, or a single one.
+    """
+    return [*strip_versions([genes] if isinstance(genes, str) else [*map(str, genes)])]
 
 
 def read_bulk(bulk: AnnData, layer: str | None) -> Floats:
@@ -121,7 +132,7 @@ def _check_values(values: Floats, bulk: AnnData, place: str) -> None:
     if empty.any():
         raise ValueError(
             f"Bulk samples without expression: {list_names(bulk.obs_names[empty])}. Drop them: "
-            "`bulk = bulk[bulk.X.sum(axis=1) > 0].copy()`."
+            f"`bulk = bulk[{place}.sum(axis=1) > 0].copy()`."
         )
     if (values == values.flat[0]).all():
         raise ValueError(
@@ -133,14 +144,16 @@ def _check_values(values: Floats, bulk: AnnData, place: str) -> None:
         raise ValueError(
             f"`{place}` looks like logarithms (fractions up to {highest:.3g}). Give counts, CPM or "
             f"TPM; of log1p values these are `{place} = numpy.expm1({place})`, of log2(x + 1) "
-            f"values `2 ** {place} - 1`."
+            f"values `2 ** {place} - 1`. If they are not logarithms, multiply them by 1e6: the "
+            "scale has no effect."
         )
     total = float(np.median(values.sum(axis=1)))
     if is_whole and total < _MIN_BULK_TOTAL and (values == 0).mean() > _MAX_ZEROS:
         raise ValueError(
             f"`bulk` looks like single cells: {len(values):,} rows of {total:,.0f} counts in the "
-            "median, most of them 0. Were bulk and cells swapped? Expression summed over the cells "
-            "of a type is bulk: sum the rows of each type first."
+            "median, most of them 0. Were bulk and cells swapped? Expression summed over *other* "
+            "cells of a type is bulk: sum the rows of each type first. Sums of the cells to impute "
+            "hold the molecules that are held out."
         )
 
 

@@ -217,7 +217,8 @@ def _fit_shifts(cells: _Cells, factors: Factors, weights: Floats) -> Floats:
     molecules = cells.library[:, None] * weights
     by_batch = _indicators(cells.batches, len(factors.shifts)) @ molecules
     expected = by_batch @ factors.loadings.T
-    shape = best_shape(cells.totals.ravel(), expected.ravel())
+    has_cells = by_batch.any(axis=1)
+    shape = best_shape(cells.totals[has_cells].ravel(), expected[has_cells].ravel())
     return (cells.totals + shape) / (expected + shape)
 
 

@@ -93,7 +93,8 @@ def choose_use(scores: Mapping[str, HeldOutScores]) -> tuple[str, str]:
         return simple, ""
     for over in dict.fromkeys(("none", simple)):
         value, error = gain("full", over)
-        if value < _N_ERRORS * error or value <= 0:
+        # A gain that is not a number is no reason to use bulk.
+        if not (value > 0 and value >= _N_ERRORS * error):
             what = {"none": "no bulk", "level": "the level of genes alone"}[over]
             return simple, (
                 f"The contrasts of bulk are not used: on held-out molecules they gain {value:.1f} "

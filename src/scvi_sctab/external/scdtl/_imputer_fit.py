@@ -41,7 +41,8 @@ class ImputerTask:
     part
         Molecules to fit models to that are compared.
     held_out
-        The other molecules, ``(n_cells, n_genes)``.
+        The other molecules, ``(n_cells, n_genes)``; without those of cells that have none in
+        ``part``.
     ratio
         Expected number of held-out molecules per molecule of ``part``.
     strata
@@ -79,8 +80,22 @@ class ImputerTask:
             Bulk at the genes, if there is any.
         holdout_fraction
             Share of molecules to hold out.
+
+        Raises
+        ------
+        ValueError
+            If no cell has molecules in both parts.
         """
         shown, held_out = molecular_split(counts, 1 - holdout_fraction, seed=seed)
+        # A cell that shows no molecule has an expected count of 0: its score would be -inf.
+        is_hidden = np.asarray(shown.sum(axis=1)).ravel() == 0
+        held_out.data[np.repeat(is_hidden, np.diff(held_out.indptr))] = 0
+        held_out.eliminate_zeros()
+        if not held_out.nnz:
+            raise ValueError(
+                f"{holdout_fraction=} leaves no cell with molecules both to learn from and held "
+                "out: give one nearer to 0.5."
+            )
         return cls(
             Training(counts, batches, n_batches, seed),
             Training(shown, batches, n_batches, seed),

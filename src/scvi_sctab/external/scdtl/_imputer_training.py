@@ -37,6 +37,7 @@ from scvi_sctab.external.scdtl._imputer_fit import (
 )
 from scvi_sctab.external.scdtl._module import decorrelate
 from scvi_sctab.external.scdtl._trials import BulkOfGenes, BulkUse, best_own_shape, score_shares
+from scvi_sctab.nn import single_precision
 from scvi_sctab.sparse import CSR, to_scipy
 from scvi_sctab.train import SelfSupervisedTrainingPlan, SinglePrecisionRunner
 
@@ -125,7 +126,8 @@ class ImputerTraining(BaseModel):
         """Train, and measure what bulk gains on molecules that are held out.
 
         Counts are read into memory. Number and start of factors, use of bulk and method are chosen
-        by the held-out molecules; the factors are then fitted to all of them.
+        by the held-out molecules; the factors are then fitted to all of them. If the model is
+        trained already, training starts from new weights: other molecules may be held out.
 
         Parameters
         ----------
@@ -160,6 +162,8 @@ class ImputerTraining(BaseModel):
         self._check_arguments(None, trainer_kwargs, "train")
         if max_steps < 1:
             raise ValueError(f"{max_steps=}: train for at least one step.")
+        if batch_size < 2:
+            raise ValueError(f"{batch_size=}: a step needs two cells at least.")
         if not 0 < holdout_fraction < 1:
             raise ValueError(f"{holdout_fraction=} is not in (0, 1).")
         self._check_own_cells()
@@ -278,6 +282,11 @@ class ImputerTraining(BaseModel):
         trainer_kwargs: dict[str, Any],
     ) -> float:
         """Train the autoencoder, and return the log-likelihood per held-out molecule."""
+        if self.is_trained_:
+            # These weights have learnt from molecules that are held out now.
+            with single_precision():
+                self.module = self.module.untrained()
+            self.history_ = None
         part, n_cells = task.part, task.part.counts.shape[0]
         prior = task.prior(use, of_part=True)
         contrasts = np.zeros((len(prior.level), self.module.contrasts.shape[1]))

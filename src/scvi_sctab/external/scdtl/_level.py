@@ -95,6 +95,9 @@ def _spline(x: Floats, n_fitted: int) -> Floats:
 def _shrink(totals: Floats, basis: Floats) -> tuple[Floats, Floats]:
     """Return posterior means of the first genes, and expectations of the others."""
     n = len(totals)
+    if not totals.any():
+        # The likelihood has its maximum at 0, of which there is no logarithm.
+        return np.full(n, 0.5 / n), np.full(len(basis) - n, 0.5 / n)
     coefficients = np.zeros(basis.shape[1])
     coefficients[0] = np.log(max(totals.mean(), 0.5 / n))
     shape = 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -29,6 +30,7 @@ from scvi_sctab.external.scdtl._bulk import (
     BulkProfiles,
     bulk_profiles,
     check_not_bulk,
+    names_of_genes,
 )
 from scvi_sctab.external.scdtl._imputer_training import ImputerTraining
 from scvi_sctab.external.scdtl._module import BulkPriorModule
@@ -80,8 +82,8 @@ class BulkPriorImputer(BulkMixin, ImputerTraining):
     Raises
     ------
     ValueError
-        If an option does not exist, cells or bulk are not set up or exchanged, or have too few
-        genes in common.
+        If an option does not exist or needs bulk that is not given, cells or bulk are not set up
+        or exchanged, or have too few genes in common.
 
     Warns
     -----
@@ -121,6 +123,17 @@ class BulkPriorImputer(BulkMixin, ImputerTraining):
             raise ValueError(f"{n_latent=}: give the embedding one dimension at least.")
         if n_bulk_factors != "auto" and n_bulk_factors < 0:
             raise ValueError(f"{n_bulk_factors=}: give a number of contrasts, or 'auto'.")
+        # A saved model holds what it needs of bulk.
+        if bulk is None and registry is None:
+            for name, value, without in (
+                ("bulk_use", bulk_use, ("auto", "none")),
+                ("n_bulk_factors", n_bulk_factors, ("auto", 0)),
+            ):
+                if value not in without:
+                    raise ValueError(
+                        f"{name}={value!r} needs bulk: `{type(self).__name__}(adata, bulk)`, set "
+                        "up by `setup_bulk_anndata`."
+                    )
         self._refuse_bulk(adata)
         super().__init__(adata, registry)
         self._bulk: BulkProfiles | None = None
@@ -239,13 +252,15 @@ class BulkPriorImputer(BulkMixin, ImputerTraining):
         adata
             As in :meth:`get_latent_representation`.
         genes
-            Genes to return, of :meth:`get_gene_source`; all if not given.
+            Genes to return, of :meth:`get_gene_source`; all if not given. Ensembl versions are
+            ignored.
         library_size
             Sum of the genes of the cells; ``"observed"`` is the number of counts of the cell, or
             its size factor if there is one.
         observed
             ``"posterior"``: prediction and count of the cell, combined by their precision;
-            ``"prior"``: prediction only; ``"keep"``: the count where it is not 0.
+            ``"prior"``: prediction only; ``"keep"``: the normalised count where it is not 0; rows
+            then sum to more than ``library_size``.
         indices, batch_size, layer, min_gene_overlap
             As in :meth:`get_latent_representation`.
 
@@ -263,8 +278,8 @@ class BulkPriorImputer(BulkMixin, ImputerTraining):
             If counts are not raw, the gene overlap is too small, or an option does not exist.
         """
         _require_option("observed", observed, Observed)
-        if library_size != "observed" and not library_size > 0:
-            raise ValueError(f"{library_size=}: give a positive number, or 'observed'.")
+        if not isinstance(library_size, str) or library_size != "observed":
+            _require_positive(library_size, ", or 'observed'")
         cells = self._select(adata, indices, layer, min_gene_overlap)
         columns = self._find_genes(genes)
         return self._impute(cells, columns, library_size, observed, batch_size)
@@ -298,6 +313,7 @@ class BulkPriorImputer(BulkMixin, ImputerTraining):
         RuntimeError, ValueError
             As :meth:`get_imputed_values`.
         """
+        _require_positive(library_size)
         cells = self._select(adata, indices, layer, min_gene_overlap)
         columns = np.arange(len(self.gene_names))
         return self._impute(cells, columns, library_size, "prior", batch_size, with_batch=False)
@@ -356,8 +372,8 @@ class BulkPriorImputer(BulkMixin, ImputerTraining):
 
         Returns
         -------
-        ``(n_cells, n_samples)``, rows named by cell, columns by sample. 0 is the mean of samples,
-        and 1 the whole difference of a sample to the mean; weights may be negative.
+        ``(n_cells, n_samples)``, rows named by cell, columns by sample. Rows sum to 0; a cell like
+        one of S samples has ``1 - 1/S`` there and ``-1/S`` elsewhere.
 
         Raises
         ------
@@ -422,7 +438,7 @@ class BulkPriorImputer(BulkMixin, ImputerTraining):
         known = self.get_gene_source().index
         if genes is None:
             return np.arange(len(known))
-        genes = [genes] if isinstance(genes, str) else list(genes)
+        genes = names_of_genes(genes)
         positions = known.get_indexer(genes)
         if (positions < 0).any():
             unknown = [
@@ -438,6 +454,11 @@ class BulkPriorImputer(BulkMixin, ImputerTraining):
 def _require_option(name: str, value: object, options: Any) -> None:
     if value not in get_args(options):
         raise ValueError(f"{name}={value!r} is none of {', '.join(map(repr, get_args(options)))}.")
+
+
+def _require_positive(library_size: object, alternative: str = "") -> None:
+    if not (isinstance(library_size, Real) and 0 < library_size < np.inf):
+        raise ValueError(f"{library_size=}: give a positive number{alternative}.")
 
 
 def _libraries(adata: AnnData, layer: str | None) -> NDArray[np.float64]:

@@ -81,6 +81,16 @@ class BulkPriorModule(BaseModuleClass):  # type: ignore[misc]
         self.register_buffer("mean_expression", torch.zeros(n_genes))
         self.register_buffer("n_molecules", torch.ones(()))
 
+    def untrained(self) -> BulkPriorModule:
+        """Build a network of the same shape with new weights."""
+        return BulkPriorModule(
+            len(self.log_level),
+            self.contrasts.shape[1],
+            len(self.shifts),
+            n_latent=self.embedding.out_features,
+            config=self.config,
+        )
+
     def set_prior(
         self,
         level: NDArray[np.float64],

@@ -30,7 +30,8 @@ class BulkMixin(BaseModel):
         ----------
         bulk
             Samples in rows, genes in columns, named as in the cells: counts, CPM or TPM. The scale
-            of a sample has no effect. Means over the cells of a type are bulk, too.
+            of a sample has no effect. Means over the cells of a type are bulk, too, but of *other*
+            cells: those of the cells to impute hold the molecules that are held out.
         layer
             Layer with the expression; ``None`` is ``bulk.X``.
 

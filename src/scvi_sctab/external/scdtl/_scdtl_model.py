@@ -23,6 +23,7 @@ from scvi_sctab.data import (
     refuse_view,
     strip_versions,
 )
+from scvi_sctab.external.scdtl._bulk import names_of_genes
 from scvi_sctab.external.scdtl._registered_bulk import BulkMixin
 from scvi_sctab.external.scdtl._scdtl_module import ScDTLModule
 from scvi_sctab.external.scdtl._scdtl_start import positions_in_order, summarize
@@ -61,7 +62,8 @@ class ScDTL(BulkMixin, UnlabeledModel):
         matched by name; those of one side only are left out. It is not saved with the model, which
         does not need it to predict.
     genes
-        Genes of the model; those that cells and bulk share if not given.
+        Genes of the model; those that cells and bulk share if not given. Ensembl versions are
+        ignored.
     gene_order
         Names of genes in the order of the convolution, such as that on chromosomes; an order in
         which neighbours are correlated in bulk and cells if not given.
@@ -115,7 +117,7 @@ class ScDTL(BulkMixin, UnlabeledModel):
         profiles = None if bulk is None else self._read_bulk(bulk)
         genes = self._choose_genes(profiles, genes)
         if gene_order is not None:
-            gene_order = [*map(str, gene_order)]
+            gene_order = names_of_genes(gene_order)
             positions_in_order(np.array(genes, dtype=str), gene_order)
         # Bulk is not an argument of a saved model.
         self.init_params_ = self._get_init_params(
@@ -185,7 +187,7 @@ class ScDTL(BulkMixin, UnlabeledModel):
         known = set(self.gene_names.tolist())
         if profiles is not None:
             known &= set(profiles.columns)
-        chosen = known if genes is None else set(map(str, genes))
+        chosen = known if genes is None else set(names_of_genes(genes))
         if missing := sorted(chosen - known):
             raise ValueError(
                 f"`genes` has {list_names(missing)}, which cells and bulk do not both have. Leave "
@@ -246,7 +248,8 @@ class ScDTL(BulkMixin, UnlabeledModel):
         adata
             Cells with raw counts; the cells that the model was set up with if not given.
         genes
-            Genes to return; those of the model, :attr:`imputed_genes`, if not given.
+            Genes to return; those of the model, :attr:`imputed_genes`, if not given. Ensembl
+            versions are ignored.
         indices, batch_size, layer, min_gene_overlap
             As in :meth:`get_latent_representation`.
         library_size
@@ -357,7 +360,7 @@ class ScDTL(BulkMixin, UnlabeledModel):
         """Find genes among those of the model."""
         if genes is None:
             return torch.arange(len(self._genes))
-        names = [*map(str, genes)]
+        names = names_of_genes(genes)
         columns = pd.Index(self._genes).get_indexer(names)
         if (columns < 0).any():
             missing = [name for name, place in zip(names, columns, strict=True) if place < 0]

@@ -149,7 +149,7 @@ def _fit(
         scores = np.asarray(bulk_scores(cells.counts, prior))
     else:
         scores = expression_scores(cells.counts)
-    for batch in range(cells.n_batches):
+    for batch in np.unique(cells.batches[cells.batches >= 0]):
         # Clusters are not to be batches.
         scores[cells.batches == batch] -= scores[cells.batches == batch].mean(axis=0)
     weights = cluster_weights(scores, n_factors, cells.seed)
