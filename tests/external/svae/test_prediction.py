@@ -161,6 +161,15 @@ def test_a_model_without_cells_asks_for_unperturbed_ones(planted, tmp_path, sing
     )
 
 
+def test_perturbed_cells_are_not_shifted_a_second_time(planted, singles):
+    n = (singles.obs["perturbation"] != "control").sum()
+    with pytest.raises(ValueError, match=f"{n} of {singles.n_obs} cells are perturbed by .adata"):
+        planted.predict_perturbation("P001", singles)
+    unnamed = singles.copy()
+    del unnamed.obs["perturbation"]
+    assert planted.predict_perturbation("P001", unnamed)["mean"].notna().all()
+
+
 def test_a_model_without_a_prior_does_not_predict(singles):
     model = fit(singles, SETUP, prior="none")
     with pytest.raises(ValueError, match="prior='none' has no shifts"):

@@ -58,6 +58,10 @@ class Guides:
             return f"`adata.obs[{self.key!r}]`"
         return f"`adata.obsm[{self.obsm_key!r}]`"
 
+    def is_in(self, adata: AnnData) -> bool:
+        """Return whether an AnnData has this column or matrix."""
+        return self.key in adata.obs if self.key is not None else self.obsm_key in adata.obsm
+
     def parts(self, name: str) -> list[str]:
         """Split the name of a combination into perturbations, without the control.
 

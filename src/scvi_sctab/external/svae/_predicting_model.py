@@ -256,7 +256,7 @@ class PredictingModel(ScreenModel):
         UnknownPerturbationError
             If the model does not know the perturbation, or a part of the combination.
         RuntimeError, ValueError
-            As :meth:`get_elbo`.
+            As :meth:`get_elbo`, or if ``adata`` has perturbed cells.
         """
         samples = self._sample_expression(
             [[], perturbation],
@@ -339,7 +339,21 @@ class PredictingModel(ScreenModel):
                 )
             if not indices:
                 return None
-        return self._select(adata, indices, layer, min_gene_overlap)
+        cells = self._select(adata, indices, layer, min_gene_overlap)
+        self._refuse_perturbed(cells)
+        return cells
+
+    def _refuse_perturbed(self, cells: CellSelection) -> None:
+        """Raise an error if cells that are to be shifted are perturbed already."""
+        guides = self._guides
+        if not guides.is_in(cells.adata):
+            return
+        n = sum(bool(names) for names in guides.read(cells.adata[cells.positions]))
+        if n:
+            raise ValueError(
+                f"{n:,} of {len(cells):,} cells are perturbed by {guides.place}, and would be "
+                "shifted a second time. Pass unperturbed cells, or leave the column out."
+            )
 
     def _sample_expression(
         self,
