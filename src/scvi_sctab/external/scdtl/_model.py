@@ -457,7 +457,7 @@ def _require_option(name: str, value: object, options: Any) -> None:
 
 
 def _require_positive(library_size: object, alternative: str = "") -> None:
-    if not (isinstance(library_size, Real) and 0 < library_size < np.inf):
+    if not (isinstance(library_size, Real) and 0 < float(library_size) < np.inf):
         raise ValueError(f"{library_size=}: give a positive number{alternative}.")
 
 
