@@ -67,7 +67,9 @@ def test_the_prediction_is_the_decoded_shift(planted):
     with torch.no_grad():
         std = torch.from_numpy(planted._posterior(planted._select(controls))[1]).sqrt()
         noise = torch.randn(200, *latents.shape)
-        codes = torch.from_numpy(controls.obs["batch"].astype(str).str[-1].astype(int).to_numpy())
+        codes = torch.from_numpy(
+            controls.obs["batch"].astype(str).str[-1].astype(int).to_numpy(copy=True)
+        )
         age = torch.from_numpy(controls.obs[["age"]].to_numpy(np.float32))
         scale = module.generative(
             latents + std * noise + shift, torch.ones(len(latents), 1), codes[:, None], age

@@ -83,7 +83,9 @@ class RotationRecord:
 
 
 def _name_axes(table: pd.DataFrame) -> pd.DataFrame:
-    return table.rename_axis(index="perturbation", columns="latent")
+    # Pandas 3 has a type of strings, which a saved table gets and one of objects has not.
+    named = table.set_axis([*table.index], axis=0)
+    return named.rename_axis(index="perturbation", columns="latent")
 
 
 @dataclass(frozen=True)
