@@ -70,7 +70,7 @@ def test_the_prediction_is_the_decoded_shift(planted):
         codes = torch.from_numpy(
             controls.obs["batch"].astype(str).str[-1].astype(int).to_numpy(copy=True)
         )
-        age = torch.from_numpy(controls.obs[["age"]].to_numpy(np.float32))
+        age = torch.from_numpy(controls.obs[["age"]].to_numpy(np.float32, copy=True))
         scale = module.generative(
             latents + std * noise + shift, torch.ones(len(latents), 1), codes[:, None], age
         )["scale"]
