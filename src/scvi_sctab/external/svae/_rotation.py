@@ -321,7 +321,8 @@ def _report(rotation: SparseRotation) -> None:
         )
     if rotation.n_active < n_latent / 2:
         warn(
-            f"Only {rotation.n_active} of {n_latent} latents are a target of a perturbation. The "
-            "perturbations have little effect, or the model lost it: train with a KL warm-up over "
-            "all epochs."
+            f"Only {rotation.n_active} of {n_latent} latents are a target of a perturbation; the "
+            "others vary within perturbations, or are unused. If you expect more targets, take more "
+            "cells per perturbation, or compare several models. Of SCVI, train with a KL warm-up "
+            "over all epochs: `plan_kwargs={'n_epochs_kl_warmup': max_epochs}`."
         )
