@@ -305,8 +305,6 @@ class ShiftStageConfig:
     kl_warmup: int | None
     # Factor of the learning rate of shifts and masks.
     shift_lr_factor: float
-    # Logit of the inclusion of every shift at the start of the stage.
-    initial_logit: float
     early_stopping_share: float = 0.15
 
     def n_epochs(self, n_batches: int) -> int:
@@ -346,28 +344,29 @@ class ShiftTrainConfig:
     train_size: float = 0.9
     autoencoder: ShiftStageConfig = field(
         default_factory=lambda: ShiftStageConfig(
-            "standard", 80, 3200, 512, 3e-3, "one_cycle", None, 1.0, 5.0
+            "standard", 80, 3200, 512, 3e-3, "one_cycle", None, 1.0
         )
     )
     finetuning: ShiftStageConfig = field(
         default_factory=lambda: ShiftStageConfig(
-            "expected", 60, 2400, 512, 3e-3, "one_cycle", 0, 5.0, 2.0
+            "expected", 60, 2400, 512, 3e-3, "one_cycle", 0, 5.0
         )
     )
     # Lopez et al. NOTE[DIFF] They train the simulations for 300 epochs with eps=.01 and a loss
     # multiplied by the number of cells; eps=1e-8 and the mean are the same to Adam.
     published: ShiftStageConfig = field(
-        default_factory=lambda: ShiftStageConfig(
-            "sampled", 300, 0, 128, 1e-3, "constant", 50, 1.0, 5.0
-        )
+        default_factory=lambda: ShiftStageConfig("sampled", 300, 0, 128, 1e-3, "constant", 50, 1.0)
     )
     # Of the columns of new batches.
     query: ShiftStageConfig = field(
         default_factory=lambda: ShiftStageConfig(
-            "expected", 20, 400, 256, 1e-2, "one_cycle", 0, 1.0, 2.0
+            "expected", 20, 400, 256, 1e-2, "one_cycle", 0, 1.0
         )
     )
-    # A shift of this share of the threshold of the rotation has an inclusion of one half.
+    # Logit of the inclusion of every shift at the start of the fine-tuning.
+    initial_logit: float = 2.0
+    # A shift of this share of the threshold of the rotation has an inclusion of one half: it is
+    # larger in latents that are fine-tuned to it.
     threshold_share: float = 0.65
     # The same for training without rotation, in standard deviations: 100 for 250 cells.
     threshold: float = 1.26

@@ -30,9 +30,12 @@ def fit(cells, setup=None, training=None, **network):
     """Train a small model; few steps do not find modules, which the rotation warns about."""
     SpikeSlabVAE.setup_anndata(cells, **(setup or {"perturbation_key": "perturbation"}))
     model = SpikeSlabVAE(cells, **{**NETWORK, **network})
+    arguments = {**FEW, **(training or {})}
+    if model.module.prior != "spike_slab":
+        del arguments["finetune_epochs"]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Only .* of")
-        model.train(**{**FEW, **(training or {})})
+        model.train(**arguments)
     return model
 
 

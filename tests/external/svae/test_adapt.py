@@ -1,5 +1,7 @@
 """New perturbations get shifts, and nothing else changes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from tests.external.svae.conftest import SETUP, fit, reference_of
 
 from scvi_sctab.external import SpikeSlabVAE
 from scvi_sctab.external.svae import UnknownPerturbationError
+from scvi_sctab.external.svae._adapt import _half_included_shifts
 
 
 def test_only_shifts_of_new_perturbations_are_learnt(trained, held_out):
@@ -68,7 +71,33 @@ def test_few_cells_need_a_larger_shift_than_many(trained, held_out):
     with torch.no_grad():
         shift = few.module.shift[-1].abs()
     included = few.get_intervention_targets().to_numpy()[-1] > 0.5
-    assert not included[shift.numpy() < 4.5 / np.sqrt(3)].any()
+    assert not included[shift.numpy() < 4.5 * np.sqrt(1 / 3 + 1 / trained.n_controls_)].any()
+
+
+def test_the_threshold_is_that_of_the_training_however_often_a_model_is_adapted(trained, held_out):
+    without_noise = np.array([10**9])
+    n_cells, excess = np.median(trained.n_cells_), float(trained.module.sparsity) - 1
+    expected = pytest.approx(2 * np.sqrt(excess / n_cells), rel=1e-5)
+    adapted, few = trained, held_out[:3].copy()
+    for i in range(9):
+        few.obs["perturbation"] = f"few {i}"
+        adapted = adapted.adapt(few, train_size=1.0)
+    assert np.median(adapted.n_cells_) == 3
+    assert _half_included_shifts(adapted, without_noise) == expected
+
+
+def test_without_fine_tuning_the_threshold_is_that_of_the_rotation(whole, held_out):
+    model = fit(reference_of(whole), SETUP, {"finetune_epochs": 0})
+    model.rotation = replace(model.rotation, threshold=5.0)
+    model.train(finetune_epochs=0)
+    found = _half_included_shifts(model.adapt(held_out), np.array([10**9]))
+    assert found == pytest.approx(5, rel=1e-5)
+
+
+def test_the_noise_of_the_control_is_in_the_threshold(trained):
+    controls = (trained.adata.obs["perturbation"] == "control").sum()
+    found = _half_included_shifts(trained, np.array([2]))
+    assert found == pytest.approx(4.5 * np.sqrt(1 / 2 + 1 / controls))
 
 
 def test_an_adapted_model_predicts_and_is_saved(trained, held_out, tmp_path):

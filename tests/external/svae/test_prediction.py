@@ -31,7 +31,7 @@ def planted(whole):
         model.module.inclusion_logit.fill_(20)
         model.module.inclusion_logit[:, 2] = -20
         model.module.shift[:, 2] = 0
-    model.n_cells_ = np.full(7, 10_000_000)
+    model.n_cells_, model.n_controls_ = np.full(7, 10_000_000), 10_000_000
     return model
 
 
@@ -41,6 +41,12 @@ def planted(whole):
 )
 def test_combinations_are_looked_up(combination, expected):
     assert resolve_combination(combination, ["A", "B"], GUIDES) == expected
+
+
+def test_perturbations_may_be_numbered():
+    assert resolve_combination(2, ["1", "2"], GUIDES) == [1]
+    with pytest.raises(UnknownPerturbationError, match="does not know the perturbation '3'"):
+        resolve_combination(3, ["1", "2"], GUIDES)
 
 
 def test_a_name_with_the_separator_is_itself_where_it_is_known():
@@ -138,11 +144,19 @@ def test_what_two_combinations_share_cancels_in_their_difference(planted):
     assert other.std(axis=0).max() > 0.1
 
 
-def fit_few_cells(model):
+def fit_few_cells(model, n_controls=4):
     """The same model, with uncertain shifts."""
     uncertain = copy.copy(model)
-    uncertain.n_cells_ = np.full(7, 4)
+    uncertain.n_cells_, uncertain.n_controls_ = np.full(7, 4), n_controls
     return uncertain
+
+
+def test_the_error_of_the_control_is_in_shifts_and_cancels_between_them(planted):
+    """Shifts are distances of means of 4 cells, and the mean of the control is the same."""
+    uncertain = fit_few_cells(planted, n_controls=16)
+    first, second = sample_shifts(uncertain, [[0], [1]], 20_000)[:, :, :2]
+    assert first.var(axis=0) == pytest.approx(np.full(2, 1 / 4 + 1 / 16), rel=0.05)
+    assert (first - second).var(axis=0) == pytest.approx(np.full(2, 1 / 4 + 1 / 4), rel=0.05)
 
 
 def test_a_gene_may_be_given_as_a_string(planted):
@@ -227,9 +241,21 @@ def test_wrong_latents_are_refused(planted, arguments, message):
         planted.get_latent_genes(latent, **({"step": step[0]} if step else {}))
 
 
+@pytest.mark.parametrize("verb", ["predict_perturbation", "differential_expression"])
+def test_a_wrong_level_is_refused_before_sampling(planted, monkeypatch, verb):
+    monkeypatch.setattr(type(planted), "_sample_expression", None)
+    with pytest.raises(ValueError, match="level=95"):
+        getattr(planted, verb)("P001", level=95)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"n_samples": 0}, "n_samples=0"), ({"level": 95}, "level=95"), ({"indices": []}, "no")],
+    [
+        ({"n_samples": 0}, "n_samples=0"),
+        ({"level": 95}, "level=95"),
+        ({"indices": []}, "no"),
+        ({"batch_size": 0}, "batch_size=0"),
+    ],
 )
 def test_wrong_arguments_are_refused(planted, arguments, message):
     with pytest.raises(ValueError, match=message):

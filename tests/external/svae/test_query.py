@@ -41,6 +41,13 @@ def test_training_changes_the_columns_of_the_new_batch_alone(trained, query):
     assert all(p.requires_grad for p in mapped.module.parameters())
 
 
+def test_a_query_has_no_stages(trained, query):
+    mapped = SpikeSlabVAE.load_query_data(query, trained)
+    assert mapped.n_controls_ == trained.n_controls_ > 0
+    with pytest.raises(ValueError, match="A query model .* finetune_epochs=2 would have no eff"):
+        mapped.train(finetune_epochs=2)
+
+
 def test_a_query_model_is_saved_and_trained_on(trained, query, tmp_path):
     SpikeSlabVAE.load_query_data(query, trained).save(tmp_path / "query")
     loaded = SpikeSlabVAE.load(tmp_path / "query", query)

@@ -6,11 +6,14 @@ from scipy.optimize import minimize_scalar
 
 from scvi_sctab.external.svae._shift_estimates import (
     count_cells,
+    count_controls,
     design_matrix,
+    half_included_shift,
     inclusions,
     least_squares_shifts,
+    sparsity_of,
+    standard_errors,
 )
-from scvi_sctab.external.svae._training import sparsity_of
 
 RNG = np.random.default_rng(0)
 CODES = np.array([[0, -1], [0, -1], [1, -1], [-1, -1], [0, 1], [1, 2]])
@@ -42,27 +45,48 @@ def test_cells_of_combinations_are_counted_for_each_part():
     assert count_cells(CODES, 3).tolist() == [3, 3, 1]
 
 
+def test_unperturbed_cells_are_counted_where_they_have_a_mean():
+    assert count_controls(np.array([[-1, -1], [0, -1], [-1, -1]])) == 2
+    assert count_controls(CODES) == 0
+
+
+def test_errors_are_those_of_a_difference_of_means():
+    n, n_controls = 30, 20
+    latents = RNG.normal(size=(20_000, n + n_controls))
+    shifts = latents[:, :n].mean(axis=1) - latents[:, n:].mean(axis=1)
+    assert standard_errors(np.array([n]), n_controls).item() == pytest.approx(
+        shifts.std(), rel=0.03
+    )
+    assert standard_errors(n, 0) == n**-0.5
+
+
 @pytest.mark.parametrize("shift", [0.5, 1.5, 4.0])
-@pytest.mark.parametrize("sparsity", [2.0, 50.0])
-def test_the_inclusion_is_the_optimum_of_the_objective(shift, sparsity):
+@pytest.mark.parametrize("sparsity", [1.0, 2.0, 50.0])
+@pytest.mark.parametrize("beta", [0.3, 1.0])
+def test_the_inclusion_is_the_optimum_of_the_objective(shift, sparsity, beta):
     n = 40
 
     def objective(p):
         # Expected KL divergence of n cells at distance 0 of their mean from the shift, and -log
         # of the density of Beta(1, K).
-        return n / 2 * (1 - p) * shift**2 - (sparsity - 1) * np.log1p(-p)
+        return beta * n / 2 * (1 - p) * shift**2 - (sparsity - 1) * np.log1p(-p)
 
     best = minimize_scalar(objective, bounds=(0, 1 - 1e-9), method="bounded").x
-    found = inclusions(np.array([[shift]]), np.array([n]), np.array([sparsity]))
+    half = np.array([half_included_shift(sparsity, n, beta)])
+    found = inclusions(np.array([[shift]]), half)
     assert found.item() == pytest.approx(best, abs=1e-4)
 
 
 def test_at_the_threshold_the_inclusion_is_one_half():
-    sparsity = np.array([sparsity_of(1.2, 70)])
-    found = inclusions(np.array([[1.2, 1.3, 1.1]]), np.array([70]), sparsity)[0]
+    half = np.array([half_included_shift(sparsity_of(1.2, 70, 0.5), 70, 0.5)])
+    found = inclusions(np.array([[1.2, 1.3, 1.1]]), half)[0]
     assert found[0] == pytest.approx(0.5)
     assert found[1] > 0.5 > found[2]
 
 
 def test_without_sparsity_every_shift_is_included():
-    assert inclusions(np.array([[0.1]]), np.array([5]), np.array([1.0])) == 1
+    assert inclusions(np.array([[0.1]]), np.array([half_included_shift(1.0, 5, 0.0)])) == 1
+
+
+def test_without_a_divergence_a_penalty_excludes_every_shift():
+    assert inclusions(np.array([[9.0]]), np.array([half_included_shift(2.0, 5, 0.0)])) == 0

@@ -1,5 +1,7 @@
 """Training in stages: what each stage changes, and what a failure leaves."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scvi
@@ -7,11 +9,16 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from tests.external.svae.conftest import FEW, NETWORK, SETUP, TRAINER, fit
 
-from scvi_sctab._config import ROTATION
+from scvi_sctab._config import ROTATION, SHIFT_TRAIN
 from scvi_sctab.external import SpikeSlabVAE
 from scvi_sctab.external.svae import _training
-from scvi_sctab.external.svae._shift_estimates import inclusions
-from scvi_sctab.external.svae._training import rotation_labels, smallest_shift, sparsity_of
+from scvi_sctab.external.svae._shift_estimates import (
+    half_included_shift,
+    inclusions,
+    sparsity_of,
+    standard_errors,
+)
+from scvi_sctab.external.svae._training import rotation_labels, smallest_shift
 from scvi_sctab.metrics import match_latents, mean_correlation_coefficient, target_scores
 
 
@@ -34,19 +41,65 @@ def test_all_stages_are_run_and_recorded(trained):
 
 
 def test_the_sparsity_follows_from_the_threshold_and_the_cells(trained):
+    controls = (trained.adata.obs["perturbation"] == "control").sum()
+    assert trained.n_controls_ == controls
     n_cells = float(np.median(trained.n_cells_))
-    expected = sparsity_of(smallest_shift(trained.rotation.threshold, n_cells), n_cells)
+    shift = SHIFT_TRAIN.threshold_share * trained.rotation.threshold
+    floor = ROTATION.noise_floor * (1 / n_cells + 1 / controls) ** 0.5
+    expected = 1 + n_cells * max(shift, floor) ** 2 / 4
     assert float(trained.module.sparsity) == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_sparsity_is_in_units_of_the_weight_of_the_divergence(singles):
+    model = fit(singles, SETUP, {"finetune_epochs": 0}, beta=0.5)
+    n_cells, expected = float(np.median(model.n_cells_)), model.rotation.threshold
+    shift = half_included_shift(float(model.module.sparsity), n_cells, 0.5)
+    assert shift == pytest.approx(expected, rel=1e-5)
+    assert float(model.module.sparsity) == pytest.approx(1 + n_cells * expected**2 / 8, rel=1e-5)
+
+
 @pytest.mark.parametrize("n_cells", [20, 250, 5000])
-def test_the_fine_tuning_includes_no_shift_within_the_noise(n_cells):
-    """Mean latents of perturbations that do nothing: standard errors of 0."""
-    noise = np.random.default_rng(0).normal(size=10_000) / n_cells**0.5
-    floor = ROTATION.noise_floor / n_cells**0.5
-    sparsity = sparsity_of(smallest_shift(floor, n_cells), n_cells)
-    inclusion = inclusions(noise[:, None], np.full(10_000, n_cells), np.full(10_000, sparsity))
-    assert (inclusion < 0.5).all()
+@pytest.mark.parametrize("n_controls", [0, 10, 5000])
+def test_the_fine_tuning_includes_no_shift_within_the_noise(n_cells, n_controls):
+    """Shifts of perturbations that do nothing: mean latents less those of the control."""
+    errors = standard_errors(n_cells, n_controls)
+    noise = np.random.default_rng(0).normal(size=10_000) * errors
+    shift = smallest_shift(0.5 * ROTATION.noise_floor * errors, n_cells, n_controls)
+    half = half_included_shift(sparsity_of(shift, n_cells, 1.0), n_cells, 1.0)
+    assert (inclusions(noise[:, None], np.full(10_000, half)) < 0.5).all()
+
+
+@pytest.mark.parametrize(
+    ("network", "arguments", "message"),
+    [
+        (
+            {"prior": "dense"},
+            {"finetune_epochs": 3},
+            "'dense' is trained in one stage.*ne_epochs=3",
+        ),
+        ({"prior": "none"}, {"n_init": 2}, "prior='none' is trained in one stage.*n_init=2"),
+        ({"prior": "l1"}, {"n_init": 2, "finetune_epochs": 0}, "finetune_epochs=0 and n_init=2"),
+        ({}, {"rotate": False, "finetune_epochs": 3}, "rotate=False .* finetune_epochs=3 would"),
+    ],
+)
+def test_arguments_of_stages_that_are_not_run_are_refused(singles, network, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        build(singles, **network).train(**arguments)
+
+
+def test_a_trained_model_needs_no_further_autoencoders(trained):
+    with pytest.raises(ValueError, match="A trained model .* n_init=3 would have no effect"):
+        trained.train(n_init=3)
+
+
+@pytest.mark.parametrize(("n_epochs", "share"), [(0, 1), (1, SHIFT_TRAIN.threshold_share)])
+def test_fixed_and_fine_tuned_masks_have_their_own_sparsity(singles, n_epochs, share):
+    model = fit(singles, SETUP, {"finetune_epochs": 0})
+    model.rotation = replace(model.rotation, threshold=5.0)
+    model.train(finetune_epochs=n_epochs, batch_size=64, **TRAINER)
+    n_cells = float(np.median(model.n_cells_))
+    found = half_included_shift(float(model.module.sparsity), n_cells, 1.0)
+    assert found == pytest.approx(5 * share, rel=1e-5)
 
 
 def test_a_screen_of_one_drug_is_refused_before_training(singles):
@@ -212,6 +265,12 @@ def test_an_interrupted_autoencoder_is_rotated_and_not_fine_tuned(singles):
     assert (targets.to_numpy() == model.rotation.targets.to_numpy()).all()
 
 
+def test_stability_ends_when_its_fine_tuning_is_interrupted(singles):
+    arguments = {**FEW, "max_epochs": 1, "finetune_epochs": 3}
+    with pytest.warns(UserWarning, match="Only .* of"), pytest.raises(KeyboardInterrupt):
+        build(singles).stability(**arguments, callbacks=[Interrupt()])
+
+
 def test_early_stopping_holds_cells_out(singles):
     model = build(singles)
     with pytest.warns(UserWarning, match="Only .* of"):
@@ -251,6 +310,7 @@ def test_pairs_are_trained_on_with_singles(screen):
         ({"n_starts": 1.5}, "n_starts=1.5"),
         ({"max_epochs": 0}, "at least one epoch"),
         ({"train_size": 1.5}, "train_size=1.5"),
+        ({"batch_size": 0}, "batch_size=0"),
     ],
 )
 def test_wrong_arguments_are_refused(singles, arguments, message):
@@ -266,8 +326,6 @@ def test_an_argument_that_does_not_exist_is_refused(singles):
 
 @pytest.mark.slow("training to the end, to see that modules and their targets are found")
 def test_modules_and_targets_of_a_simulated_screen_are_found():
-    from dataclasses import replace
-
     from scvi_sctab.external.svae import PAPER_DESIGN, simulate_perturbations
 
     design = replace(PAPER_DESIGN, n_perturbations=24, n_latent=5, n_genes=60, n_cells=150)

@@ -17,8 +17,10 @@ from scvi_sctab.external.svae._field import MIN_CELLS, PERTURBATIONS_KEY
 from scvi_sctab.external.svae._guides import distinct
 from scvi_sctab.external.svae._shift_estimates import (
     count_cells,
+    half_included_shift,
     inclusions,
     least_squares_shifts,
+    standard_errors,
 )
 
 if TYPE_CHECKING:
@@ -67,7 +69,6 @@ def adapt_model(
     parts = split_by_group(
         [tuple(names) for names in guides], np.flatnonzero(concerned), train_size, seed()
     )
-    adapted.n_cells_ = model.n_cells_
     counts = _estimate(adapted, parts[0], len(known))
     adapted.train_indices, adapted.validation_indices = parts
     adapted.test_indices = parts[0][:0]
@@ -166,6 +167,9 @@ def _copy_weights(model: SpikeSlabVAE, adapted: SpikeSlabVAE) -> None:
     adapted.to_device(model.device)
     adapted.module.eval()
     adapted.history_ = deepcopy(model.history_)
+    adapted.n_cells_ = model.n_cells_
+    adapted.n_trained_ = model.n_trained_ or len(model.n_cells_)
+    adapted.n_controls_ = model.n_controls_
     if model.rotation is not None:
         adapted.rotation = model.rotation
     adapted.is_trained_ = True
@@ -193,17 +197,16 @@ def _estimate(adapted: SpikeSlabVAE, train: NDArray[np.intp], n_known: int) -> N
     module.shift[n_known:] = torch.from_numpy(shifts).to(module.device)
     counts = count_cells(of_new, n_new)
     if module.prior == "spike_slab":
-        sparsity = _sparsity_of_new(adapted, counts)
-        p = torch.from_numpy(inclusions(shifts, counts, sparsity)).float()
+        p = torch.from_numpy(inclusions(shifts, _half_included_shifts(adapted, counts))).float()
         logits = p.logit().clamp(-_MAX_LOGIT, _MAX_LOGIT)
         module.inclusion_logit[n_known:] = logits.to(module.device)
     return counts
 
 
-def _sparsity_of_new(adapted: SpikeSlabVAE, counts: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Compute K for which the same shift as in training, or noise, has an inclusion of one half."""
-    n_trained = float(np.median(adapted.n_cells_))
-    shift = 2 * np.sqrt((float(adapted.module.sparsity) - 1) / n_trained)
-    floor = ROTATION.noise_floor / np.sqrt(counts)
-    sparsity: NDArray[np.float64] = 1 + counts * np.maximum(shift, floor) ** 2 / 4
-    return sparsity
+def _half_included_shifts(adapted: SpikeSlabVAE, counts: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Compute the shifts with an inclusion of one half: that of the training, or noise."""
+    module = adapted.module
+    n_cells = adapted._n_cells_per_trained
+    shift = half_included_shift(float(module.sparsity), n_cells, module.beta)
+    floor = ROTATION.noise_floor * standard_errors(counts, adapted.n_controls_)
+    return np.maximum(shift, floor)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import isfinite
 from numbers import Integral, Real
 from typing import Any
 
+from scvi_sctab._config import SHIFT_TRAIN
 from scvi_sctab.external.svae._module import LIKELIHOODS, PRIORS
 
 
@@ -61,26 +63,63 @@ def check_training(finetune_epochs: int | None, n_init: int, n_starts: int) -> N
     check_whole("n_starts", n_starts, 1)
 
 
-def check_stability(prior: str, sparsity: Sequence[float | None], n_seeds: int) -> None:
+def check_stages(
+    reason: str | None, *, finetune_epochs: int | None = None, n_init: int = SHIFT_TRAIN.n_init
+) -> None:
+    """Refuse arguments of stages that a training does not have.
+
+    Parameters
+    ----------
+    reason
+        Why there are no such stages; ``None`` if there are.
+    finetune_epochs, n_init
+        Arguments of ``train``.
+
+    Raises
+    ------
+    ValueError
+        If one is given.
+    """
+    given = [] if finetune_epochs is None else [f"{finetune_epochs=}"]
+    given += [] if n_init == SHIFT_TRAIN.n_init else [f"{n_init=}"]
+    if reason and given:
+        raise ValueError(
+            f"{reason}, so that {' and '.join(given)} would have no effect. Leave it out; "
+            "`max_epochs=` is the number of epochs."
+        )
+
+
+def check_stability(
+    prior: str,
+    sparsity: Sequence[float | None],
+    n_seeds: int,
+    finetune_epochs: int | None,
+) -> None:
     """Check the arguments of a comparison of seeds.
 
     Parameters
     ----------
     prior
         Prior of the model.
-    sparsity, n_seeds
+    sparsity, n_seeds, finetune_epochs
         Arguments of ``stability``.
 
     Raises
     ------
     ValueError
-        If the prior has no masks, there is no sparsity, one is too small, or fewer than two seeds.
+        If the prior has no masks, there is no sparsity, one is too small or has no effect, or
+        there are fewer than two seeds.
     """
     if prior != "spike_slab":
         raise ValueError(f"prior={prior!r} has no sparse masks to compare; see 'spike_slab'.")
     values = [*sparsity] if isinstance(sparsity, Iterable) else []
     if not values or any(k is not None and (not _is_number(k) or k < 1) for k in values):
         raise ValueError(f"{sparsity=}: give a list of K of at least 1, or None for the default.")
+    if finetune_epochs == 0 and values != [None]:
+        raise ValueError(
+            f"{sparsity=} has no effect with finetune_epochs=0, where masks are the targets of the "
+            "rotation. Leave one of them out."
+        )
     check_whole("n_seeds", n_seeds, 2)
 
 
@@ -145,4 +184,4 @@ def check_whole(name: str, value: object, lowest: int) -> None:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and value == value
+    return isinstance(value, Real) and not isinstance(value, bool) and isfinite(value)

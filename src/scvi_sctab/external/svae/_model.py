@@ -12,7 +12,12 @@ from scvi_sctab._constants import MIN_GENE_OVERLAP
 from scvi_sctab._messages import list_names
 from scvi_sctab.base import document_cells
 from scvi_sctab.external.svae._adapt import adapt_model
-from scvi_sctab.external.svae._checks import check_network, check_stability, check_training
+from scvi_sctab.external.svae._checks import (
+    check_network,
+    check_stability,
+    check_stages,
+    check_training,
+)
 from scvi_sctab.external.svae._module import SpikeSlabModule
 from scvi_sctab.external.svae._plan import SpikeSlabTrainingPlan
 from scvi_sctab.external.svae._predicting_model import PredictingModel
@@ -205,7 +210,7 @@ class SpikeSlabVAE(PredictingModel):
         ------
         ValueError
             If the model has no AnnData, its counts are not raw, ``train_size`` is not in (0, 1],
-            or a number of epochs or starts is too small.
+            a number of epochs or starts is too small, or an argument would have no effect.
 
         Warns
         -----
@@ -214,6 +219,7 @@ class SpikeSlabVAE(PredictingModel):
         """
         self._check_arguments(max_epochs, trainer_kwargs, "train")
         check_training(finetune_epochs, n_init, n_starts)
+        self._check_stages(rotate, finetune_epochs, n_init)
         self._check_own_cells()
         self._check_own_perturbations()
         arguments = TrainingArguments(
@@ -233,9 +239,19 @@ class SpikeSlabVAE(PredictingModel):
             n_init=n_init,
             n_starts=n_starts,
         )
-        if self.surgery is None:
-            codes = self._codes(self.adata)[self.train_indices]
-            self.n_cells_ = count_cells(codes, len(self.perturbations))
+
+    def _check_stages(self, rotate: bool, finetune_epochs: int | None, n_init: int) -> None:
+        """Refuse arguments of stages that this training does not have."""
+        reason = None
+        if self.surgery is not None:
+            reason = "A query model trains the effects of new batches alone"
+        elif self.module.prior != "spike_slab":
+            reason = f"prior={self.module.prior!r} is trained in one stage"
+        elif not rotate:
+            reason = "rotate=False is the published schedule, of one stage"
+        check_stages(reason, finetune_epochs=finetune_epochs, n_init=n_init)
+        if self.is_trained_:
+            check_stages("A trained model is trained further by fine-tuning", n_init=n_init)
 
     def _check_own_perturbations(self) -> None:
         """Refuse to train on cells that lack perturbations, whose shifts would vanish."""
@@ -441,7 +457,7 @@ class SpikeSlabVAE(PredictingModel):
         """
         self._check_arguments(max_epochs, trainer_kwargs, "stability")
         check_training(finetune_epochs, 1, n_starts)
-        check_stability(self.module.prior, sparsity, n_seeds)
+        check_stability(self.module.prior, sparsity, n_seeds, finetune_epochs)
         self._check_own_cells()
         self._check_own_perturbations()
         arguments = TrainingArguments(

@@ -38,6 +38,15 @@ class PredictingModel(ScreenModel):
     """Model of a screen that scores cells and predicts perturbations."""
 
     n_cells_: NDArray[np.integer]
+    # Number of perturbations that were trained on, the first ones; 0 is all.
+    n_trained_: int = 0
+    # Number of unperturbed cells; 0 if their mean is not the origin of shifts.
+    n_controls_: int = 0
+
+    @property
+    def _n_cells_per_trained(self) -> float:
+        """Median number of cells of the perturbations that were trained on."""
+        return float(np.median(self.n_cells_[: self.n_trained_ or None]))
 
     @document_cells
     def get_elbo(
@@ -258,13 +267,13 @@ class PredictingModel(ScreenModel):
         RuntimeError, ValueError
             As :meth:`get_elbo`, or if ``adata`` has perturbed cells.
         """
+        check_level(level)
         samples = self._sample_expression(
             [[], perturbation],
             self._controls(adata, indices, layer, min_gene_overlap),
             n_samples,
             batch_size,
         )
-        check_level(level)
         return summarize_prediction(samples * library_size, [*self.gene_names], level)
 
     @document_cells
@@ -312,13 +321,13 @@ class PredictingModel(ScreenModel):
         RuntimeError, ValueError
             As :meth:`predict_perturbation`.
         """
+        check_level(level)
         samples = self._sample_expression(
             [perturbation_1, perturbation_2],
             self._controls(adata, indices, layer, min_gene_overlap),
             n_samples,
             batch_size,
         )
-        check_level(level)
         return summarize_difference(samples * library_size, [*self.gene_names], level, delta)
 
     def _controls(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from scvi_sctab._constants import CONDITIONS_KEY
 from scvi_sctab._messages import list_names, list_near_names
 from scvi_sctab.base import seed
 from scvi_sctab.external.svae._guides import UnknownPerturbationError
+from scvi_sctab.external.svae._shift_estimates import standard_errors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,7 +57,9 @@ def resolve_combination(
     UnknownPerturbationError
         If the model does not know a part.
     """
-    if isinstance(combination, str):
+    if isinstance(combination, str) or not isinstance(combination, Iterable):
+        # Perturbations may be numbered; their names are strings.
+        combination = str(combination)
         separator = guides.separator or _DEFAULT_SEPARATOR
         whole = combination in known or combination == guides.control
         parts = [combination] if whole else [part.strip() for part in combination.split(separator)]
@@ -84,7 +87,8 @@ def sample_shifts(
     targets or not: a target is a large shift, small ones are real as well, and an inclusion is the
     optimum of a penalty, less than the probability of a shift. Without rotation, shifts off target
     are not estimated. Since the prior of a shift is flat and latents have variance 1, its
-    posterior is normal, with variance :math:`1 / n` for :math:`n` cells.
+    posterior is normal, with variance :math:`1 / n` for :math:`n` cells, plus that of the mean of
+    unperturbed cells, which all perturbations share.
 
     Parameters
     ----------
@@ -102,15 +106,17 @@ def sample_shifts(
     rng = np.random.default_rng(seed())
     inclusion = model.module.inclusion().detach().cpu().numpy()
     shift = model.module.shift.detach().cpu().numpy()
-    deviation = 1 / np.sqrt(np.maximum(model.n_cells_, 1))
     if model.rotation is not None:
-        above_noise = np.abs(shift) > ROTATION.noise_floor * deviation[:, None]
+        errors = standard_errors(model.n_cells_, model.n_controls_)
+        above_noise = np.abs(shift) > ROTATION.noise_floor * errors[:, None]
         inclusion = np.where(above_noise, 1, inclusion)
-    # A perturbation has the same samples in all combinations, so that it cancels in differences.
+    # Samples are the same in all combinations, so that they cancel in differences.
     size = (n_samples, shift.shape[1])
+    deviation = standard_errors(model.n_cells_, 0)
+    of_control = rng.normal(size=size) / np.sqrt(model.n_controls_) if model.n_controls_ else 0.0
     drawn = {
         part: (rng.random(size) < inclusion[part])
-        * (shift[part] + rng.normal(size=size) * deviation[part])
+        * (shift[part] + rng.normal(size=size) * deviation[part] - of_control)
         for part in sorted({part for parts in combinations for part in parts})
     }
     samples = np.zeros((len(combinations), *size), dtype=np.float32)
@@ -172,7 +178,9 @@ def sample_expression(
         }
         return total(qz.loc, qz.scale, inputs)
 
-    batches = model._map_decoded(of_batch, cells, batch_size or _BATCH_SIZE)
+    batches = model._map_decoded(
+        of_batch, cells, _BATCH_SIZE if batch_size is None else batch_size
+    )
     sums = np.sum([*batches], axis=0)
     expression: NDArray[np.float64] = sums / len(cells)
     return expression

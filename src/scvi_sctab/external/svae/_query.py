@@ -69,6 +69,7 @@ def map_query(
     model.module.eval()
     model.surgery = SurgeryRecord(n_known)
     model.n_cells_, model.history_ = reference.n_cells_, deepcopy(reference.history_)
+    model.n_trained_, model.n_controls_ = reference.n_trained_, reference.n_controls_
     if reference.rotation is not None:
         model.rotation = reference.rotation
     model.is_trained_ = True

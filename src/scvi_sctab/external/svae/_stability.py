@@ -59,11 +59,10 @@ def compare_seeds(
             if prepare(other, arguments, max_epochs=max_epochs, n_init=1, n_starts=n_starts):
                 raise KeyboardInterrupt
             weights = {k: v.detach().clone() for k, v in other.module.state_dict().items()}
-            by_rule = float(other.module.sparsity)
             for row, value in enumerate(sparsity):
                 other.module.load_state_dict(weights)
-                other.module.sparsity.fill_(by_rule if value is None else value)
-                finetune(other, arguments, max_epochs=finetune_epochs)
+                if finetune(other, arguments, max_epochs=finetune_epochs, sparsity=value):
+                    raise KeyboardInterrupt
                 used[row] += float(other.module.sparsity) / n_seeds
                 latents = other.get_latent_representation(indices=chosen.tolist())
                 targets = other.get_intervention_targets().to_numpy() > 0.5

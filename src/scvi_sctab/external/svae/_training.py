@@ -21,7 +21,13 @@ from scvi_sctab.external.svae._absorption import (
 from scvi_sctab.external.svae._query import only_new_columns
 from scvi_sctab.external.svae._records import RotationRecord
 from scvi_sctab.external.svae._rotation import sparse_rotation
-from scvi_sctab.external.svae._shift_estimates import count_cells, least_squares_shifts
+from scvi_sctab.external.svae._shift_estimates import (
+    count_cells,
+    count_controls,
+    least_squares_shifts,
+    sparsity_of,
+    standard_errors,
+)
 from scvi_sctab.nn import single_precision
 
 if TYPE_CHECKING:
@@ -86,7 +92,12 @@ def train_in_stages(
         interrupted = prepare(
             model, arguments, max_epochs=max_epochs, n_init=n_init, n_starts=n_starts
         )
-        finetune(model, arguments, max_epochs=0 if interrupted else finetune_epochs)
+        finetune(
+            model,
+            arguments,
+            max_epochs=0 if interrupted else finetune_epochs,
+            sparsity=model._arguments()["sparsity"],
+        )
 
 
 def prepare(
@@ -112,13 +123,18 @@ def prepare(
         model, arguments, max_epochs=max_epochs, n_init=n_init, n_starts=n_starts
     )
     _absorb(model, rotation)
-    record = RotationRecord.of(rotation, model.perturbations, criteria)
-    model.rotation = record
-    _start_shifts(model, record)
+    model.rotation = RotationRecord.of(rotation, model.perturbations, criteria)
+    _start_shifts(model)
     return interrupted
 
 
-def finetune(model: SpikeSlabVAE, arguments: TrainingArguments, *, max_epochs: int | None) -> None:
+def finetune(
+    model: SpikeSlabVAE,
+    arguments: TrainingArguments,
+    *,
+    max_epochs: int | None,
+    sparsity: float | None,
+) -> bool:
     """Fine-tune a model after :func:`prepare`.
 
     Parameters
@@ -127,11 +143,27 @@ def finetune(model: SpikeSlabVAE, arguments: TrainingArguments, *, max_epochs: i
         As in :func:`train_in_stages`.
     max_epochs
         Number of epochs; with 0, masks are the targets of the rotation.
+    sparsity
+        K; if not given, it follows from the threshold of the rotation.
+
+    Returns
+    -------
+    Whether Ctrl-C ended the training.
     """
+    record = model.rotation
+    assert record is not None
+    if sparsity is None:
+        # `adapt` takes the shift that K includes as the threshold of new perturbations.
+        share = 1.0 if max_epochs == 0 else SHIFT_TRAIN.threshold_share
+        n_cells = model._n_cells_per_trained
+        shift = smallest_shift(share * record.threshold, n_cells, model.n_controls_)
+        sparsity = sparsity_of(shift, n_cells, model.module.beta)
+        logger.info(f"Sparsity of the masks: K = {sparsity:.0f}.")
+    model.module.sparsity.fill_(sparsity)
     if max_epochs == 0:
-        _fix_masks(model)
-    else:
-        run_stage(model, SHIFT_TRAIN.finetuning, arguments, max_epochs=max_epochs)
+        _fix_masks(model, record)
+        return False
+    return run_stage(model, SHIFT_TRAIN.finetuning, arguments, max_epochs=max_epochs)
 
 
 def choose_stages(
@@ -170,6 +202,14 @@ def choose_stages(
         if not model.is_trained_:
             _start_published(model)
         run_stage(model, SHIFT_TRAIN.published, arguments, max_epochs=max_epochs)
+    elif model.rotation is not None:
+        with all_or_nothing(model):
+            finetune(
+                model,
+                arguments,
+                max_epochs=finetune_epochs if max_epochs is None else max_epochs,
+                sparsity=model._arguments()["sparsity"],
+            )
     elif model.is_trained_:
         stage = replace(SHIFT_TRAIN.finetuning, objective=objective)
         run_stage(model, stage, arguments, max_epochs=max_epochs or finetune_epochs)
@@ -191,7 +231,8 @@ def _start_published(model: SpikeSlabVAE) -> None:
     """Set the sparsity, if it is not given, by the number of cells per perturbation."""
     if model.module.prior == "spike_slab" and model._arguments()["sparsity"] is None:
         counts = count_cells(model._codes(model.adata), len(model.perturbations))
-        sparsity = sparsity_of(SHIFT_TRAIN.threshold, float(np.median(counts)))
+        n_cells = float(np.median(counts))
+        sparsity = sparsity_of(SHIFT_TRAIN.threshold, n_cells, model.module.beta)
         model.module.sparsity.fill_(sparsity)
 
 
@@ -227,7 +268,11 @@ def run_stage(
         size = SHIFT_TRAIN.train_size if arguments.early_stopping else 1.0
     splitter = model._splitter(
         train_size=size,
-        batch_size=arguments.batch_size or min(stage.batch_size, model.adata.n_obs),
+        batch_size=(
+            min(stage.batch_size, model.adata.n_obs)
+            if arguments.batch_size is None
+            else arguments.batch_size
+        ),
         **{"seed": seed(), **arguments.splitter},
     )
     n_epochs = max_epochs or stage.n_epochs(len(splitter.train_dataloader()))
@@ -249,7 +294,17 @@ def run_stage(
         )
     elif splitter.n_val:
         trainer = {"check_val_every_n_epoch": 1, **trainer}
-    return fit(model, plan, splitter, n_epochs, **trainer)
+    interrupted = fit(model, plan, splitter, n_epochs, **trainer)
+    if model.surgery is None:
+        _count_trained(model)
+    return interrupted
+
+
+def _count_trained(model: SpikeSlabVAE) -> None:
+    """Record the numbers of training cells, on which the errors of shifts depend."""
+    codes = model._codes(model.adata)[np.asarray(model.train_indices)]
+    model.n_cells_ = count_cells(codes, len(model.perturbations))
+    model.n_trained_, model.n_controls_ = len(model.perturbations), count_controls(codes)
 
 
 def _train_autoencoders(
@@ -378,25 +433,19 @@ def _absorb(model: SpikeSlabVAE, rotation: SparseRotation) -> None:
 
 
 @torch.no_grad()
-def _start_shifts(model: SpikeSlabVAE, record: RotationRecord) -> None:
-    """Set shifts to effects, and the sparsity by the threshold of the rotation."""
+def _start_shifts(model: SpikeSlabVAE) -> None:
+    """Set shifts to effects."""
     positions, module = np.asarray(model.train_indices), model.module
     means, _ = model._posterior(model._select(None, positions))
     codes = model._codes(model.adata)[positions]
     shifts = least_squares_shifts(means, codes, len(model.perturbations))
     module.shift.copy_(torch.from_numpy(shifts))
-    module.inclusion_logit.fill_(SHIFT_TRAIN.finetuning.initial_logit)
-    if model._arguments()["sparsity"] is None:
-        count = float(np.median(count_cells(codes, len(model.perturbations))))
-        module.sparsity.fill_(sparsity_of(smallest_shift(record.threshold, count), count))
-        logger.info(f"Sparsity of the fine-tuning: K = {float(module.sparsity):.0f}.")
+    module.inclusion_logit.fill_(SHIFT_TRAIN.initial_logit)
 
 
 @torch.no_grad()
-def _fix_masks(model: SpikeSlabVAE) -> None:
+def _fix_masks(model: SpikeSlabVAE, record: RotationRecord) -> None:
     """Take the targets of the rotation as masks; of unlisted perturbations, by the threshold."""
-    record = model.rotation
-    assert record is not None
     shift = model.module.shift.cpu().numpy()
     targets = np.abs(shift) > record.threshold
     position = {name: row for row, name in enumerate(model.perturbations)}
@@ -406,45 +455,22 @@ def _fix_masks(model: SpikeSlabVAE) -> None:
     model.module.inclusion_logit.copy_(logits)
 
 
-def smallest_shift(threshold: float, n_cells: float) -> float:
-    """Compute the shift that the fine-tuning is to include.
+def smallest_shift(threshold: float, n_cells: float, n_controls: int) -> float:
+    """Compute the smallest shift to include, which is above the noise.
 
-    It is less than the threshold of the rotation, as a shift is larger in latents that know of it.
-    Where no perturbation acts, that threshold is the noise floor, and less would be noise.
+    Where no perturbation acts, the threshold of the rotation is the noise floor, and a share of it
+    would be noise.
 
     Parameters
     ----------
     threshold
-        Threshold of the rotation, in standard deviations.
-    n_cells
-        Number of cells of a perturbation.
+        Threshold, in standard deviations.
+    n_cells, n_controls
+        Number of cells of a perturbation, and of unperturbed cells.
 
     Examples
     --------
-    >>> smallest_shift(2.0, 100), smallest_shift(0.5, 100)
+    >>> smallest_shift(1.3, 100, 0), smallest_shift(0.3, 100, 0)
     (1.3, 0.45)
     """
-    floor = ROTATION.noise_floor / n_cells**0.5
-    return max(SHIFT_TRAIN.threshold_share * threshold, floor)
-
-
-def sparsity_of(shift: float, n_cells: float) -> float:
-    r"""Compute K for which a shift has an inclusion of one half.
-
-    With :math:`n` cells whose latents have variance 1, the objective for an inclusion :math:`p` of
-    the shift :math:`u` is :math:`-p n u^2 / 2 - (K - 1) \log(1 - p)`, and its minimum at
-    :math:`p = 1 - 2 (K - 1) / (n u^2)`.
-
-    Parameters
-    ----------
-    shift
-        Shift, in standard deviations.
-    n_cells
-        Number of cells of a perturbation.
-
-    Examples
-    --------
-    >>> sparsity_of(2.0, 100)
-    101.0
-    """
-    return 1 + n_cells * shift**2 / 4
+    return max(threshold, ROTATION.noise_floor * float(standard_errors(n_cells, n_controls)))
