@@ -146,6 +146,17 @@ def test_a_rotated_model_keeps_its_rotation_when_saved(screen, tmp_path):
     np.testing.assert_allclose(loaded.get_latent_representation(), modules, atol=1e-6)
 
 
+def test_a_series_of_labels_is_aligned_with_the_cells(screen):
+    labels = screen.obs["perturbation"].astype(str)
+    effects = []
+    for given in (labels, labels[::-1]):
+        scvi.settings.seed = 0
+        effects.append(rotate_scvi(scvi_model(screen), given, "control", n_starts=2).effects)
+    np.testing.assert_allclose(*effects, atol=1e-5)
+    with pytest.raises(ValueError, match="labels are named by cell, but 1 of 400"):
+        rotate_scvi(scvi_model(screen), labels[1:])
+
+
 def test_a_second_rotation_changes_nothing(screen):
     model = scvi_model(screen)
     first = rotate_scvi(model, "perturbation", "control", n_starts=4)

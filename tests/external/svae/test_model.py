@@ -156,6 +156,8 @@ def setup(cells, **changes):
     ("changes", "error", "message"),
     [
         ({"control_category": "ctrl"}, ValueError, "control_category='ctrl' is not in"),
+        ({"control_category": 0}, TypeError, "control_category=0 is no string.*category='0'"),
+        ({"separator": ""}, ValueError, "separator='': give the text between"),
         ({"perturbation_key": "guide"}, KeyError, "perturbation_key='guide'"),
         ({"perturbation_key": None}, ValueError, "Name the column of perturbations"),
         ({"perturbation_obsm_key": "guides"}, ValueError, "not both"),
@@ -208,7 +210,9 @@ def test_counts_that_are_not_raw_are_refused(singles):
         ({"gene_likelihood": "poisson"}, "gene_likelihood='poisson' is none of"),
         ({"sparsity": 0.5}, "sparsity=0.5: give a number of at least 1"),
         ({"sparsity": float("nan")}, "sparsity=nan"),
+        ({"sparsity": float("inf")}, "sparsity=inf"),
         ({"beta": -1}, "beta=-1"),
+        ({"beta": float("inf")}, "beta=inf"),
         ({"dropout_rate": 1.0}, "dropout_rate=1.0"),
     ],
 )
@@ -296,12 +300,14 @@ def test_predictions_need_no_covariates(singles):
 
 
 def test_stability_compares_seeds_and_leaves_the_model_alone(singles):
-    model = fit(singles, SETUP)
+    model = fit(singles, SETUP, sparsity=70.0)
     before = model.get_latent_representation()
     arguments = {k: v for k, v in FEW.items() if k not in TRAINER}
     with pytest.warns(UserWarning, match="Only .* of"):
         table = model.stability([None, 50.0], n_seeds=2, **arguments, **TRAINER)
     assert table.index[1] == 50
+    # None is the rule, also of a model with a given K.
+    assert table.index[0] != 70
     assert [*table] == ["agreement", "agreement_sd", "mask_rate", "n_active"]
     np.testing.assert_array_equal(model.get_latent_representation(), before)
 
@@ -313,6 +319,7 @@ def test_stability_compares_seeds_and_leaves_the_model_alone(singles):
         ({"sparsity": []}, "sparsity=.*give a list"),
         ({"sparsity": [0.1]}, "sparsity=.*give a list"),
         ({"sparsity": 100}, "sparsity=100: give a list"),
+        ({"sparsity": [None, 9.0], "finetune_epochs": 0}, "no effect with finetune_epochs=0"),
     ],
 )
 def test_wrong_arguments_of_stability_are_refused(trained, arguments, message):

@@ -130,8 +130,9 @@ def test_a_screen_can_be_written_and_read(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"n_perturbations": 0}, "n_perturbations=0 must be at least 1"),
-        ({"n_cells": 1}, "n_cells=1 must be at least 2"),
+        ({"n_perturbations": 0}, "n_perturbations=0: give a whole number of at least 1"),
+        ({"n_cells": 1}, "n_cells=1: give a whole number of at least 2"),
+        ({"n_cells": 2.5}, "n_cells=2.5: give a whole number"),
         ({"background_sd": -0.1}, "background_sd=-0.1 must be at least 0"),
         ({"shift_tail": 0}, "shift_tail=0 must be more than 0"),
         ({"depth": 0.0}, "depth=0.0 must be more than 0"),

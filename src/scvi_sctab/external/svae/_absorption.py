@@ -9,12 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
 from scvi.model import SCANVI, SCVI
 
 from scvi_sctab._config import ROTATION
 from scvi_sctab._messages import list_near_names
 from scvi_sctab.base._host import require_trained
+from scvi_sctab.data import align_cells
 from scvi_sctab.external.svae._rotation import sparse_rotation
 
 if TYPE_CHECKING:
@@ -110,7 +112,8 @@ def rotate_scvi(
     model
         Trained :class:`scvi.model.SCVI` or :class:`scvi.model.SCANVI`.
     labels
-        Column of ``model.adata.obs``, or the perturbation of each cell.
+        Column of ``model.adata.obs``, or the perturbation of each cell; a series is aligned with
+        the cells by name.
     control
         Unperturbed cells among the labels; None if there are none.
     n_starts, seed
@@ -175,9 +178,12 @@ def _check_model(model: Any) -> None:
 
 
 def _labels_of(model: Any, labels: str | ArrayLike) -> ArrayLike:
+    obs = model.adata.obs
+    if isinstance(labels, pd.Series):
+        named: ArrayLike = align_cells(labels, obs.index, "labels")
+        return named
     if not isinstance(labels, str):
         return labels
-    obs = model.adata.obs
     if labels not in obs:
         raise ValueError(
             f"`model.adata.obs` has no column {list_near_names([labels], obs.columns)}. Pass a "

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from scvi_sctab.external.svae._checks import check_whole
+
 
 @dataclass(frozen=True)
 class PerturbationDesign:
@@ -83,11 +85,12 @@ class PerturbationDesign:
             If a number is out of its range.
         """
         for name in ("n_perturbations", "n_latent", "n_genes", "max_targets", "n_batches"):
-            self._require(name, 1)
-        self._require("n_cells", 2)
-        for name in ("n_control_cells", "n_combinations", "n_cells_spread", "background_sd",
-                     "anisotropy", "library_spread", "overdispersion", "batch_sd",
-                     "shift_sd"):  # fmt: skip
+            check_whole(name, getattr(self, name), 1)
+        check_whole("n_cells", self.n_cells, 2)
+        for name in ("n_control_cells", "n_combinations"):
+            check_whole(name, getattr(self, name), 0)
+        for name in ("n_cells_spread", "background_sd", "anisotropy", "library_spread",
+                     "overdispersion", "batch_sd", "shift_sd"):  # fmt: skip
             self._require(name, 0)
         for name in ("partner_rate", "dropout"):
             self._require(name, 0, 1)

@@ -95,7 +95,7 @@ class ScreenModel(BaseModel):
         KeyError
             If there is no such column, key or layer.
         TypeError
-            If there is no such argument, or a key is not a string.
+            If there is no such argument, or a key or the control is not a string.
         ValueError
             If counts are not raw, cells are empty, genes are duplicated or too few, values are
             missing, the control does not occur, all cells are controls, or a perturbation has one
@@ -109,6 +109,16 @@ class ScreenModel(BaseModel):
         check_keywords(cls.__name__, kwargs, arguments)
         for name in ("perturbation_key", "perturbation_obsm_key", "batch_key", "size_factor_key"):
             check_key(arguments[name], name)
+        if control_category is not None and not isinstance(control_category, str):
+            raise TypeError(
+                f"{control_category=} is no string, as names of perturbations are: "
+                f"`control_category={str(control_category)!r}`."
+            )
+        if separator is not None and not (isinstance(separator, str) and separator):
+            raise ValueError(
+                f"{separator=}: give the text between the perturbations of a cell, such as '+', or "
+                "leave it out, and names are not split."
+            )
         if (perturbation_key is None) == (perturbation_obsm_key is None):
             raise ValueError(
                 "Name the column of perturbations, `perturbation_key=`, one of "
