@@ -7,6 +7,8 @@ DONOR_KEY: Final = "donor"
 
 CONDITIONS_KEY: Final = "conditions"
 """Key of the codes of batch and covariates in a minibatch."""
+MEASURED_KEY: Final = "measured"
+"""Key of the flags of genes in a minibatch, without those that a query lacks; absent if it has all."""
 UNKNOWN_CODE: Final = -1
 """Code of an unknown or missing batch or covariate."""
 

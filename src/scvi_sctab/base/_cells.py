@@ -11,7 +11,12 @@ import torch
 from scvi import REGISTRY_KEYS
 from tqdm.auto import tqdm
 
-from scvi_sctab._constants import CONDITIONS_KEY, MIN_GENE_OVERLAP, READ_BLOCK_CELLS
+from scvi_sctab._constants import (
+    CONDITIONS_KEY,
+    MEASURED_KEY,
+    MIN_GENE_OVERLAP,
+    READ_BLOCK_CELLS,
+)
 from scvi_sctab._logging import shows_progress
 from scvi_sctab._messages import warn
 from scvi_sctab.base._registered import RegisteredMixin
@@ -138,7 +143,7 @@ class CellReader:
         return read_counts(adata, self.cells.layer, indices, self.alignment, block_size)
 
     def _tensors(self, counts: Any, rows: slice) -> dict[str, Tensor]:
-        return {
+        tensors = {
             REGISTRY_KEYS.X_KEY: to_tensor(counts, self.device),
             CONDITIONS_KEY: torch.from_numpy(self.conditions[rows]).to(self.device),
             **{
@@ -146,6 +151,10 @@ class CellReader:
                 for name, array in self.arrays.items()
             },
         }
+        if len(self.alignment.missing):
+            measured = torch.from_numpy(self.alignment.is_measured)
+            tensors[MEASURED_KEY] = measured.to(self.device)
+        return tensors
 
 
 class CellsMixin(RegisteredMixin):

@@ -88,6 +88,13 @@ class GeneAlignment:
             (self.target == np.arange(self.n_genes)).all()
         )
 
+    @property
+    def is_measured(self) -> NDArray[np.bool_]:
+        """``(n_genes,)``: True for the model's genes that the query has."""
+        flags = np.zeros(self.n_genes, dtype=bool)
+        flags[self.target[self.target >= 0]] = True
+        return flags
+
     def apply(self, block: sparse.csr_matrix) -> sparse.csr_matrix:
         """Reorder columns to the model's genes; missing ones are 0.
 
@@ -175,8 +182,8 @@ def _judge_missing(
     if overlap < WARN_GENE_OVERLAP:
         spelling = (
             (
-                f"{found}; the others count as 0, which makes predictions less certain than they "
-                f"look. Missing: {list_names(well_known_first(missing))}."
+                f"{found}; the others are not measured, which makes predictions less certain than "
+                f"they look. Missing: {list_names(well_known_first(missing))}."
             )
             + (_tell_species(genes, names) if overlap < MIN_GENE_OVERLAP else "")
             + spelling

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy import sparse, special, stats
+from scipy import optimize, sparse, special, stats
 
 from scvi_sctab._config import FACTORS
 from scvi_sctab.external.scdtl._factor import GenePrior, fit_factors, infer_weights
@@ -13,7 +13,12 @@ from scvi_sctab.external.scdtl._imputer_fit import shares_of_others
 from scvi_sctab.external.scdtl._kernels import assign_shapes, log_gamma, share_counts, shrink_genes
 from scvi_sctab.external.scdtl._level import fit_level, log_nb
 from scvi_sctab.external.scdtl._starts import bulk_scores, cluster_weights, expression_scores
-from scvi_sctab.external.scdtl._trials import best_own_shape, factor_shares, own_posterior
+from scvi_sctab.external.scdtl._trials import (
+    best_own_shape,
+    factor_shares,
+    own_posterior,
+    whole_library,
+)
 from scvi_sctab.metrics import HeldOutScores
 
 SHORT = replace(FACTORS, n_iterations=25)
@@ -260,3 +265,40 @@ def test_a_gain_that_is_not_a_number_is_no_reason_to_use_contrasts():
         use, reason = choose_use({"none": impossible, "level": impossible, "full": impossible})
     assert use == "none"
     assert "contrasts of bulk are not used" in reason
+
+
+def test_genes_that_were_not_measured_say_nothing_of_weights():
+    """Most genes of the first type are missing, which is not evidence for the second one."""
+    counts, _, _, start = two_types(depth=2000)
+    level = np.asarray(counts.mean(axis=0)).ravel() + 0.01
+    prior = GenePrior(level / level.sum(), np.zeros((200, 0)))
+    factors = fit_factors(counts, prior, start, config=SHORT)
+    measured = factors.loadings[:, 0] < factors.loadings[:, 1]
+    some = sparse.csr_matrix(counts.toarray() * measured)
+    found = infer_weights(some, factors, measured=measured, n_iterations=500)
+
+    def negative_log_posterior(first, cell):
+        weights = np.array([first, 1 - first])
+        shares = factors.loadings[measured] @ weights
+        log_shares = np.log(shares / shares.sum())
+        prior = factors.concentration @ np.log(weights)
+        return -(some[cell, measured].toarray() @ log_shares + prior).item()
+
+    for cell in range(10):
+        best = optimize.minimize_scalar(
+            negative_log_posterior, bounds=(1e-9, 1 - 1e-9), method="bounded", args=(cell,)
+        ).x
+        assert found[cell, 0] == pytest.approx(best, abs=1e-3)
+    assert (found.argmax(axis=1) == infer_weights(counts, factors).argmax(axis=1)).all()
+    everything = np.ones(200, dtype=bool)
+    np.testing.assert_allclose(
+        infer_weights(counts, factors, measured=everything), infer_weights(counts, factors)
+    )
+
+
+def test_counts_as_expected_change_nothing_where_genes_were_not_measured():
+    prior = np.random.default_rng(0).dirichlet(np.ones(50), 4)
+    measured = np.arange(50) % 3 > 0
+    counts = sparse.csr_matrix(1000 * prior * measured)
+    np.testing.assert_allclose(whole_library(counts, prior, measured), 1000)
+    np.testing.assert_allclose(own_posterior(counts, prior, 2.0, measured), prior)

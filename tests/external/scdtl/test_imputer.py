@@ -154,6 +154,23 @@ def test_cells_are_embedded_and_any_part_of_them_is_described_alike(model):
     )
 
 
+@pytest.mark.filterwarnings("ignore:The query has only 60 of")
+def test_genes_that_a_query_lacks_are_predicted_and_no_zeros(model):
+    cells, _, _ = simulate()
+    missing = [*cells.var_names[::2]]
+    some = cells[:, 1::2].copy()
+    whole = model.get_imputed_values(library_size=1)[missing].to_numpy()
+    for observed in ("posterior", "prior", "keep"):
+        found = model.get_imputed_values(some, missing, 1, observed).to_numpy()
+        assert np.median(found.sum(axis=1) / whole.sum(axis=1)) == pytest.approx(1, abs=0.1)
+        assert np.corrcoef(np.log(found).ravel(), np.log(whole).ravel())[0, 1] > 0.8
+    kept = model.get_imputed_values(some, [*some.var_names], "observed", "keep").to_numpy()
+    counts = some.X.toarray()
+    np.testing.assert_allclose(kept[counts > 0], counts[counts > 0], rtol=1e-4)
+    weights = model.get_bulk_weights(some).T.groupby(np.arange(6) % N_TYPES).sum().T
+    assert (weights.to_numpy().argmax(axis=1) == np.arange(N_CELLS) % N_TYPES).mean() > 0.9
+
+
 @pytest.mark.filterwarnings("ignore:1 of 2 cells have no counts")
 def test_cells_without_counts_get_the_prior_and_a_warning(model):
     cells, _, _ = simulate()
@@ -343,6 +360,10 @@ def test_size_factors_scale_observed_libraries():
     totals = model.get_imputed_values(library_size="observed").sum(axis=1)
     np.testing.assert_allclose(totals / totals.iloc[0], cells.obs["size"], rtol=1e-4)
     assert totals.sum() == pytest.approx(cells.X.sum(), rel=1e-4)
+    query = cells.copy()
+    query.obs.iloc[7, query.obs.columns.get_loc("size")] = np.nan
+    with pytest.raises(ValueError, match="of cell 'cell 7' is nan; a size factor is a positive"):
+        model.get_imputed_values(query, library_size="observed")
     cells.obs["size"] = 0.0
     with pytest.raises(ValueError, match="of cell 'cell 0' is 0.0; a size factor is a positive"):
         BulkPriorImputer.setup_anndata(cells, size_factor_key="size")
@@ -372,6 +393,22 @@ def test_cells_and_bulk_that_were_swapped_are_told():
         BulkPriorImputer.setup_anndata(deep)
     with pytest.raises(ValueError, match=r"not set up: `BulkPriorImputer\.setup_bulk_anndata"):
         BulkPriorImputer(cells, bulk.copy())
+
+
+@pytest.mark.parametrize("max_steps", [7, 40, 50])
+def test_the_autoencoder_takes_no_more_steps_than_asked_for(max_steps):
+    cells, _, _ = simulate()
+    steps = _Counting()
+    build(cells, method="autoencoder").train(max_steps, callbacks=[steps], **QUIET)
+    # Epochs are of equal length.
+    assert max_steps - 3 < steps.n <= max_steps
+
+
+class _Counting(Callback):
+    n = 0
+
+    def on_train_batch_end(self, *_):
+        self.n += 1
 
 
 def test_options_that_do_not_exist_are_refused():
@@ -530,6 +567,32 @@ def test_thinning_keeps_whole_molecules_at_a_rate_per_cell():
     rates = kept.sum(dim=1) / counts.sum(dim=1)
     assert 0.25 < rates.min() < 0.4
     assert 0.8 < rates.max() < 0.95
+
+
+def test_expected_counts_of_some_genes_are_embedded_as_those_of_all():
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    level, contrasts = rng.dirichlet(np.ones(9)), rng.normal(size=(9, 2))
+    plain, module = (BulkPriorModule(9, n, 0, n_latent=3).eval() for n in (0, 2))
+    plain.set_prior(level, contrasts[:, :0], np.full(4, 100.0), np.ones((0, 9)))
+    module.set_prior(level, contrasts, np.full(4, 100.0), np.ones((0, 9)))
+    measured = torch.arange(9) > 3
+    expected = torch.from_numpy(level[None]).float() * 1000
+    # Molecules move from one measured gene to another.
+    moved = expected.clone()
+    moved[0, 4] += 0.5 * expected[0, 5]
+    moved[0, 5] *= 0.5
+    some = plain.inference(moved * measured, measured)["z"]
+    torch.testing.assert_close(some, plain.inference(moved)["z"], atol=1e-4, rtol=1e-3)
+    # The cell follows no contrast.
+    coefficients = module.inference(expected * measured, measured)["coefficients"]
+    torch.testing.assert_close(coefficients, torch.zeros(1, 2), atol=1e-4, rtol=0)
+    flags = torch.ones(9, dtype=torch.bool)
+    counts = torch.poisson(torch.full((4, 9), 5.0))
+    for name in ("z", "coefficients"):
+        torch.testing.assert_close(
+            module.inference(counts, flags)[name], module.inference(counts)[name]
+        )
 
 
 def test_the_loss_is_the_multinomial_likelihood_of_held_out_molecules():

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scvi
+import torch
 from anndata import AnnData
 from scipy import sparse
 
@@ -111,7 +112,7 @@ def test_genes_are_asked_for_by_a_single_name_or_with_ensembl_versions(model, ce
     versions = [f"{name}.3" for name in ids[:20]]
     named = build(cells, bulk, genes=versions, gene_order=versions[::-1])
     assert named.imputed_genes.tolist() == ids[:20]
-    assert named._order == ids[:20][::-1]
+    assert named._gene_order == ids[:20][::-1]
     assert named._columns_of(versions[4]).tolist() == [4]
 
 
@@ -236,6 +237,33 @@ def test_a_cell_without_counts_is_imputed_with_a_warning(model, cells):
     with pytest.warns(UserWarning, match="cell3"):
         values = model.get_imputed_values(cells)
     assert np.isfinite(values.to_numpy()).all()
+
+
+@pytest.mark.filterwarnings("ignore:The query has only 40 of")
+def test_genes_that_a_query_lacks_are_as_expected_and_no_zeros(model, cells):
+    some, missing = cells[:, 1::2].copy(), GENES[::2]
+    found, whole = (
+        model.get_imputed_values(query, missing, library_size=1).sum(axis=1)
+        for query in (some, cells)
+    )
+    assert np.median(found / whole) == pytest.approx(1, abs=0.15)
+    observed = model.get_imputed_values(some, [*some.var_names], library_size="observed")
+    np.testing.assert_allclose(
+        observed.sum(axis=1), np.asarray(some.X.sum(axis=1)).ravel(), rtol=1e-4
+    )
+    module, measured = model.module, torch.arange(N_GENES) % 2 > 0
+    expected = module.log_level.exp()[None] * 1000
+    nothing = torch.zeros_like(expected)
+    every = module.inference(expected, nothing)["x"]
+    part = module.inference(expected * measured, nothing, measured)["x"]
+    torch.testing.assert_close(part[:, measured], every[:, measured], atol=1e-4, rtol=1e-4)
+    assert not part[:, ~measured].any()
+
+
+def test_cells_as_deep_as_bulk_are_refused(bulk):
+    bulk.X = np.round(bulk.X * 10)
+    with pytest.raises(ValueError, match=r"look like bulk samples.*`ScDTL\(adata, bulk\)`"):
+        ScDTL.setup_anndata(bulk)
 
 
 def test_wrong_bulk_is_named(cells, bulk):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from scvi_sctab._constants import MIN_GENES
-from scvi_sctab.data import get_matrix, list_names, strip_versions
+from scvi_sctab.data import get_matrix, list_names, read_counts, strip_versions
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -157,24 +157,27 @@ def _check_values(values: Floats, bulk: AnnData, place: str) -> None:
         )
 
 
-def check_not_bulk(library: NDArray[np.floating]) -> None:
+def check_not_bulk(adata: AnnData, layer: str | None, model: str) -> None:
     """Refuse bulk samples in place of cells.
 
     Parameters
     ----------
-    library
-        Total counts of each cell, ``(n_cells,)``.
+    adata, layer
+        Cells, and the layer with their counts.
+    model
+        Name of the class, for messages.
 
     Raises
     ------
     ValueError
         If cells have millions of counts.
     """
-    total = float(np.median(library))
+    parts = [np.asarray(block.sum(axis=1)).ravel() for block in read_counts(adata, layer)]
+    total = float(np.median(np.concatenate(parts)))
     if total > _MAX_CELL_TOTAL:
         raise ValueError(
             f"The cells have {total:,.0f} counts in the median. These look like bulk samples: were "
-            "cells and bulk swapped? `BulkPriorImputer(adata, bulk)`. If they are reads of cells, "
+            f"cells and bulk swapped? `{model}(adata, bulk)`. If they are reads of cells, "
             "counts of molecules (UMI) are needed."
         )
 

@@ -166,6 +166,7 @@ def infer_weights(
     factors: Factors,
     *,
     batches: Codes | None = None,
+    measured: NDArray[np.bool_] | None = None,
     n_iterations: int = FACTORS.n_inference,
 ) -> Floats:
     """Compute the weights of factors in cells.
@@ -178,6 +179,8 @@ def infer_weights(
         Fitted factors.
     batches
         Code of the batch of each cell, -1 if unknown.
+    measured
+        Flags of the genes that were measured, ``(n_genes,)``; all if not given.
     n_iterations
         Number of steps of expectation maximisation.
 
@@ -188,8 +191,29 @@ def infer_weights(
     cells = _Cells.of(counts, batches, len(factors.shifts))
     weights = np.tile(factors.concentration / factors.concentration.sum(), (counts.shape[0], 1))
     for _ in range(n_iterations):
-        weights = _posterior_weights(cells, cells.share(weights, factors.loadings)[0], factors)
+        of_cells = cells.share(weights, factors.loadings)[0]
+        if measured is None:
+            weights = _posterior_weights(cells, of_cells, factors)
+        else:
+            weights = _weights_of_some(cells, of_cells, factors, weights, measured)
     return weights
+
+
+def _weights_of_some(
+    cells: _Cells,
+    of_cells: Floats,
+    factors: Factors,
+    weights: Floats,
+    measured: NDArray[np.bool_],
+) -> Floats:
+    """Update the weights, where genes that were not measured have the counts expected of them."""
+    detected = np.vstack([factors.shifts, np.ones(len(measured))]) * measured
+    seen = (detected @ factors.loadings)[cells.batches]
+    share = np.maximum((weights * seen).sum(axis=1, keepdims=True), np.finfo(float).tiny)
+    library = cells.library[:, None] / share
+    weights = of_cells + factors.concentration
+    weights = weights / (factors.concentration.sum() + library * seen)
+    return weights / weights.sum(axis=1, keepdims=True)
 
 
 def _posterior_weights(cells: _Cells, of_cells: Floats, factors: Factors) -> Floats:

@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from scvi import REGISTRY_KEYS
 
-from scvi_sctab._constants import CONDITIONS_KEY
+from scvi_sctab._constants import CONDITIONS_KEY, MEASURED_KEY
 from scvi_sctab.external.scdtl._factor import GenePrior, infer_weights
 from scvi_sctab.external.scdtl._imputer_fit import FittedImputer, shares_of_others
-from scvi_sctab.external.scdtl._trials import factor_shares, own_posterior
+from scvi_sctab.external.scdtl._trials import factor_shares, own_posterior, whole_library
 from scvi_sctab.nn import single_precision
 from scvi_sctab.sparse import in_order, to_tensor
 
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from scvi_sctab.external.scdtl._module import BulkPriorModule
 
 Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class DescribedCells:
-    """What a model says of some cells.
+    """Predictions for some cells, and their counts.
 
     Attributes
     ----------
@@ -42,6 +43,8 @@ class DescribedCells:
         Weights of factors, or embedding, ``(n_cells, n_latent)``.
     coefficients
         Weights of the contrasts of bulk, ``(n_cells, n_contrasts)``.
+    measured
+        Flags of the genes that the cells have, ``(n_genes,)``; ``None`` if they have all.
     """
 
     counts: sparse.csr_matrix
@@ -49,6 +52,12 @@ class DescribedCells:
     others: Floats
     latent: Floats
     coefficients: Floats
+    measured: Flags | None
+
+    @property
+    def library(self) -> Floats:
+        """Molecules of each cell in all genes, ``(n_cells, 1)``."""
+        return whole_library(self.counts, self.shares, self.measured)
 
     def impute(self, observed: str, own_shape: float) -> Floats:
         """Combine the predicted shares with the counts of the cells.
@@ -63,10 +72,9 @@ class DescribedCells:
         if observed == "prior":
             return self.shares
         if observed == "posterior":
-            return own_posterior(self.counts, self.shares, own_shape)
+            return own_posterior(self.counts, self.shares, own_shape, self.measured)
         counts = self.counts.toarray()
-        library = np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        return np.where(counts > 0, counts / library, self.shares)
+        return np.where(counts > 0, counts / np.maximum(self.library, 1), self.shares)
 
 
 def describe_by_factors(
@@ -75,6 +83,7 @@ def describe_by_factors(
     other_contrasts: Floats,
     counts: sparse.csr_matrix,
     batches: NDArray[np.int64],
+    measured: Flags | None = None,
     with_batch: bool = True,
 ) -> DescribedCells:
     """Describe cells by the factor model.
@@ -91,11 +100,13 @@ def describe_by_factors(
         ``(n_cells, n_genes)``.
     batches
         Code of the batch of each cell, -1 if unknown.
+    measured
+        Flags of the genes that the cells have, ``(n_genes,)``; all if not given.
     with_batch
         Whether shares are those in the batch of the cell.
     """
     factors = fitted.factors
-    weights = infer_weights(counts, factors, batches=batches)
+    weights = infer_weights(counts, factors, batches=batches, measured=measured)
     shown = batches if with_batch else np.full_like(batches, -1)
     if fitted.use == "full":
         coefficients = factors.coefficients
@@ -109,6 +120,7 @@ def describe_by_factors(
         weights @ others.T,
         weights,
         weights @ coefficients.T,
+        measured,
     )
 
 
@@ -118,10 +130,12 @@ def describe_by_network(
     other_contrasts: Floats,
     counts: sparse.csr_matrix,
     batches: NDArray[np.int64],
+    measured: Flags | None = None,
     with_batch: bool = True,
 ) -> DescribedCells:
     """Describe cells by the autoencoder; the parameters are those of :func:`describe_by_factors`."""
-    output = run_network(module, counts, batches if with_batch else np.full_like(batches, -1))
+    shown = batches if with_batch else np.full_like(batches, -1)
+    output = run_network(module, counts, shown, measured)
     coefficients = np.zeros((counts.shape[0], other_contrasts.shape[1]))
     if fitted.use == "full":
         coefficients = output["coefficients"].double().cpu().numpy() @ fitted.rotation.T
@@ -132,11 +146,15 @@ def describe_by_network(
         fitted.level_of_others * np.exp(log_shares),
         output["z"].cpu().numpy(),
         coefficients,
+        measured,
     )
 
 
 def run_network(
-    module: BulkPriorModule, counts: sparse.csr_matrix, batches: NDArray[np.int64]
+    module: BulkPriorModule,
+    counts: sparse.csr_matrix,
+    batches: NDArray[np.int64],
+    measured: Flags | None = None,
 ) -> dict[str, Tensor]:
     """Compute embeddings and log shares of cells by the autoencoder.
 
@@ -148,11 +166,15 @@ def run_network(
         ``(n_cells, n_genes)``.
     batches
         Code of the batch of each cell, -1 if unknown.
+    measured
+        Flags of the genes that the cells have, ``(n_genes,)``; all if not given.
     """
     module.eval()
     tensors = {
         REGISTRY_KEYS.X_KEY: to_tensor(in_order(counts.astype(np.float32)), module.device),
         CONDITIONS_KEY: torch.from_numpy(batches[:, None]).to(module.device),
     }
+    if measured is not None:
+        tensors[MEASURED_KEY] = torch.from_numpy(measured).to(module.device)
     with torch.inference_mode(), single_precision(module.device.type):
         return module.describe(tensors)

@@ -14,6 +14,7 @@ from scvi_sctab.external.scdtl._level import fit_level
 from scvi_sctab.external.scdtl._trials import (
     BulkOfGenes,
     BulkUse,
+    SharesOf,
     Training,
     Trial,
     best_trial,
@@ -192,7 +193,7 @@ def fit_final(task: ImputerTask, use: BulkUse, trial: Trial) -> tuple[GenePrior,
     return prior, fit_from(task.cells, prior, trial)
 
 
-def trial_shares(task: ImputerTask, trial: Trial) -> Any:
+def trial_shares(task: ImputerTask, trial: Trial) -> SharesOf:
     """Return a function of a slice of cells with the shares that a trial predicts.
 
     Parameters

@@ -14,7 +14,7 @@ from scipy import sparse
 from scvi import REGISTRY_KEYS
 
 from scvi_sctab._config import BULK_AUTOENCODER, BULK_PLAN, IMPUTER
-from scvi_sctab._constants import CONDITIONS_KEY
+from scvi_sctab._constants import CONDITIONS_KEY, MEASURED_KEY
 from scvi_sctab._logging import logger
 from scvi_sctab._messages import warn
 from scvi_sctab.base import BaseModel, all_or_nothing, fit, seed, watch_validation
@@ -68,7 +68,7 @@ class ImputerTraining(BaseModel):
 
     @property
     def bulk_(self) -> dict[str, Any] | None:
-        """What the model keeps of bulk."""
+        """Profiles of bulk that the model keeps."""
         return None if self._bulk is None else asdict(self._bulk)
 
     @bulk_.setter
@@ -262,7 +262,7 @@ class ImputerTraining(BaseModel):
         key = self.registry["setup_args"]["size_factor_key"]
         if key is None:
             return 1.0
-        return float(counts.sum() / self.adata.obs[key].astype(float).sum())
+        return float(counts.sum() / read_size_factors(self.adata.obs, key).sum())
 
     def _other_profiles(self, use: str) -> tuple[Floats, Floats]:
         """Look up mean and contrasts of the genes in bulk only."""
@@ -314,6 +314,8 @@ class ImputerTraining(BaseModel):
             patience=BULK_AUTOENCODER.patience,
         )
         n_epochs = ceil(max_steps / len(splitter.train_dataloader()))
+        # Epochs of equal length, so that the last one is validated, too.
+        trainer_kwargs = {"limit_train_batches": max_steps // n_epochs, **trainer_kwargs}
         fit(self, plan, splitter, n_epochs, **trainer_kwargs)
 
         def shares(rows: slice) -> Floats:
@@ -341,16 +343,20 @@ class ImputerTraining(BaseModel):
         def describe(tensors: dict[str, Tensor]) -> DescribedCells:
             counts = _as_scipy(tensors[REGISTRY_KEYS.X_KEY])[:, order]
             batches = self._batches(tensors[CONDITIONS_KEY].cpu().numpy())
+            measured = None
+            if MEASURED_KEY in tensors:
+                measured = tensors[MEASURED_KEY].cpu().numpy()[order]
             if fitted.method == "factor":
                 prior = GenePrior(fitted.level, contrasts)
                 return describe_by_factors(
-                    fitted, prior, other_contrasts, counts, batches, with_batch
+                    fitted, prior, other_contrasts, counts, batches, measured, with_batch
                 )
             return describe_by_network(
-                fitted, self.module, other_contrasts, counts, batches, with_batch
+                fitted, self.module, other_contrasts, counts, batches, measured, with_batch
             )
 
-        yield from self._map_cells(describe, cells, batch_size or _BATCH_SIZE)
+        size = _BATCH_SIZE if batch_size is None else batch_size
+        yield from self._map_cells(describe, cells, size)
 
     def _impute(
         self,
@@ -364,6 +370,7 @@ class ImputerTraining(BaseModel):
     ) -> pd.DataFrame:
         """Impute genes by their position among all that can be imputed."""
         self._require_trained()
+        sizes = self._library_sizes(cells, library_size)
         n_genes = len(self.gene_names)
         of_cells, of_bulk = columns[columns < n_genes], columns[columns >= n_genes] - n_genes
         # Positions of the genes of the cells in alphabetical order.
@@ -373,11 +380,7 @@ class ImputerTraining(BaseModel):
         start = 0
         for part in self._describe(cells, batch_size, with_batch=with_batch):
             rows = slice(start, start + part.counts.shape[0])
-            library = np.full((part.counts.shape[0], 1), library_size)
-            if library_size == "observed":
-                library = self._observed_libraries(
-                    cells.take(np.arange(rows.start, rows.stop)), part
-                )
+            library = part.library if sizes is None else sizes[rows]
             values[rows, columns < n_genes] = (
                 part.impute(observed, self._fit.own_shape)[:, place] * library
             )
@@ -385,13 +388,47 @@ class ImputerTraining(BaseModel):
             start = rows.stop
         return pd.DataFrame(values, cells.names, names[columns])
 
-    def _observed_libraries(self, cells: CellSelection, part: DescribedCells) -> Floats:
-        """Return the size of the library of cells, ``(n_cells, 1)``, by size factor if any."""
+    def _library_sizes(
+        self, cells: CellSelection, library_size: float | Literal["observed"]
+    ) -> Floats | None:
+        """Return the sizes of libraries, ``(n_cells, 1)``; ``None`` if they follow from counts."""
         key = self.registry["setup_args"]["size_factor_key"]
+        if library_size != "observed":
+            return np.full((len(cells), 1), library_size, dtype=float)
         if key is None:
-            return np.asarray(part.counts.sum(axis=1), dtype=float)
-        factors = get_column(cells.adata.obs, key, "size_factor_key").iloc[cells.positions]
-        return self._fit.library_scale * factors.to_numpy(dtype=float)[:, None]
+            return None
+        factors = read_size_factors(cells.adata.obs.iloc[cells.positions], key)
+        return self._fit.library_scale * factors[:, None]
+
+
+def read_size_factors(obs: pd.DataFrame, key: str) -> Floats:
+    """Read the size factors of cells, ``(n_cells,)``.
+
+    Parameters
+    ----------
+    obs
+        Table of the cells.
+    key
+        Name of the column.
+
+    Raises
+    ------
+    KeyError
+        If there is no such column.
+    ValueError
+        If a value is missing or not positive.
+    """
+    # `get_column` refuses missing values with a cure for categories.
+    column = obs[key] if key in obs else get_column(obs, key, "size_factor_key")
+    values: Floats = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float)
+    wrong = ~(np.isfinite(values) & (values > 0))
+    if wrong.any():
+        cell = int(wrong.argmax())
+        raise ValueError(
+            f"adata.obs[{key!r}] of cell {str(obs.index[cell])!r} is {column.iloc[cell]}; a size "
+            "factor is a positive number."
+        )
+    return values
 
 
 def _as_scipy(counts: Tensor) -> sparse.csr_matrix:

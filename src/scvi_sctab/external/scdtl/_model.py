@@ -23,7 +23,6 @@ from scvi_sctab.data import (
     check_key,
     check_keywords,
     get_column,
-    read_counts,
     refuse_view,
 )
 from scvi_sctab.external.scdtl._bulk import (
@@ -32,7 +31,7 @@ from scvi_sctab.external.scdtl._bulk import (
     check_not_bulk,
     names_of_genes,
 )
-from scvi_sctab.external.scdtl._imputer_training import ImputerTraining
+from scvi_sctab.external.scdtl._imputer_training import ImputerTraining, read_size_factors
 from scvi_sctab.external.scdtl._module import BulkPriorModule
 from scvi_sctab.external.scdtl._registered_bulk import BulkMixin
 from scvi_sctab.nn import single_precision
@@ -203,7 +202,7 @@ class BulkPriorImputer(BulkMixin, ImputerTraining):
         if "source_registry" not in kwargs:
             check_genes(adata.var_names)
             check_cells(adata, layer)
-            check_not_bulk(_libraries(adata, layer))
+            check_not_bulk(adata, layer, cls.__name__)
         if batch_key is not None:
             get_column(adata.obs, batch_key, "batch_key")
         fields = [
@@ -211,7 +210,7 @@ class BulkPriorImputer(BulkMixin, ImputerTraining):
             NamedObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
         ]
         if size_factor_key is not None:
-            _check_size_factors(adata, size_factor_key)
+            read_size_factors(adata.obs, size_factor_key)
             fields.append(NumericalObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, size_factor_key))
         cls._register(adata, fields, arguments, **kwargs)
 
@@ -243,9 +242,10 @@ class BulkPriorImputer(BulkMixin, ImputerTraining):
     ) -> pd.DataFrame:
         """Impute the expression of cells.
 
-        Values of genes that the cells lack are read off bulk: they differ between types, hardly
-        between the cells of a type, and a wrong bulk is not noticed there. Values are posterior
-        means: tests of differential expression on them are circular.
+        Genes of the training cells that a query lacks are predicted from its others, and do not
+        count as zeros. Values of genes that only bulk has are read off bulk: they differ between
+        types, hardly between the cells of a type, and a wrong bulk is not noticed there. Values are
+        posterior means: tests of differential expression on them are circular.
 
         Parameters
         ----------
@@ -459,19 +459,3 @@ def _require_option(name: str, value: object, options: Any) -> None:
 def _require_positive(library_size: object, alternative: str = "") -> None:
     if not (isinstance(library_size, Real) and 0 < float(library_size) < np.inf):
         raise ValueError(f"{library_size=}: give a positive number{alternative}.")
-
-
-def _libraries(adata: AnnData, layer: str | None) -> NDArray[np.float64]:
-    parts = [np.asarray(block.sum(axis=1)).ravel() for block in read_counts(adata, layer)]
-    return np.concatenate([np.zeros(0), *parts])
-
-
-def _check_size_factors(adata: AnnData, key: str) -> None:
-    values = pd.to_numeric(get_column(adata.obs, key, "size_factor_key"), errors="coerce")
-    wrong = ~(np.isfinite(values) & (values > 0)).to_numpy()
-    if wrong.any():
-        cell = int(wrong.argmax())
-        raise ValueError(
-            f"adata.obs[{key!r}] of cell {str(adata.obs_names[cell])!r} is "
-            f"{adata.obs[key].iloc[cell]}; a size factor is a positive number."
-        )

@@ -12,7 +12,7 @@ from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
 from torch import Generator, Tensor, nn
 
 from scvi_sctab._config import BULK_AUTOENCODER, BulkAutoencoderConfig
-from scvi_sctab._constants import CONDITIONS_KEY
+from scvi_sctab._constants import CONDITIONS_KEY, MEASURED_KEY
 
 
 class BulkPriorModule(BaseModuleClass):  # type: ignore[misc]
@@ -134,16 +134,33 @@ class BulkPriorModule(BaseModuleClass):  # type: ignore[misc]
         counts = counts if counts.layout is torch.strided else counts.to_dense()
         n_genes = len(self.log_level)
         shown = counts[:, :n_genes]
-        return {"shown": thin(shown, self.config.shown) if self.training else shown}
+        return {
+            "shown": thin(shown, self.config.shown) if self.training else shown,
+            "measured": tensors.get(MEASURED_KEY),
+        }
 
     @auto_move_data
-    def inference(self, shown: Tensor) -> dict[str, Tensor]:
-        """Embed cells, and project them on the contrasts of bulk."""
+    def inference(self, shown: Tensor, measured: Tensor | None = None) -> dict[str, Tensor]:
+        """Embed cells, and project them on the contrasts of bulk.
+
+        Genes that were not ``measured`` are as expected, and do not count in the projection.
+        """
         library = shown.sum(dim=1, keepdim=True).clamp(min=1)
-        projection = shown @ self.contrasts - library * self.mean_contrast
+        mean_contrast, variance, mean_library = (
+            self.mean_contrast, self.variance, self.mean_library
+        )  # fmt: skip
+        if measured is not None:
+            level = self.log_level.exp() * measured
+            mean_library = mean_library * level.sum()
+            level = level / level.sum().clamp(min=1e-30)
+            mean_contrast = level @ self.contrasts
+            variance = level @ (self.contrasts - mean_contrast).square()
+        projection = shown @ self.contrasts - library * mean_contrast
         # Posterior mean of coefficients with unit variance, given the molecules of the cell.
-        projection = projection / (library * self.variance + 1)
-        x = torch.log1p(shown * (self.mean_library / library)) - self.mean_expression
+        projection = projection / (library * variance + 1)
+        x = torch.log1p(shown * (mean_library / library)) - self.mean_expression
+        if measured is not None:
+            x = x * measured
         # Adam moves every weight equally; with thousands of genes the hidden layer would explode.
         x = self.config.input_scale * nn.functional.normalize(x, dim=1)
         hidden = torch.relu(self.hidden(x) + projection @ self.hidden_of_bulk)

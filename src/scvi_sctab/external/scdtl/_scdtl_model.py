@@ -23,7 +23,7 @@ from scvi_sctab.data import (
     refuse_view,
     strip_versions,
 )
-from scvi_sctab.external.scdtl._bulk import names_of_genes
+from scvi_sctab.external.scdtl._bulk import check_not_bulk, names_of_genes
 from scvi_sctab.external.scdtl._registered_bulk import BulkMixin
 from scvi_sctab.external.scdtl._scdtl_module import ScDTLModule
 from scvi_sctab.external.scdtl._scdtl_start import positions_in_order, summarize
@@ -128,7 +128,7 @@ class ScDTL(BulkMixin, UnlabeledModel):
         )
         place = pd.Index(self.gene_names).get_indexer(genes)
         self.module = ScDTLModule(torch.from_numpy(place), config)
-        self._order = gene_order
+        self._gene_order = gene_order
         self._shares = None if profiles is None else _shares(profiles, genes)
         self._genes = np.array(genes, dtype=str)
         self._summarize_as(
@@ -156,7 +156,8 @@ class ScDTL(BulkMixin, UnlabeledModel):
         TypeError
             If there is no such argument.
         ValueError
-            If counts are not raw, cells are empty, or genes are duplicated or too few.
+            If counts are not raw, cells are empty or have as many counts as bulk samples, or genes
+            are duplicated or too few.
         """
         arguments = setup_arguments(locals())
         check_keywords(cls.__name__, kwargs, arguments)
@@ -164,6 +165,7 @@ class ScDTL(BulkMixin, UnlabeledModel):
         if "source_registry" not in kwargs:
             check_genes(adata.var_names)
             check_cells(adata, layer)
+            check_not_bulk(adata, layer, cls.__name__)
         cls._register(adata, cls._fields(layer), arguments, **kwargs)
 
     def _read_bulk(self, bulk: AnnData) -> pd.DataFrame:
@@ -221,9 +223,10 @@ class ScDTL(BulkMixin, UnlabeledModel):
         totals = np.zeros(len(self.gene_names))
         for block in read_counts(self.adata, self.layer, cells):
             totals += np.asarray(block.sum(axis=0)).ravel()
-        order = None if self._order is None else positions_in_order(self._genes, self._order)
+        order = self._gene_order
+        place_in_order = None if order is None else positions_in_order(self._genes, order)
         dense = np.asarray(counts[:, place].toarray(), dtype=np.float32)
-        self.module.start_from(summarize(dense, totals[place], self._shares, order))
+        self.module.start_from(summarize(dense, totals[place], self._shares, place_in_order))
         # Lightning moves the module to its device later; bulk is small.
         generator = torch.Generator(self.module.device).manual_seed(seed())
         self.module.train()
@@ -242,6 +245,9 @@ class ScDTL(BulkMixin, UnlabeledModel):
         min_gene_overlap: float = MIN_GENE_OVERLAP,
     ) -> pd.DataFrame:
         """Impute counts.
+
+        Genes of the model that a query lacks are predicted from its others, and do not count as
+        zeros.
 
         Parameters
         ----------
@@ -279,8 +285,7 @@ class ScDTL(BulkMixin, UnlabeledModel):
 
         def impute(tensors: dict[str, Tensor]) -> NDArray[np.float32]:
             shares = self.module.predict(tensors)
-            counts = self.module.counts_of(tensors)
-            size = counts.sum(dim=1, keepdim=True) if observed else library_size
+            size = self.module.library_of(tensors, shares) if observed else library_size
             return (shares * size)[:, columns].cpu().numpy()
 
         values = self._stack(impute, len(columns), cells, _batch_size(batch_size))

@@ -10,6 +10,7 @@ from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
 from torch import Generator, Tensor, nn
 from torch.nn.functional import log_softmax
 
+from scvi_sctab._constants import MEASURED_KEY
 from scvi_sctab.external.scdtl._attention import CrossChannelAttention
 from scvi_sctab.external.scdtl._discrepancy import maximum_mean_discrepancy
 from scvi_sctab.external.scdtl._transfer import (
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Profiles(NamedTuple):
-    """What is known of genes and bulk before training, all over the genes of the model.
+    """Levels and order of genes, and bulk, as known before training; all of the model's genes.
 
     Attributes
     ----------
@@ -171,23 +172,55 @@ class ScDTLModule(BaseModuleClass):  # type: ignore[misc]
         dense = counts if counts.layout is torch.strided else counts.to_dense()
         return dense[:, self.positions]
 
+    def _measured(self, tensors: dict[str, Tensor]) -> Tensor | None:
+        """Return flags of the genes of the model that the cells have; ``None`` if all."""
+        measured = tensors.get(MEASURED_KEY)
+        return None if measured is None else measured[self.positions]
+
+    def library_of(self, tensors: dict[str, Tensor], shares: Tensor) -> Tensor:
+        """Compute the molecules of cells in all genes of the model, ``(n_cells, 1)``.
+
+        Parameters
+        ----------
+        tensors
+            Minibatch.
+        shares
+            Shares of genes, ``(n_cells, n_genes)``; those of genes that the cells lack say how many
+            molecules these would have.
+        """
+        library, measured = (
+            self.counts_of(tensors).sum(dim=1, keepdim=True),
+            self._measured(tensors),
+        )
+        if measured is None:
+            return library
+        return library / shares[:, measured].sum(dim=1, keepdim=True).clamp(min=1e-30)
+
     def _get_inference_input(
         self, tensors: dict[str, Tensor], generator: Generator | None = None, hide: bool = True
     ) -> dict[str, Any]:
         """Split the molecules of cells into visible and hidden ones."""
         counts = self.counts_of(tensors)
+        measured = self._measured(tensors)
         if not hide:
-            return {"visible": counts, "hidden": torch.zeros_like(counts)}
+            return {"visible": counts, "hidden": torch.zeros_like(counts), "measured": measured}
         low, high = self.config.hidden_share
         device = counts.device
         rate = torch.rand(len(counts), 1, generator=generator, device=device) * (high - low) + low
         hidden = torch.binomial(counts, rate.expand_as(counts), generator=generator)
-        return {"visible": counts - hidden, "hidden": hidden}
+        return {"visible": counts - hidden, "hidden": hidden, "measured": measured}
 
     @auto_move_data
-    def inference(self, visible: Tensor, hidden: Tensor) -> dict[str, Tensor]:
-        """Encode the visible molecules."""
-        x = (dense_expression(visible) - self.center) / self.scale
+    def inference(
+        self, visible: Tensor, hidden: Tensor, measured: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Encode the visible molecules; genes that were not ``measured`` are as expected."""
+        expression = dense_expression(visible)
+        if measured is not None:
+            share = (self.log_level.exp() * measured).sum()
+            expression = (expression.expm1() * share).log1p()
+            expression = torch.where(measured, expression, self.center)
+        x = (expression - self.center) / self.scale
         depth = visible.sum(dim=1).log1p()
         return {"x": x, "log_depth": depth, "hidden": hidden, "code": self.encoder(x)}
 

@@ -302,7 +302,12 @@ def best_own_shape(
     return float(shapes[int(scores.argmax())])
 
 
-def own_posterior(counts: sparse.csr_matrix, shares: Floats, shape: float) -> Floats:
+def own_posterior(
+    counts: sparse.csr_matrix,
+    shares: Floats,
+    shape: float,
+    measured: NDArray[np.bool_] | None = None,
+) -> Floats:
     """Combine the shares that a model predicts with the counts of the cell.
 
     The rate of a gene in a cell is Gamma distributed around its prediction, and the count is
@@ -316,14 +321,36 @@ def own_posterior(counts: sparse.csr_matrix, shares: Floats, shape: float) -> Fl
         Predicted shares, ``(n_cells, n_genes)``.
     shape
         Shape of the Gamma distribution; if it is large, counts change little.
+    measured
+        Flags of the genes that were measured, ``(n_genes,)``; the others keep their prediction.
+        All if not given.
 
     Returns
     -------
     Posterior mean of the shares, ``(n_cells, n_genes)``; rows sum to 1.
     """
-    library = np.asarray(counts.sum(axis=1), dtype=float)
-    posterior = shares * (counts.toarray() + shape) / (library * shares + shape)
+    exposure = whole_library(counts, shares, measured)
+    if measured is not None:
+        exposure = exposure * measured
+    posterior = shares * (counts.toarray() + shape) / (exposure * shares + shape)
     return posterior / posterior.sum(axis=1, keepdims=True)
+
+
+def whole_library(
+    counts: sparse.csr_matrix, shares: Floats, measured: NDArray[np.bool_] | None = None
+) -> Floats:
+    """Compute the molecules of cells in all genes, ``(n_cells, 1)``.
+
+    Parameters
+    ----------
+    counts, shares, measured
+        As in :func:`own_posterior`. Molecules of genes that were not measured are those expected.
+    """
+    library = np.asarray(counts.sum(axis=1), dtype=float)
+    if measured is None:
+        return library
+    share: Floats = shares[:, measured].sum(axis=1, keepdims=True)
+    return library / np.maximum(share, np.finfo(float).tiny)
 
 
 def _blocks(n_cells: int) -> Iterator[slice]:
