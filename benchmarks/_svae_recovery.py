@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import scvi
+import torch
 from _report import as_markdown
 from _table import Table
 from scvi.model import SCVI
@@ -108,7 +109,9 @@ def by_vae(screen: AnnData, n_latent: int) -> dict[str, Found]:
     """Fit the autoencoder of the first stage of our model, and rotate its latents."""
     model = build(screen, n_latent, prior="none")
     model.train(EPOCHS, **TRAINER)
-    latents, variances = model._posterior(model._select(None, None))
+    with torch.inference_mode():
+        posterior = model.module.inference(torch.from_numpy(screen.X))["qz"]
+    latents, variances = posterior.loc.numpy(), posterior.variance.numpy()
     rotation = sparse_rotation(latents, screen.obs[KEY], control_of(screen), variances=variances)
     rotated = Found(rotation.transform(latents), rotation.targets, notes_of(rotation))
     return {VAE: Found(latents, None, {}), VAE_ROTATION: rotated}
