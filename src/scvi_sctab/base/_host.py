@@ -10,15 +10,17 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from scvi import settings
-from scvi.data import AnnDataManager
 from scvi.model._utils import parse_device_args
 from scvi.model.base import BaseModelClass
+
+from scvi_sctab.data import make_manager
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from anndata import AnnData
     from numpy.typing import NDArray
+    from scvi.data import AnnDataManager
     from scvi.data.fields import AnnDataField
     from scvi.train import TrainRunner
 
@@ -75,38 +77,6 @@ def setup_arguments(given: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in given.items() if k not in ("cls", "adata", "kwargs", "__class__")}
 
 
-def make_manager(
-    model_name: str,
-    adata: AnnData,
-    fields: Sequence[AnnDataField],
-    arguments: dict[str, Any],
-    **transfer: Any,
-) -> AnnDataManager:
-    """Register cells.
-
-    Parameters
-    ----------
-    model_name
-        Name of the class of the model.
-    adata
-        Cells.
-    fields
-        Fields to register.
-    arguments
-        Arguments of ``setup_anndata`` to record.
-    **transfer
-        Passed to :meth:`~scvi.data.AnnDataManager.register_fields`.
-    """
-    setup = {
-        "model_name": model_name,
-        "setup_method_name": "setup_anndata",
-        "setup_args": arguments,
-    }
-    manager = AnnDataManager(fields=fields, setup_method_args=setup)
-    manager.register_fields(adata, **transfer)
-    return manager
-
-
 class HostModel(BaseModelClass):  # type: ignore[misc]
     """Model of scvi-tools, with names of this package for its internals.
 
@@ -156,6 +126,11 @@ class HostModel(BaseModelClass):  # type: ignore[misc]
     def _has_set_up(cls, adata: AnnData) -> bool:
         """Return whether this object, not a copy, was set up for a model of this class."""
         return any(manager.adata is adata for manager in cls._setup_adata_manager_store.values())
+
+    def _adopt(self, manager: AnnDataManager) -> None:
+        """Take over registered cells, for a model that was made from a registry."""
+        self._adata, self._adata_manager = manager.adata, manager
+        self._register_manager_for_instance(manager)
 
     def _renew_registration(self) -> None:
         """Register the model's cells again if they were set up for another model since."""

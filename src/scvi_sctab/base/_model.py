@@ -9,10 +9,39 @@ from scvi_sctab.base._checkpoint import CheckpointMixin
 from scvi_sctab.base._fit import check_epochs, check_trainer_arguments
 from scvi_sctab.base._query_preparation import QueryPreparationMixin
 from scvi_sctab.data import check_cells
+from scvi_sctab.data.stores import AtlasDataModule
 
 
 class BaseModel(QueryPreparationMixin, CheckpointMixin, CellsMixin):
     """Model of scvi-tools that reads cells by name of gene, and whose files execute nothing."""
+
+    # Data module of the model's cells, if they are on disk.
+    _atlas: AtlasDataModule | None = None
+
+    def _take_cells(self, datamodule: Any) -> None:
+        """Take over the cells of a data module, to train on them."""
+        if not isinstance(datamodule, AtlasDataModule):
+            raise TypeError(
+                f"datamodule= takes an AtlasDataModule of `scvi_sctab.data.stores`, not a "
+                f"{type(datamodule).__name__}: training also reads cells by their position, to "
+                "hold out donors and to calibrate. Write the cells into a corpus first, "
+                "`prepare_corpus`."
+            )
+        if self.adata is None:
+            self._adopt(datamodule.managed_by(self.registry))
+        elif self.adata is not datamodule.adata:
+            name = type(self).__name__
+            raise ValueError(
+                "This model has another AnnData than the data module. Build it on the data "
+                f"module's, `{name}(registry=datamodule.registry)` or "
+                f"`{name}.setup_anndata(datamodule.adata, ...)`, or load it without one, "
+                f"`{name}.load(path, adata=False)`."
+            )
+        self._atlas = datamodule
+
+    def _loading(self) -> dict[str, Any]:
+        """Return arguments of the splitter that loads the model's cells."""
+        return {} if self._atlas is None else {"loader": self._atlas.loader}
 
     def _check_arguments(
         self, max_epochs: int | None, trainer_kwargs: dict[str, Any], verb: str

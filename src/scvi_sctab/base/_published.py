@@ -14,8 +14,7 @@ from scipy import sparse
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import StepLR
 
-from scvi_sctab.base._host import make_manager
-from scvi_sctab.data import check_genes
+from scvi_sctab.data import check_genes, make_manager
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
     from scvi.data.fields import AnnDataField
 
+    from scvi_sctab.data.stores import AtlasDataModule
+
 
 class UnlabeledModel(BaseModel):
     """Model that is trained on cells without labels."""
@@ -41,6 +43,7 @@ class UnlabeledModel(BaseModel):
         devices: int | list[int] | str = "auto",
         datasplitter_kwargs: dict[str, Any] | None = None,
         plan_kwargs: dict[str, Any] | None = None,
+        datamodule: AtlasDataModule | None = None,
         **trainer_kwargs: Any,
     ) -> None:
         """Train, and keep the weights of the epoch with the best held-out loss.
@@ -63,6 +66,8 @@ class UnlabeledModel(BaseModel):
             Further arguments of :class:`~scvi_sctab.data.UnlabeledDataSplitter`.
         plan_kwargs
             Further arguments of :class:`~scvi_sctab.train.SelfSupervisedTrainingPlan`.
+        datamodule
+            Cells on disk to train on, of whose ``adata`` the model was made.
         **trainer_kwargs
             Further arguments of :class:`~scvi.train.Trainer`.
 
@@ -73,8 +78,11 @@ class UnlabeledModel(BaseModel):
             there are fewer than two training cells or cells per batch, or ``max_epochs`` is less
             than 1.
         """
+        if datamodule is not None:
+            self._take_cells(datamodule)
         self._check_arguments(max_epochs, trainer_kwargs, "train")
-        self._check_own_cells()
+        if not self._atlas:
+            self._check_own_cells()
         defaults = self._train_config
         splitter = self._splitter(
             train_size=defaults.train_size if train_size is None else train_size,
@@ -116,7 +124,7 @@ class UnlabeledModel(BaseModel):
 
     def _splitter(self, **kwargs: Any) -> UnlabeledDataSplitter:
         """Build the data module that splits the cells."""
-        return self._data_splitter_cls(self.adata_manager, **kwargs)
+        return self._data_splitter_cls(self.adata_manager, **self._loading(), **kwargs)
 
     def _callbacks(self) -> list[Callback]:
         """List the callbacks of the pretext task."""

@@ -44,7 +44,7 @@ from scvi_sctab.data._query import (
 )
 from scvi_sctab.data._reader import get_matrix, read_counts, refuse_view
 from scvi_sctab.data._reference import check_cells, check_reference, check_transfer
-from scvi_sctab.data._registration import check_labels_unchanged
+from scvi_sctab.data._registration import check_labels_unchanged, labelled_fields, make_manager
 from scvi_sctab.data._selection import CellSelection, check_anndata, choose_layer
 from scvi_sctab.data._spelling import respell_genes, strip_versions
 from scvi_sctab.data._splits import class_weights, split_by_donor, split_by_label, split_cells
@@ -102,8 +102,10 @@ __all__ = [
     "identify",
     "is_mudata",
     "join_proteins",
+    "labelled_fields",
     "list_names",
     "list_near_names",
+    "make_manager",
     "n_labelled",
     "name_as_known",
     "name_values",

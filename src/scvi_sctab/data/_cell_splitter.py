@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
@@ -34,10 +34,13 @@ class CellSplitter(pl.LightningDataModule):
         Positions for training, validation and test.
     batch_size
         Cells per batch.
+    loader
+        Function or class that makes a loader of some cells; takes what
+        :class:`~scvi.dataloaders.AnnDataLoader` does.
     pin_memory
         Whether to return page-locked memory.
     **loader_kwargs
-        Passed to :class:`~scvi.dataloaders.AnnDataLoader`.
+        Passed to the loader.
 
     Raises
     ------
@@ -51,11 +54,12 @@ class CellSplitter(pl.LightningDataModule):
         parts: list[NDArray[np.intp]],
         *,
         batch_size: int,
+        loader: Callable[..., Iterable[dict[str, torch.Tensor]]] = AnnDataLoader,
         pin_memory: bool = False,
         **loader_kwargs: Any,
     ):
         super().__init__()
-        self.cells = cells
+        self.cells, self.loader = cells, loader
         self.train_idx, self.val_idx, self.test_idx = parts
         if len(self.train_idx) < 2 or batch_size < 2:
             raise ValueError(
@@ -65,8 +69,8 @@ class CellSplitter(pl.LightningDataModule):
         self.batch_size = batch_size
         self.loader_kwargs = {"pin_memory": pin_memory, **loader_kwargs}
 
-    def _loader(self, indices: NDArray[np.intp], *, training: bool) -> AnnDataLoader:
-        return AnnDataLoader(
+    def _loader(self, indices: NDArray[np.intp], *, training: bool) -> Any:
+        return self.loader(
             self.cells,
             indices=indices,
             batch_size=self.batch_size,
@@ -77,7 +81,7 @@ class CellSplitter(pl.LightningDataModule):
             **self.loader_kwargs,
         )
 
-    def train_dataloader(self) -> AnnDataLoader:
+    def train_dataloader(self) -> Any:
         """Return shuffled batches of the training cells."""
         return self._loader(self.train_idx, training=True)
 
@@ -89,8 +93,8 @@ class CellSplitter(pl.LightningDataModule):
         counts = storable(batch[REGISTRY_KEYS.X_KEY], device)
         return {**batch, REGISTRY_KEYS.X_KEY: counts}
 
-    def val_dataloader(self) -> AnnDataLoader | None:
-        """Return batches of the validation cells."""
+    def val_dataloader(self) -> Any:
+        """Return batches of the validation cells; ``None`` if there are none."""
         return self._loader(self.val_idx, training=False) if self.n_val else None
 
 

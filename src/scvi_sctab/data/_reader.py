@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
+from anndata.abc import CSRDataset
 from numpy.typing import NDArray
 from scipy import sparse
 
@@ -136,6 +137,11 @@ def take_rows(matrix: Any, rows: slice | NDArray[np.integer[Any]]) -> sparse.csr
         # HDF5 needs increasing positions; the order asked for is restored.
         unique, inverse = np.unique(rows, return_inverse=True)
         block = matrix[unique][inverse]
+    elif not isinstance(rows, slice) and isinstance(matrix, CSRDataset):
+        # anndata reads listed rows one by one, and a slice at once.
+        runs = np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1)
+        blocks = [matrix[run[0] : run[-1] + 1] for run in runs if len(run)]
+        block = sparse.vstack(blocks, format="csr") if blocks else matrix[:0]
     else:
         block = matrix[rows]
     block = block.compute() if hasattr(block, "compute") else block

@@ -22,6 +22,7 @@ from scvi_sctab.data._obs import (
 from scvi_sctab.data._reader import read_counts, refuse_view
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
 
@@ -85,17 +86,57 @@ def check_reference(
         If a label comes from one donor only or reads as missing, or names differ only in case,
         spaces or Unicode form or have very few cells.
     """
+    names = check_columns(adata, labels_key, unlabeled_category, columns, covariates)
+    check_cells(adata, layer)
+    warn_about_columns(adata, labels_key, unlabeled_category, names)
+
+
+def check_columns(
+    adata: AnnData,
+    labels_key: str,
+    unlabeled_category: str,
+    columns: dict[str, str | None],
+    covariates: Sequence[str] | None = None,
+) -> dict[tuple[str, str], pd.Series]:
+    """Check genes, columns and labels of a reference, not its counts.
+
+    Parameters
+    ----------
+    adata, labels_key, unlabeled_category, columns, covariates
+        As in :func:`check_reference`, which has the errors.
+
+    Returns
+    -------
+    Columns besides the labels, by argument and name.
+    """
     refuse_view(adata)
     check_genes(adata.var_names)
     pairs = [(argument, key) for argument, key in columns.items() if key is not None]
     pairs += [("categorical_covariate_keys", key) for key in covariates or ()]
     names = {pair: get_column(adata.obs, pair[1], pair[0]) for pair in pairs}
     check_labels(adata.obs, labels_key, unlabeled_category, columns.get("donor_key"))
-    check_cells(adata, layer)
+    return names
+
+
+def warn_about_columns(
+    adata: AnnData,
+    labels_key: str,
+    unlabeled_category: str,
+    names: dict[tuple[str, str], pd.Series],
+) -> None:
+    """Warn about names that may be errors.
+
+    Parameters
+    ----------
+    adata, labels_key, unlabeled_category
+        As in :func:`check_reference`, which has the warnings.
+    names
+        Columns besides the labels, by argument and name.
+    """
     labels = get_column(adata.obs, labels_key, "labels_key")
     warn_about_missing_labels(labels, unlabeled_category)
-    names["labels_key", labels_key] = labels[labels != str(unlabeled_category)]
-    for (argument, key), column in names.items():
+    learnt = {("labels_key", labels_key): labels[labels != str(unlabeled_category)]}
+    for (argument, key), column in (names | learnt).items():
         warn_about_spelling(column, key, argument)
         if argument != "donor_key":
             warn_about_few_cells(column, key, argument)

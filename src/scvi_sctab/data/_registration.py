@@ -1,19 +1,86 @@
-"""Check of labels against those that were registered."""
+"""Registration of cells, and check of labels against those that were registered."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scvi import REGISTRY_KEYS
+from scvi.data import AnnDataManager
 from scvi.data._constants import _MANAGER_UUID_KEY
+from scvi.data.fields import AnnDataField, BaseAnnDataField, LayerField
 
+from scvi_sctab._constants import DONOR_KEY
 from scvi_sctab._messages import list_names
-from scvi_sctab.data._fields import LEARNT
+from scvi_sctab.data._fields import (
+    LEARNT,
+    NamedJointObsField,
+    NamedLabelsField,
+    NamedObsField,
+)
 from scvi_sctab.data._names import name_values
 
 if TYPE_CHECKING:
-    from scvi.data import AnnDataManager
+    from anndata import AnnData
+
+
+def labelled_fields(
+    layer: str | None,
+    labels_key: str,
+    unlabeled_category: str,
+    batch_key: str | None = None,
+    donor_key: str | None = None,
+    categorical_covariate_keys: list[str] | None = None,
+) -> list[BaseAnnDataField]:
+    """List the fields to register of labelled cells.
+
+    Parameters
+    ----------
+    layer, labels_key, unlabeled_category, batch_key, donor_key, categorical_covariate_keys
+        As in :meth:`scvi_sctab.SCTAB.setup_anndata`.
+    """
+    fields = [
+        LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True),
+        NamedLabelsField(REGISTRY_KEYS.LABELS_KEY, labels_key, unlabeled_category),
+        NamedObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
+        NamedJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, categorical_covariate_keys),
+    ]
+    if donor_key is not None:
+        fields.append(NamedObsField(DONOR_KEY, donor_key))
+    return fields
+
+
+def make_manager(
+    model_name: str,
+    adata: AnnData,
+    fields: Sequence[AnnDataField],
+    arguments: dict[str, Any],
+    **transfer: Any,
+) -> AnnDataManager:
+    """Register cells.
+
+    Parameters
+    ----------
+    model_name
+        Name of the class of the model.
+    adata
+        Cells.
+    fields
+        Fields to register.
+    arguments
+        Arguments of ``setup_anndata`` to record.
+    **transfer
+        Passed to :meth:`~scvi.data.AnnDataManager.register_fields`.
+    """
+    setup = {
+        "model_name": model_name,
+        "setup_method_name": "setup_anndata",
+        "setup_args": arguments,
+    }
+    manager = AnnDataManager(fields=fields, setup_method_args=setup)
+    manager.register_fields(adata, **transfer)
+    return manager
 
 
 def check_labels_unchanged(manager: AnnDataManager) -> None:

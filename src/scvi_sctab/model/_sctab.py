@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 from scvi import REGISTRY_KEYS
-from scvi.data.fields import BaseAnnDataField, LayerField
 from scvi.model import SCANVI, SCVI
 
 from scvi_sctab._config import (
@@ -29,7 +28,6 @@ from scvi_sctab._config import (
 )
 from scvi_sctab._constants import (
     CONDITIONS_KEY,
-    DONOR_KEY,
     MIN_GENE_OVERLAP,
     UNKNOWN_CODE,
     UNLABELED_CATEGORY,
@@ -47,9 +45,6 @@ from scvi_sctab.base import (
 )
 from scvi_sctab.data import (
     LabeledDataSplitter,
-    NamedJointObsField,
-    NamedLabelsField,
-    NamedObsField,
     TrainingRecord,
     as_keys,
     cells_of_mudata,
@@ -62,6 +57,7 @@ from scvi_sctab.data import (
     describe_unknown,
     find_cells,
     is_mudata,
+    labelled_fields,
 )
 from scvi_sctab.metrics import CellLogits
 from scvi_sctab.model._explainer import CellExplainer
@@ -88,6 +84,7 @@ if TYPE_CHECKING:
 
     from scvi_sctab._types import HasEncoder, TrainingCells
     from scvi_sctab.data import CellSelection, CellSplitter
+    from scvi_sctab.data.stores import AtlasDataModule
     from scvi_sctab.model._surgery_report import SurgeryReport
 
 # Arguments of a model that is loaded or grows: its latent space, and the code of the first batch
@@ -323,25 +320,7 @@ class SCTAB(BaseModel, CellExplainer):
         }
         register_mudata(cls, mdata, layer, unlabeled_category, arguments, modalities)
 
-    @staticmethod
-    def _fields(
-        layer: str | None,
-        labels_key: str,
-        unlabeled_category: str,
-        batch_key: str | None = None,
-        donor_key: str | None = None,
-        categorical_covariate_keys: list[str] | None = None,
-    ) -> list[BaseAnnDataField]:
-        """List the fields to register."""
-        fields = [
-            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True),
-            NamedLabelsField(REGISTRY_KEYS.LABELS_KEY, labels_key, unlabeled_category),
-            NamedObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
-            NamedJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, categorical_covariate_keys),
-        ]
-        if donor_key is not None:
-            fields.append(NamedObsField(DONOR_KEY, donor_key))
-        return fields
+    _fields = staticmethod(labelled_fields)
 
     @single_precision()
     def __init__(
@@ -592,6 +571,7 @@ class SCTAB(BaseModel, CellExplainer):
         devices: int | list[int] | str = "auto",
         datasplitter_kwargs: dict[str, Any] | None = None,
         plan_kwargs: dict[str, Any] | None = None,
+        datamodule: AtlasDataModule | None = None,
         **trainer_kwargs: Any,
     ) -> None:
         """Train on the labelled cells of the reference; defaults are those of the preset.
@@ -628,6 +608,10 @@ class SCTAB(BaseModel, CellExplainer):
             Further arguments of :class:`~scvi_sctab.data.LabeledDataSplitter`.
         plan_kwargs
             Further arguments of :class:`~scvi_sctab.train.ClassifierTrainingPlan`.
+        datamodule
+            Cells on disk to train on, for a model that was built from their registry. They are the
+            model's AnnData from then on, and are held out as the corpus was split, unless
+            arguments ask for another split.
         **trainer_kwargs
             Further arguments of :class:`~scvi.train.Trainer`.
 
@@ -653,9 +637,12 @@ class SCTAB(BaseModel, CellExplainer):
         another split. If training fails, the model is not changed. After Ctrl-C the best weights
         so far are kept, and calibrated.
         """
+        if datamodule is not None:
+            self._take_cells(datamodule)
         self._check_arguments(max_epochs, trainer_kwargs, "train")
         check_labels_unchanged(self.adata_manager)
-        self._check_own_cells()
+        if not self._atlas:
+            self._check_own_cells()
         trainer_kwargs |= {"accelerator": accelerator, "devices": devices}
         datasplitter_kwargs, plan_kwargs = datasplitter_kwargs or {}, plan_kwargs or {}
         splitting = {
@@ -665,6 +652,9 @@ class SCTAB(BaseModel, CellExplainer):
             "shuffle_set_split": shuffle_set_split,
             **datasplitter_kwargs,
         }
+        if self._atlas and train_size is None and validation_size is None:
+            parts = self._atlas.parts(self._label_codes() < len(self.labels))
+            splitting = {"external_indexing": parts, **splitting}
         if self.query_record is not None:
             asked = (train_size, validation_size, early_stopping, augment)
             if any(value is not None for value in asked):
@@ -925,6 +915,7 @@ class SCTAB(BaseModel, CellExplainer):
 
     def _training_cells(self, **splitting: Any) -> TrainingCells:
         """Split the model's cells into those to train on and to hold out."""
+        splitting = self._loading() | splitting
         return self._data_splitter_cls(self.adata_manager, len(self.labels), **splitting)
 
     def _fit(

@@ -1,0 +1,162 @@
+"""Data module of a corpus, from which models are trained without loading it into memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as pl
+import numpy as np
+from scvi import REGISTRY_KEYS, settings
+
+from scvi_sctab._constants import UNLABELED_CATEGORY
+from scvi_sctab.data._keywords import as_keys, check_key
+from scvi_sctab.data._reference import check_columns, warn_about_columns
+from scvi_sctab.data._registration import labelled_fields, make_manager
+from scvi_sctab.data.stores._annbatch import import_annbatch
+from scvi_sctab.data.stores._corpus import Corpus
+from scvi_sctab.data.stores._donors import PARTS
+from scvi_sctab.data.stores._loader import StoreLoader
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from scvi.data import AnnDataManager
+
+
+class AtlasDataModule(pl.LightningDataModule):
+    """Cells of a corpus to train on; their counts are read from disk batch by batch.
+
+    Parameters
+    ----------
+    path
+        Folder of the corpus, see :func:`prepare_corpus`, or the opened corpus.
+    labels_key
+        Column of cell types; that of the corpus if not given.
+    unlabeled_category
+        Value of the column for unlabelled cells.
+    batch_key
+        Column of technical batches; that of the corpus if not given.
+    donor_key
+        Column of donors; that of the corpus if not given.
+    categorical_covariate_keys
+        Column or columns with other categories.
+
+    Attributes
+    ----------
+    corpus
+        The corpus.
+    adata
+        All its cells, with columns in memory and counts on disk, registered for
+        :class:`~scvi_sctab.SCTAB`. Other models are set up on it, too.
+    manager, registry
+        Its registration.
+
+    Raises
+    ------
+    ImportError
+        If the extra ``atlas`` is not installed; it needs Python 3.12.
+    FileNotFoundError
+        If there is no corpus.
+    KeyError, ValueError
+        As in :meth:`scvi_sctab.SCTAB.setup_anndata`.
+
+    Examples
+    --------
+    >>> from scvi_sctab import SCTAB
+    >>> from scvi_sctab.data.stores import AtlasDataModule
+    >>> atlas = AtlasDataModule("atlas")  # doctest: +SKIP
+    >>> model = SCTAB(registry=atlas.registry)  # doctest: +SKIP
+    >>> model.train(datamodule=atlas)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | Corpus,
+        labels_key: str | None = None,
+        *,
+        unlabeled_category: str = UNLABELED_CATEGORY,
+        batch_key: str | None = None,
+        donor_key: str | None = None,
+        categorical_covariate_keys: str | Sequence[str] | None = None,
+    ):
+        super().__init__()
+        import_annbatch("AtlasDataModule")
+        self.corpus = path if isinstance(path, Corpus) else Corpus.open(path)
+        written = self.corpus.manifest.settings
+        covariates = as_keys(categorical_covariate_keys, "categorical_covariate_keys")
+        self._setup: dict[str, Any] = {
+            "layer": None,
+            "labels_key": labels_key or written["labels_key"],
+            "unlabeled_category": unlabeled_category,
+            "batch_key": batch_key or written["batch_key"],
+            "donor_key": donor_key or (written["donor_key"] or [None])[-1],
+            "categorical_covariate_keys": covariates,
+        }
+        columns = {name: self._setup[name] for name in ("labels_key", "batch_key", "donor_key")}
+        for name, key in columns.items():
+            check_key(key, name)
+        self.adata = self.corpus.read_lazily()
+        labels = (columns.pop("labels_key"), unlabeled_category)
+        # Counts were checked when the corpus was written.
+        names = check_columns(self.adata, *labels, columns, covariates)
+        warn_about_columns(self.adata, *labels, names)
+        self.manager = self._register()
+        self.registry: dict[str, Any] = self.manager.registry
+
+    def _register(self, registry: dict[str, Any] | None = None) -> AnnDataManager:
+        transfer = {} if registry is None else {"source_registry": registry}
+        return make_manager(
+            "SCTAB", self.adata, labelled_fields(**self._setup), dict(self._setup), **transfer
+        )
+
+    def managed_by(self, registry: dict[str, Any]) -> AnnDataManager:
+        """Register the cells with the codes of a model.
+
+        Parameters
+        ----------
+        registry
+            Registry of the model.
+
+        Raises
+        ------
+        ValueError
+            If genes differ, or labels or batches are unknown to the model.
+        """
+        if registry is self.registry:
+            return self.manager
+        key = REGISTRY_KEYS.X_KEY
+        genes = registry["field_registries"][key]["state_registry"]["column_names"]
+        if list(genes) != list(self.adata.var_names):
+            n_common = len(set(genes) & set(self.adata.var_names))
+            raise ValueError(
+                f"The corpus {self.corpus.path} has {self.adata.n_vars:,} genes and the model "
+                f"{len(genes):,}, of which {n_common:,} are the same: prepare a corpus of the "
+                "model's genes, `prepare_corpus(..., genes=model.gene_names)`."
+            )
+        return self._register(registry)
+
+    @property
+    def loader(self) -> Callable[..., Any]:
+        """Function that makes a loader of some cells, for a splitter."""
+        seed = 0 if settings.seed is None else int(settings.seed)
+        return partial(StoreLoader, self.corpus.datasets(), seed=seed)
+
+    def parts(self, labelled: NDArray[np.bool_]) -> list[NDArray[np.intp]] | None:
+        """Return the split that was written into the corpus, ``None`` if there is none.
+
+        Parameters
+        ----------
+        labelled
+            Cells that have a label, ``(n_cells,)``; others are in no part.
+
+        Returns
+        -------
+        Positions for training, validation and test.
+        """
+        if "split" not in self.adata.obs:
+            return None
+        part = self.adata.obs["split"].to_numpy()
+        parts = [np.flatnonzero(labelled & (part == name)) for name in PARTS]
+        return parts if len(parts[0]) else None

@@ -1,0 +1,195 @@
+"""Batches of cells from the datasets of a corpus, read by annbatch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from scvi import REGISTRY_KEYS
+from torch.utils.data._utils.pin_memory import pin_memory as pin
+
+from scvi_sctab._constants import CONDITIONS_KEY
+from scvi_sctab.data.stores._annbatch import import_annbatch
+from scvi_sctab.sparse import as_float32, in_order, to_tensor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from scvi_sctab.data._cells import CellDataset
+
+# Consecutive cells that are read together; those of a chunk on disk.
+_CHUNK_CELLS = 64
+# Cells that are in memory to be shuffled.
+_WINDOW_CELLS = 16_384
+
+
+class CellSampler:
+    """Order in which chosen cells of a store are read, a function of seed and epoch.
+
+    It has the interface of :class:`annbatch.abc.Sampler`, and needs no annbatch itself.
+
+    Cells of a chunk on disk are read together. Chunks are shuffled, and the cells of a window of
+    some chunks, which is in memory, are shuffled again. With several processes each reads batches
+    of its own: those of one step are together the batch of a single process.
+
+    Parameters
+    ----------
+    cells
+        Positions in the store, in increasing order, ``(n_cells,)``.
+    batch_size
+        Cells per batch.
+    shuffle
+        Whether to shuffle; otherwise cells come in their order.
+    drop_last
+        Whether to leave out a last batch that is short.
+    seed
+        Seed of the order.
+    """
+
+    def __init__(
+        self,
+        cells: NDArray[np.intp],
+        batch_size: int,
+        *,
+        shuffle: bool,
+        drop_last: bool,
+        seed: int,
+    ):
+        self.cells = cells
+        self.batch_size, self.shuffle = batch_size, shuffle
+        self.drop_last, self.seed, self.epoch = drop_last, seed, 0
+        self.rank, self.n_ranks = _place()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of an epoch; Lightning calls it at its start."""
+        self.epoch = epoch
+
+    def n_batches(self, n_obs: int = 0) -> int:
+        """Count the batches of an epoch."""
+        step = self.batch_size * self.n_ranks
+        whole, rest = divmod(len(self.cells), step)
+        # A short step is for all processes or for none, as they wait for each other.
+        return whole + int(rest >= self.n_ranks and not self.drop_last)
+
+    def sample(self, n_obs: int) -> Iterator[dict[str, Any]]:
+        """Yield cells to read together, and the batches among them.
+
+        Parameters
+        ----------
+        n_obs
+            Number of cells of the store.
+
+        Raises
+        ------
+        ValueError
+            If the store has fewer cells than are to be read.
+        """
+        if len(self.cells) and self.cells[-1] >= n_obs:
+            raise ValueError(f"The store has {n_obs:,} cells, not {self.cells[-1] + 1:,}.")
+        generator = np.random.default_rng([self.seed, self.epoch])
+        order = self._in_chunks(generator) if self.shuffle else self.cells
+        step = self.batch_size * self.n_ranks
+        window = max(_WINDOW_CELLS // step, 1) * step
+        for start in range(0, min(self.n_batches() * step, len(order)), window):
+            rows = order[start : start + window]
+            if self.shuffle:
+                rows = rows[generator.permutation(len(rows))]
+            batches = [
+                self._share(np.arange(i, min(i + step, len(rows))))
+                for i in range(0, len(rows), step)
+            ]
+            sorting = np.argsort(rows, kind="stable")
+            place = np.empty(len(rows), dtype=np.intp)
+            place[sorting] = np.arange(len(rows))
+            splits = [place[batch] for batch in batches if len(batch)]
+            if self.drop_last:
+                splits = [split for split in splits if len(split) == self.batch_size]
+            if splits:
+                # All processes read all cells of a window: it is faster than to skip some.
+                yield {"requests": rows[sorting], "splits": splits}
+
+    def _in_chunks(self, generator: np.random.Generator) -> NDArray[np.intp]:
+        """Shuffle chunks, and keep the cells of each together."""
+        chunk = self.cells // _CHUNK_CELLS
+        number = np.cumsum(np.diff(chunk, prepend=chunk[:1]) != 0)
+        place = generator.permutation(number[-1] + 1 if len(number) else 0)
+        return self.cells[np.argsort(place[number], kind="stable")]
+
+    def _share(self, step: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Return the cells of a step that this process reads; all read as many."""
+        if self.n_ranks == 1:
+            return step
+        n_cells = len(step) // self.n_ranks
+        return step[self.rank * n_cells : (self.rank + 1) * n_cells]
+
+
+class StoreLoader:
+    """Batches of cells of a corpus, as :class:`~scvi_sctab.data.CellDataset` has them.
+
+    Parameters
+    ----------
+    datasets
+        Counts of the corpus on disk.
+    cells
+        Labels and conditions of all its cells.
+    indices
+        Positions of the cells to load, ``(n_cells,)``.
+    batch_size, shuffle, drop_last, seed
+        See :class:`CellSampler`.
+    pin_memory
+        Whether to return page-locked memory.
+    """
+
+    def __init__(
+        self,
+        datasets: Sequence[Any],
+        cells: CellDataset,
+        *,
+        indices: NDArray[np.intp],
+        batch_size: int,
+        shuffle: bool,
+        drop_last: bool,
+        seed: int = 0,
+        pin_memory: bool = False,
+    ):
+        annbatch = import_annbatch("StoreLoader")
+        self.cells, self.pin_memory = cells, pin_memory
+        self.sampler = CellSampler(
+            np.sort(indices), batch_size, shuffle=shuffle, drop_last=drop_last, seed=seed
+        )
+        self.batch_sampler = None  # Lightning asks for it, beside `sampler`
+        self.loader = annbatch.Loader(
+            batch_sampler=self.sampler, return_index=True, preload_to_gpu=False
+        )
+        self.loader.add_datasets(list(datasets))
+
+    @property
+    def batch_size(self) -> int:
+        """Cells per batch."""
+        return self.sampler.batch_size
+
+    def __len__(self) -> int:
+        return self.sampler.n_batches()
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        for batch in self.loader:
+            yield self._tensors(batch["X"], batch["index"])
+
+    def _tensors(self, counts: Any, index: NDArray[np.intp]) -> dict[str, torch.Tensor]:
+        cells = self.cells
+        tensors = {
+            REGISTRY_KEYS.X_KEY: to_tensor(in_order(as_float32(counts))),
+            REGISTRY_KEYS.LABELS_KEY: torch.from_numpy(cells.labels[index, None]),
+            CONDITIONS_KEY: torch.from_numpy(cells.conditions[index]),
+            **{name: torch.from_numpy(array[index]) for name, array in cells.arrays.items()},
+        }
+        return pin(tensors) if self.pin_memory and torch.cuda.is_available() else tensors
+
+
+def _place() -> tuple[int, int]:
+    """Return number of this process, and of all that train together."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1

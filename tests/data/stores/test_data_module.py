@@ -1,0 +1,222 @@
+"""Training from a corpus against training in memory."""
+
+import numpy as np
+import pytest
+import scvi
+import torch
+from tests.data.stores.conftest import needs_annbatch
+
+from scvi_sctab import SCTAB
+from scvi_sctab.data.stores import AtlasDataModule, prepare_corpus
+from scvi_sctab.pretrain import MaskedAutoencoder
+
+pytestmark = needs_annbatch
+QUIET = {"accelerator": "cpu", "enable_progress_bar": False}
+
+
+@pytest.fixture
+def corpus(files, tmp_path):
+    return prepare_corpus(
+        files, tmp_path / "atlas", labels_key="cell_type", donor_key="donor", dataset_cells=300
+    )
+
+
+@pytest.fixture
+def atlas(corpus):
+    return AtlasDataModule(corpus)
+
+
+@pytest.fixture
+def trained(atlas):
+    model = SCTAB(registry=atlas.registry)
+    model.train(max_epochs=8, datamodule=atlas, **QUIET)
+    return model
+
+
+def in_memory(atlas):
+    cells = atlas.adata.to_memory()
+    cells.obs = cells.obs[["cell_type", "donor"]].copy()
+    SCTAB.setup_anndata(cells, labels_key="cell_type", donor_key="donor")
+    return cells
+
+
+def test_a_store_gives_the_same_batches_as_memory(atlas):
+    model = SCTAB(registry=atlas.registry)
+    model._take_cells(atlas)
+    splitter = model._training_cells(train_size=0.9, batch_size=64)
+    memory = in_memory(atlas)
+    seen = []
+    for epoch in range(2):
+        loader = splitter.train_dataloader()
+        loader.sampler.set_epoch(epoch)
+        order = [
+            request["requests"][split]
+            for request in loader.sampler.sample(atlas.adata.n_obs)
+            for split in request["splits"]
+        ]
+        for batch, cells in zip(loader, order, strict=True):
+            assert (batch["X"].to_dense().numpy() == memory.X[cells].toarray()).all()
+            assert (batch["labels"].ravel().numpy() == splitter.labels[cells]).all()
+        seen.append(np.concatenate(order))
+        assert len(set(seen[-1])) == len(seen[-1])
+        assert set(seen[-1]) <= set(splitter.train_idx)
+    assert len(seen[0]) >= len(splitter.train_idx) - 63
+    assert not (seen[0] == seen[1]).all()
+
+
+def test_a_store_gives_the_same_loss_at_every_step_as_memory(atlas):
+    losses = []
+    for source in ("store", "memory"):
+        scvi.settings.seed = 0
+        if source == "store":
+            model = SCTAB(registry=atlas.registry)
+            model._take_cells(atlas)
+        else:
+            model = SCTAB(in_memory(atlas))
+        module = model.module.train()
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.05)
+        model_of_store = SCTAB(registry=atlas.registry)
+        model_of_store._take_cells(atlas)
+        loader = model_of_store._training_cells(train_size=0.9, batch_size=64).train_dataloader()
+        cells = model._training_cells(train_size=0.9, batch_size=64).cells
+        found = []
+        for epoch in range(3):
+            loader.sampler.set_epoch(epoch)
+            order = [
+                request["requests"][split]
+                for request in loader.sampler.sample(atlas.adata.n_obs)
+                for split in request["splits"]
+            ]
+            batches = iter(loader) if source == "store" else (cells[list(c)] for c in order)
+            for batch in batches:
+                torch.manual_seed(len(found))
+                _, _, output = module(batch)
+                optimizer.zero_grad()
+                output.loss.backward()
+                optimizer.step()
+                found.append(float(output.loss.detach()))
+        losses.append(found)
+    assert len(losses[0]) > 30
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+    assert losses[0][-1] < losses[0][0]
+
+
+def test_a_model_trains_and_calibrates_on_a_corpus(trained, atlas, studies):
+    assert trained.evaluate().loc["accuracy", "f1"] > 0.9
+    assert trained.annotation.calibration is not None
+    donors = atlas.adata.obs["donor"].to_numpy()
+    assert not set(donors[trained.train_indices]) & set(donors[trained.validation_indices])
+    part = atlas.adata.obs["split"].to_numpy()
+    assert set(part[trained.train_indices]) == {"train"}
+    assert set(part[trained.validation_indices]) == {"val"}
+    labelled = atlas.adata.obs["cell_type"].to_numpy() != "unknown"
+    assert labelled[trained.train_indices].all()
+    predicted = trained.predict(studies[0])
+    assert (predicted == studies[0].obs["cell_type"]).mean() > 0.9
+
+
+def test_a_model_of_a_corpus_is_saved_and_loaded_without_it(trained, studies, tmp_path):
+    trained.save(tmp_path / "model")
+    loaded = SCTAB.load(tmp_path / "model", adata=False)
+    cells = studies[1]
+    expected = trained.annotate(cells)
+    assert loaded.annotate(cells).equals(expected)
+
+
+def test_a_loaded_model_trains_on(trained, corpus, tmp_path):
+    trained.save(tmp_path / "model")
+    loaded = SCTAB.load(tmp_path / "model", adata=False)
+    loaded.train(max_epochs=1, datamodule=AtlasDataModule(corpus), **QUIET)
+    assert set(loaded.validation_indices) == set(trained.validation_indices)
+
+
+def test_another_split_can_be_asked_for(atlas):
+    model = SCTAB(registry=atlas.registry)
+    model.train(max_epochs=1, datamodule=atlas, train_size=0.5, **QUIET)
+    labelled = (atlas.adata.obs["cell_type"] != "unknown").sum()
+    assert len(model.train_indices) + len(model.validation_indices) == labelled
+    donors = atlas.adata.obs["donor"].to_numpy()
+    assert not set(donors[model.train_indices]) & set(donors[model.validation_indices])
+
+
+def test_differences_between_donors_come_from_the_corpus(atlas):
+    model = SCTAB(registry=atlas.registry, preset="paper")
+    model.train(max_epochs=1, datamodule=atlas, augment=True, batch_size=256, **QUIET)
+    assert model.is_trained
+
+
+def test_an_autoencoder_trains_on_a_corpus(atlas):
+    MaskedAutoencoder.setup_anndata(atlas.adata)
+    encoder = MaskedAutoencoder(atlas.adata, widths=(32, 8))
+    encoder.train(max_epochs=2, datamodule=atlas, **QUIET)
+    latent = encoder.get_latent_representation()
+    assert latent.shape == (1200, 8)
+    assert np.isfinite(latent).all()
+
+
+def test_a_query_model_maps_from_a_model_of_a_corpus(trained, studies):
+    query = SCTAB.load_query_data(studies[0], trained, policy="head")
+    assert len(query.predict()) == 700
+
+
+def test_a_corpus_of_other_genes_is_refused(trained, files, tmp_path):
+    other = prepare_corpus(
+        files, tmp_path / "other", labels_key="cell_type", donor_key="donor", genes="union"
+    )
+    trained.save(tmp_path / "model")
+    loaded = SCTAB.load(tmp_path / "model", adata=False)
+    with pytest.raises(ValueError, match=r"60 genes and the model 59, of which 59.*genes=model"):
+        loaded.train(max_epochs=1, datamodule=AtlasDataModule(other), **QUIET)
+
+
+def test_cells_of_a_model_are_not_replaced(atlas, studies):
+    SCTAB.setup_anndata(studies[0], labels_key="cell_type")
+    with pytest.raises(ValueError, match="another AnnData than the data module"):
+        SCTAB(studies[0]).train(max_epochs=1, datamodule=atlas, **QUIET)
+
+
+def test_other_data_modules_are_refused(atlas):
+    with pytest.raises(TypeError, match="takes an AtlasDataModule.*prepare_corpus"):
+        SCTAB(registry=atlas.registry).train(max_epochs=1, datamodule=object(), **QUIET)
+
+
+def test_a_damaged_chunk_is_an_error(atlas, corpus):
+    model = SCTAB(registry=atlas.registry)
+    chunks = [
+        p for p in (corpus.collection / "dataset_1" / "X" / "data").rglob("*") if p.is_file()
+    ]
+    for chunk in chunks:
+        if chunk.name != "zarr.json":
+            chunk.write_bytes(b"no data" * 50)
+    with pytest.raises(Exception, match=r"(?i)chunk|shard|checksum|crc|codec|index"):
+        model.train(max_epochs=1, datamodule=atlas, **QUIET)
+    assert not model.is_trained
+
+
+@pytest.mark.parametrize("n_ranks", [1, 2, 3])
+@pytest.mark.parametrize("drop_last", [True, False])
+def test_processes_share_the_batches_of_one(n_ranks, drop_last):
+    from scvi_sctab.data.stores._loader import CellSampler
+
+    cells = np.flatnonzero(np.random.default_rng(0).random(40_000) < 0.7)
+    arguments = {"shuffle": True, "drop_last": drop_last, "seed": 3}
+    one = batches_of(CellSampler(cells, 64 * n_ranks, **arguments))
+    shares = []
+    for rank in range(n_ranks):
+        sampler = CellSampler(cells, 64, **arguments)
+        sampler.rank, sampler.n_ranks = rank, n_ranks
+        assert sampler.n_batches() == len(one)
+        shares.append(batches_of(sampler))
+    for i, whole in enumerate(one):
+        joined = np.concatenate([share[i] for share in shares])
+        n_lost = len(whole) % n_ranks
+        assert (joined == whole[: len(whole) - n_lost]).all()
+    assert len(set(np.concatenate(one))) == sum(map(len, one))
+
+
+def batches_of(sampler):
+    return [
+        request["requests"][split]
+        for request in sampler.sample(40_000)
+        for split in request["splits"]
+    ]
