@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import _speed_threads
 import matplotlib.pyplot as plt
 import pandas as pd
 from _speed_memory import measure
@@ -62,9 +63,11 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="for files, corpora and models")
     parser.add_argument("--cells", type=int, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS))
+    parser.add_argument("--threads", type=int, default=2, help="of every library")
     parser.add_argument("--again", action="store_true", help="repeat steps that have a row")
     parser.add_argument("--report-only", action="store_true")
     args = parser.parse_args()
+    _speed_threads.limit(args.threads)  # of the processes that run the steps
     args.folder.mkdir(parents=True, exist_ok=True)
     RESULTS.mkdir(exist_ok=True)
     table = Table(RESULTS / "atlas.csv", ["step", "n_cells"], merge=True)
