@@ -6,7 +6,14 @@ from scvi_sctab.nn._decoder import TabNetDecoder
 from scvi_sctab.nn._ema import frozen_copy, update_moving_average
 from scvi_sctab.nn._encoders import EncoderOutput, LinearEncoder, MLPEncoder
 from scvi_sctab.nn._entmax import entmax15, sparsemax
-from scvi_sctab.nn._growth import NewEntries, append_entries, frozen_but, matches, n_trained
+from scvi_sctab.nn._growth import (
+    GradientMask,
+    NewEntries,
+    append_entries,
+    frozen_but,
+    matches,
+    n_trained,
+)
 from scvi_sctab.nn._losses import (
     UNLABELED_CODE,
     Reduction,
@@ -46,6 +53,7 @@ __all__ = [
     "FeatureTransformer",
     "GeneLinear",
     "GhostBatchNorm",
+    "GradientMask",
     "HiddenGenes",
     "LinearEncoder",
     "MLPEncoder",
