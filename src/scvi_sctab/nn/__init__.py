@@ -34,6 +34,7 @@ from scvi_sctab.nn._masks import (
     RandomMask,
 )
 from scvi_sctab.nn._precision import single_precision
+from scvi_sctab.nn._sampling import sample
 from scvi_sctab.nn._selu import SELUDecoder, SELUEncoder
 from scvi_sctab.nn._sparse_layers import GeneLinear
 from scvi_sctab.nn._tabnet import TabNet, TabNetEncoder, label_head
@@ -88,6 +89,7 @@ __all__ = [
     "negative_binomial_noise",
     "normalize_counts",
     "over_parts",
+    "sample",
     "single_precision",
     "sleeping_threads",
     "sparsemax",
