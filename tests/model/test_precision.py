@@ -8,6 +8,7 @@ import pytest
 import scvi
 import torch
 from anndata import AnnData
+from lightning.pytorch.plugins import HalfPrecision
 
 from scvi_sctab import SCTAB
 from scvi_sctab.external import ProteinPredictor
@@ -156,6 +157,29 @@ def test_weights_of_another_type_are_refused_with_the_cure(name, precision):
     model = MODELS[name]()
     with pytest.raises(TypeError, match=r"weights are float32, .* Train with `precision=32`"):
         model.train(max_epochs=1, precision=precision, **QUIET)
+
+
+@pytest.mark.parametrize("precision", ["16-true", "bf16-true"])
+def test_half_precision_is_refused_because_it_rounds_counts(precision):
+    with pytest.raises(TypeError, match=r"would round counts, such as 257 to 256\. Train with"):
+        sctab().train(max_epochs=1, precision=precision, **QUIET)
+
+
+@pytest.mark.parametrize("precision", ["16-mixed", 16])
+@pytest.mark.parametrize("name", ["small", "MaskedAutoencoder", "ProteinPredictor"])
+def test_scaled_gradients_are_refused_because_they_would_be_clipped(name, precision):
+    with pytest.raises(TypeError, match=r"scaled gradients\. .*`precision='bf16-mixed'`"):
+        MODELS[name]().train(max_epochs=1, precision=precision, **QUIET)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [{"trainer_config": {"precision": "bf16-true"}}, {"plugins": [HalfPrecision("bf16-true")]}],
+    ids=["config", "plugin"],
+)
+def test_precision_is_checked_wherever_it_is_set(place):
+    with pytest.raises(TypeError, match="would round counts"):
+        sctab().train(max_epochs=1, **place, **QUIET)
 
 
 @pytest.mark.parametrize("precision", [32, "32-true", "bf16-mixed", "bf16"])

@@ -4,9 +4,16 @@ import entmax
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from scvi_sctab.nn import entmax15, sparsemax
-from scvi_sctab.nn._entmax import _project, _project_backward
+from scvi_sctab.nn._entmax import (
+    _N_LARGEST,
+    _NEWTON_STEPS,
+    _project,
+    _project_backward,
+    _project_backward_once,
+)
 
 FUNCTIONS = [
     pytest.param(entmax15, entmax.entmax15, id="entmax15"),
@@ -111,8 +118,97 @@ def test_what_other_devices_compute_is_what_the_cpu_does(rows, power):
     output = ours(leaf)
     output.backward(grad)
     torch.testing.assert_close(_project(scores, power), output.detach(), rtol=1e-9, atol=1e-9)
-    expected = _project_backward(grad, output.detach(), power)
-    torch.testing.assert_close(leaf.grad, expected, rtol=1e-9, atol=1e-9)
+    for backward in (_project_backward, _project_backward_once):
+        expected = backward(grad, output.detach(), power)
+        torch.testing.assert_close(leaf.grad, expected, rtol=1e-9, atol=1e-9)
+
+
+def levels(n_scores, ratio, excess, power):
+    """Scores of which each Newton step leaves behind one level only: more and more, ever lower."""
+    gaps, level = [1.0], 1
+    while len(gaps) < n_scores:
+        slope = power * ratio**level
+        gaps += [excess / slope] * (int(ratio ** (power * level)) + 1)
+        level += 1
+    return torch.tensor(gaps[:n_scores], dtype=torch.float64)
+
+
+def hard_rows(n_scores):
+    """Scores for which Newton's iteration takes long, or the support is large."""
+    generator = torch.Generator().manual_seed(0)
+    uniform = torch.rand(n_scores, generator=generator, dtype=torch.float64)
+    normal = torch.randn(n_scores, generator=generator, dtype=torch.float64)
+    rows = [torch.zeros_like(uniform), uniform, uniform * 0.01, -uniform.log() * 1e-3]
+    rows += [normal * scale for scale in (1e-4, 1e-2, 0.1, 1, 10)]
+    rows += [-(ratio ** torch.arange(n_scores).double()) for ratio in (0.5, 0.9, 0.99, 0.999)]
+    rows += [
+        levels(n_scores, ratio, excess, power)
+        for ratio in (1.2, 1.5, 2, 5, 10)
+        for excess in (0.1, 0.3, 1, 3, 10)
+        for power in (1, 2)
+    ]
+    for n_winners in (1, _N_LARGEST - 1, _N_LARGEST, _N_LARGEST + 1):
+        rows += [(torch.arange(n_scores) < n_winners) * gap for gap in (0.01, 0.1, 0.5)]
+    return torch.stack(rows)
+
+
+def newton_loop(scores, power):
+    """Newton's iteration until no row changes; return probabilities and the number of steps."""
+    shifted = (scores - scores.amax(dim=-1, keepdim=True)) / power
+    tau, n_steps = torch.full_like(shifted[:, :1], -1.0), 0
+    moves = True
+    while moves:
+        gap = (shifted - tau).clamp(min=0)
+        slope = 2 * gap.sum(-1, keepdim=True) if power == 2 else (gap > 0).sum(-1, keepdim=True)
+        step = ((gap.pow(power).sum(-1, keepdim=True) - 1) / slope).clamp(min=0)
+        tau, n_steps = tau + step, n_steps + 1
+        moves = bool((step > torch.finfo(scores.dtype).eps).any())
+    return (shifted - tau).clamp(min=0).pow(power), n_steps
+
+
+@pytest.mark.parametrize("power", [1, 2])
+@pytest.mark.parametrize("n_scores", [2, 100, _N_LARGEST, _N_LARGEST + 1, 4000, 19_331])
+def test_a_fixed_number_of_steps_reaches_the_precision_of_the_loop(n_scores, power):
+    scores = hard_rows(n_scores)
+    exact, _ = newton_loop(scores, power)
+    torch.testing.assert_close(_project(scores, power), exact, rtol=0, atol=1e-14)
+    single = scores.float()
+    exact, _ = newton_loop(single.double(), power)
+    loop, _ = newton_loop(single, power)
+    for found in (_project(single, power).double(), loop.double()):
+        torch.testing.assert_close(found, exact, rtol=0, atol=5e-7)
+        # Each probability has the rounding error of the threshold.
+        rounding = n_scores * torch.finfo(torch.float32).eps
+        torch.testing.assert_close(found.sum(-1), exact.sum(-1), rtol=0, atol=rounding)
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_there_are_steps_to_spare(power):
+    scores = hard_rows(_N_LARGEST)
+    assert newton_loop(scores, power)[1] < _NEWTON_STEPS
+
+
+class CountWaits(TorchDispatchMode):
+    """Count operations for which a program waits for a GPU."""
+
+    n = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.n += func in (
+            torch.ops.aten._local_scalar_dense.default,
+            torch.ops.aten.nonzero.default,
+        )
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("power", [1, 2])
+@pytest.mark.parametrize(("n_scores", "n_waits"), [(_N_LARGEST, 0), (_N_LARGEST + 1, 1)])
+def test_a_gpu_is_waited_for_once_at_most(n_scores, n_waits, power):
+    scores = torch.randn(8, n_scores)
+    with CountWaits() as counter:
+        output = _project(scores, power)
+        _project_backward_once(scores, output, power)
+    assert counter.n == n_waits
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -4,7 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from scvi_sctab.nn import NewEntries, append_entries, frozen_but, matches, n_trained
+from scvi_sctab.nn import (
+    GradientMask,
+    NewEntries,
+    append_entries,
+    frozen_but,
+    matches,
+    n_trained,
+)
 
 
 @pytest.fixture
@@ -68,6 +75,20 @@ def test_gradients_flow_as_before_afterwards(network):
     assert required == {name for name, _ in network.named_parameters()} - {"2.weight"}
     step(network, torch.optim.SGD([p for p in network.parameters() if p.requires_grad], 0.1))
     assert (network[0].weight.grad != 0).any()
+
+
+def test_parameters_that_are_trained_as_a_whole_have_no_mask(network):
+    with frozen_but(network, ["0.*"], {"2.weight": None, "2.bias": NewEntries(0, [1])}):
+        masked = {name for name, p in network.named_parameters() if p._backward_hooks}
+        assert masked == {"2.bias"}
+
+
+def test_a_mask_moves_to_another_device_once():
+    hook = GradientMask(torch.ones(3))
+    assert hook(torch.ones(3, device="meta")).device.type == "meta"
+    mask = hook.mask
+    hook(torch.ones(3, device="meta"))
+    assert hook.mask is mask
 
 
 @pytest.mark.parametrize(

@@ -110,3 +110,21 @@ def test_rows_are_no_tuple_that_a_loader_would_take_apart(dense):
 def test_rows_and_threads_have_the_public_names_of_old():
     assert nn.CSR is CSR
     assert {"CSR", "over_parts", "sleeping_threads"} <= {*nn.__all__}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64, torch.bool])
+def test_dense_rows_become_those_of_scipy(dense, dtype):
+    rows = (dense * 7).to(dtype)
+    expected = sparse.csr_matrix(rows.numpy())
+    # As on a GPU, and as on other devices.
+    for found in (CSR.from_dense(rows).to_scipy(), to_scipy(rows)):
+        assert found.dtype == expected.dtype
+        for name in ("indptr", "indices", "data"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+
+
+def test_dense_rows_with_a_gradient_and_nan_are_converted(dense):
+    dense[0, 3] = torch.nan
+    found = to_scipy(dense.requires_grad_())
+    assert np.isnan(found[0, 3])
+    assert found.nnz == int((dense != 0).sum())

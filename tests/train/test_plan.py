@@ -99,6 +99,15 @@ def test_a_plan_with_augmentation_can_be_copied(batch):
     torch.testing.assert_close(losses[1], losses[0])
 
 
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_dense_vectors_end_when_a_plan_moves(device):
+    plan = make_plan(make_module(), augmentation_vectors=VECTORS)
+    # A GPU makes them for its first batch.
+    plan.augmentation._dense = VECTORS.to_dense()
+    plan.to(device)
+    assert plan.augmentation._dense is None
+
+
 def test_the_gradient_of_the_encoder_is_clipped_and_that_of_the_linear_path_is_not(
     batch, monkeypatch
 ):

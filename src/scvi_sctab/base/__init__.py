@@ -37,6 +37,7 @@ from scvi_sctab.base._host import (
 from scvi_sctab.base._model import BaseModel
 from scvi_sctab.base._published import read_checkpoint, registry_without_cells
 from scvi_sctab.base._query_preparation import QueryPreparationMixin
+from scvi_sctab.base._random import seeded
 from scvi_sctab.base._registered import RegisteredMixin
 from scvi_sctab.base._serialization import NotPortableError, decode, encode
 from scvi_sctab.base._unlabeled_model import UnlabeledModel
@@ -77,6 +78,7 @@ __all__ = [
     "resolve_target",
     "run",
     "seed",
+    "seeded",
     "setup_arguments",
     "start_from_encoder",
     "temporary_folder",

@@ -215,12 +215,18 @@ class CheckpointMixin(HostModel):
         """Find the training and held-out cells among those that the model was loaded with."""
 
     @classmethod
-    def _load_reference(cls, reference_model: Any, allow_pickle: bool) -> Any:
-        """Check a reference model, or load it from its path."""
+    def _load_reference(
+        cls,
+        reference_model: Any,
+        allow_pickle: bool,
+        accelerator: str = "auto",
+        device: int | str = "auto",
+    ) -> Any:
+        """Check a reference model, or load it from its path to a device."""
         if reference_model is None:
             raise ValueError("Give a reference: a trained model, or the path of a saved one.")
         if isinstance(reference_model, str | os.PathLike):
-            return cls.load(reference_model, adata=False, allow_pickle=allow_pickle)
+            return cls.load(reference_model, False, accelerator, device, allow_pickle=allow_pickle)
         # A model of a parent class is accepted, as its files are.
         is_parent = isinstance(reference_model, HostModel) and type(reference_model) in cls.__mro__
         if not is_parent and not isinstance(reference_model, cls):

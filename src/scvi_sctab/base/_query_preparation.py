@@ -64,7 +64,7 @@ class QueryPreparationMixin(CheckpointMixin):
         UserWarning
             If the gene overlap is below 80 %.
         """
-        genes = pd.Index(cls._load_reference(reference_model, allow_pickle).gene_names)
+        genes = pd.Index(cls._load_reference(reference_model, allow_pickle, "cpu").gene_names)
         if return_reference_var_names:
             return genes
         check_anndata(adata)

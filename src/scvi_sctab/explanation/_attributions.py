@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import torch
-from scipy import sparse
 
 from scvi_sctab._constants import CONDITIONS_KEY
 from scvi_sctab._optional import import_optional
@@ -19,9 +18,11 @@ from scvi_sctab.explanation._network import (
     stack_rows,
     with_gradients,
 )
+from scvi_sctab.sparse import to_scipy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from scipy import sparse
     from torch import Tensor
 
     from scvi_sctab._types import CellBatches, Network
@@ -102,7 +103,6 @@ def attribute(
                 )
                 for explainer in explainers
             ]
-        arrays = [value.detach().cpu().numpy().astype(np.float32) for value in values]
-        return mean_of([sparse.csr_matrix(array) for array in arrays])
+        return mean_of([to_scipy(value.float()) for value in values])
 
     return stack_rows(cells.map(attribute_batch, batch_size or _BATCH_SIZE), cells.n_genes)

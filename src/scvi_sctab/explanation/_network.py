@@ -203,7 +203,7 @@ def _input_x_gradient(
         logits = centred_logits(network, predictable, x, conditions.clone())
         of_label = torch.from_numpy(codes).to(x.device)[:, None]
         (gradient,) = torch.autograd.grad(logits.gather(1, of_label).sum(), x)
-    return sparse.csr_matrix((x * gradient).detach().cpu().numpy())
+    return to_scipy(x * gradient)
 
 
 @contextmanager

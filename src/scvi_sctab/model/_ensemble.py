@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 import pandas as pd
-import torch
 from scvi import settings
 
 from scvi_sctab._config import ENSEMBLE
 from scvi_sctab._constants import MIN_GENE_OVERLAP
 from scvi_sctab._logging import logger
 from scvi_sctab.annotation import AnnotationState, same_values
-from scvi_sctab.base import document_cells, resolve_target
+from scvi_sctab.base import document_cells, resolve_target, seeded
 from scvi_sctab.data import TrainingRecord
 from scvi_sctab.metrics import CellLogits
 from scvi_sctab.model._ensemble_files import (
@@ -105,8 +104,7 @@ class SCTABEnsemble(CellExplainer):
         overrides = {"encoder_weight": ENSEMBLE.encoder_weight, **overrides}
         self.members: list[SCTAB] = []
         for number in range(n_members):
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(_seed(number))
+            with seeded(_seed(number)):
                 self.members.append(self.member_class(adata, preset, **overrides))
         self._annotation = self.members[0].annotation
 
@@ -178,8 +176,7 @@ class SCTABEnsemble(CellExplainer):
         for number, member in enumerate(self.members):
             logger.info(f"Training member {number + 1} of {len(self.members)}.")
             try:
-                with torch.random.fork_rng(devices=[]):
-                    torch.manual_seed(_seed(number))
+                with seeded(_seed(number)):
                     member.train(*args, **kwargs)
             except BaseException as error:
                 if number == 0:
@@ -321,7 +318,10 @@ class SCTABEnsemble(CellExplainer):
             As of :meth:`SCTAB.load_query_data`.
         """
         if isinstance(reference_model, str | os.PathLike):
-            reference_model = cls.load(reference_model, adata=False, allow_pickle=allow_pickle)
+            place = {name: kwargs[name] for name in ("accelerator", "device") if name in kwargs}
+            reference_model = cls.load(
+                reference_model, adata=False, allow_pickle=allow_pickle, **place
+            )
         if not isinstance(reference_model, cls):
             raise TypeError(
                 f"The reference is a {type(reference_model).__name__}, not a {cls.__name__}."

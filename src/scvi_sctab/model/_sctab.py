@@ -813,7 +813,7 @@ class SCTAB(BaseModel, CellExplainer):
         >>> query_model.train()  # doctest: +SKIP
         >>> print(query_model.surgery_report())  # doctest: +SKIP
         """
-        reference = cls._load_reference(reference_model, allow_pickle)
+        reference = cls._load_reference(reference_model, allow_pickle, accelerator, device)
         model = map_query(
             cls,
             reference,

@@ -6,7 +6,14 @@ from scvi_sctab.nn._decoder import TabNetDecoder
 from scvi_sctab.nn._ema import frozen_copy, update_moving_average
 from scvi_sctab.nn._encoders import EncoderOutput, LinearEncoder, MLPEncoder
 from scvi_sctab.nn._entmax import entmax15, sparsemax
-from scvi_sctab.nn._growth import NewEntries, append_entries, frozen_but, matches, n_trained
+from scvi_sctab.nn._growth import (
+    GradientMask,
+    NewEntries,
+    append_entries,
+    frozen_but,
+    matches,
+    n_trained,
+)
 from scvi_sctab.nn._losses import (
     UNLABELED_CODE,
     Reduction,
@@ -27,6 +34,7 @@ from scvi_sctab.nn._masks import (
     RandomMask,
 )
 from scvi_sctab.nn._precision import single_precision
+from scvi_sctab.nn._sampling import sample
 from scvi_sctab.nn._selu import SELUDecoder, SELUEncoder
 from scvi_sctab.nn._sparse_layers import GeneLinear
 from scvi_sctab.nn._tabnet import TabNet, TabNetEncoder, label_head
@@ -46,6 +54,7 @@ __all__ = [
     "FeatureTransformer",
     "GeneLinear",
     "GhostBatchNorm",
+    "GradientMask",
     "HiddenGenes",
     "LinearEncoder",
     "MLPEncoder",
@@ -80,6 +89,7 @@ __all__ = [
     "negative_binomial_noise",
     "normalize_counts",
     "over_parts",
+    "sample",
     "single_precision",
     "sleeping_threads",
     "sparsemax",

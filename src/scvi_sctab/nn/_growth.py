@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -81,23 +80,38 @@ def _mask(
     patterns: Sequence[str],
     new_entries: Mapping[str, NewEntries | None],
     always_frozen: Sequence[str],
-) -> Tensor | None:
-    """Return 1 for entries that are trained and 0 for others; ``None`` if none is trained."""
+) -> Tensor | bool:
+    """Return whether a parameter is trained; if in part, 1 for these entries and 0 for others."""
     if matches(name, always_frozen):
-        return None
+        return False
     whole = matches(name, patterns)
     if not whole and name not in new_entries:
-        return None
+        return False
     new = None if whole else new_entries[name]
     if new is None:
-        return torch.ones_like(parameter)
+        return True
     positions = torch.tensor(new.positions, device=parameter.device)
     return torch.zeros_like(parameter).index_fill(new.dim, positions, 1)
 
 
-def _masked(mask: Tensor, gradient: Tensor) -> Tensor:
-    # The trainer may have moved the network to another device.
-    return gradient * mask.to(gradient.device)
+class GradientMask:
+    """Hook that multiplies a gradient by a mask.
+
+    Parameters
+    ----------
+    mask
+        Of the shape of the parameter. It is moved once if the trainer has moved the parameter to
+        another device.
+    """
+
+    def __init__(self, mask: Tensor):
+        self.mask = mask
+
+    def __call__(self, gradient: Tensor) -> Tensor:
+        """Return the masked gradient."""
+        if self.mask.device != gradient.device:
+            self.mask = self.mask.to(gradient.device)
+        return gradient * self.mask
 
 
 def n_trained(
@@ -113,11 +127,11 @@ def n_trained(
     module, patterns, new_entries, always_frozen
         As in :func:`frozen_but`.
     """
-    masks = (
-        _mask(name, p, patterns, new_entries, always_frozen)
-        for name, p in module.named_parameters()
-    )
-    return sum(int(mask.sum()) for mask in masks if mask is not None)
+    total = 0
+    for name, parameter in module.named_parameters():
+        mask = _mask(name, parameter, patterns, new_entries, always_frozen)
+        total += mask * parameter.numel() if isinstance(mask, bool) else int(mask.sum())
+    return total
 
 
 @contextmanager
@@ -147,9 +161,9 @@ def frozen_but(
     handles = []
     for name, parameter in module.named_parameters():
         mask = _mask(name, parameter, patterns, new_entries, always_frozen)
-        parameter.requires_grad_(mask is not None)
-        if mask is not None:
-            handles.append(parameter.register_hook(partial(_masked, mask)))
+        parameter.requires_grad_(mask is not False)
+        if not isinstance(mask, bool):
+            handles.append(parameter.register_hook(GradientMask(mask)))
     try:
         yield
     finally:

@@ -144,11 +144,12 @@ class TabNetEncoder(nn.Module):
 
     def _dense_steps(self, x: Tensor, condition: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
         x = self.initial_bn(x)
-        prior: Tensor | float = 1.0
+        prior = mask = None
         attention = self.initial_splitter(x, condition)[:, self.n_d :]
         for attend, transform in zip(self.att_transformers, self.feat_transformers, strict=True):
+            if mask is not None:
+                prior = self.gamma - mask if prior is None else (self.gamma - mask) * prior
             mask = attend(prior, attention)
-            prior = (self.gamma - mask) * prior
             hidden = transform(mask * x, condition)
             yield mask, hidden[:, : self.n_d].relu()
             attention = hidden[:, self.n_d :]

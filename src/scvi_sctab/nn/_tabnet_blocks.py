@@ -58,8 +58,56 @@ class GhostBatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``x``."""
-        parts = [self.bn(part) for part in self.parts(x)]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        parts = self.parts(x)
+        if len(parts) == 1:
+            return self.bn(x)
+        if x.device.type == "cpu":
+            return torch.cat([self.bn(part) for part in parts])
+        return self._at_once(parts)
+
+    def _at_once(self, parts: Sequence[Tensor]) -> Tensor:
+        """Normalise virtual batches together, as a GPU is slow at many small operations."""
+        n_cells, width = parts[0].shape
+        # All have the same size but the last one, which may be smaller.
+        n_equal = len(parts) if len(parts[-1]) == n_cells else len(parts) - 1
+        # Features of all parts beside each other are features of one batch.
+        rows = torch.stack(list(parts[:n_equal]), dim=1).flatten(1)
+        statistics = rows.new_zeros(2, n_equal * width, dtype=self.bn.weight.dtype)
+        normalised = nn.functional.batch_norm(
+            rows,
+            statistics[0],
+            statistics[1],
+            self.bn.weight.repeat(n_equal),
+            self.bn.bias.repeat(n_equal),
+            training=True,
+            # The statistics become those of this batch.
+            momentum=1.0,
+            eps=self.bn.eps,
+        )
+        self._update_statistics(statistics.view(2, n_equal, width))
+        normalised = normalised.view(n_cells, n_equal, width).transpose(0, 1).flatten(0, 1)
+        if n_equal == len(parts):
+            return normalised
+        return torch.cat([normalised, self.bn(parts[-1])])
+
+    @torch.no_grad()
+    def _update_statistics(self, statistics: Tensor) -> None:
+        """Update the running mean and variance by those of one part after the other.
+
+        Parameters
+        ----------
+        statistics
+            ``(2, n_parts, n_features)``.
+        """
+        n_parts, keep = statistics.shape[1], 1 - self.bn.momentum  # type: ignore[operator]
+        age = torch.arange(n_parts - 1, -1, -1, device=statistics.device, dtype=statistics.dtype)
+        weights = (keep**age)[:, None]
+        # Not a matrix product, which autocast would compute in half precision.
+        mean, variance = (weights * statistics).sum(dim=1) / weights.sum()
+        share = 1 - keep**n_parts
+        self.bn.num_batches_tracked += n_parts  # type: ignore[operator, assignment]
+        self.bn.running_mean.lerp_(mean, share)  # type: ignore[union-attr]
+        self.bn.running_var.lerp_(variance, share)  # type: ignore[union-attr]
 
 
 class GLULayer(nn.Module):
@@ -160,7 +208,7 @@ class AttentiveTransformer(nn.Module):
 
     Notes
     -----
-    - input: ``prior`` ``(n_cells, n_genes)`` or a number, ``attention`` ``(n_cells, n_a)``.
+    - input: ``prior`` ``(n_cells, n_genes)``, 1 if not given, ``attention`` ``(n_cells, n_a)``.
     - output: ``(n_cells, n_genes)``, non-negative, rows sum to one.
     """
 
@@ -180,9 +228,10 @@ class AttentiveTransformer(nn.Module):
         nn.init.normal_(self.fc.weight, std=n_a**-0.25)
         self.bn = GhostBatchNorm(n_genes, virtual_batch_size, momentum)
 
-    def forward(self, prior: Tensor | float, attention: Tensor) -> Tensor:
+    def forward(self, prior: Tensor | float | None, attention: Tensor) -> Tensor:
         """Return the mask over genes."""
-        return MASK_FUNCTIONS[self.mask_type](self.bn(self.fc(attention)) * prior)
+        scores = self.bn(self.fc(attention))
+        return MASK_FUNCTIONS[self.mask_type](scores if prior is None else scores * prior)
 
     def first_mask(self, attention: Tensor) -> CSR:
         """Return the mask of the first step, whose prior is 1, without its zeros."""

@@ -41,7 +41,10 @@ def normalize_counts(counts: Tensor) -> Tensor | CSR:
         over_parts(_log1p_part, len(scaled.values), scaled.values, min_rows=_MIN_VALUES)
         return scaled
     dense = counts if counts.layout is torch.strided else counts.to_dense()
-    return (dense * _factor(dense.sum(dim=1, keepdim=True))).log1p()
+    factor = _factor(dense.sum(dim=1, keepdim=True))
+    # In place where it is our own copy: 2,048 cells take 158 MB.
+    is_own = dense is not counts and dense.is_floating_point()
+    return (dense.mul_(factor) if is_own else dense * factor).log1p_()
 
 
 def _log1p_part(start: int, stop: int, values: Tensor) -> None:
@@ -82,4 +85,5 @@ def augment(
     if isinstance(x, CSR):
         vectors = vectors if isinstance(vectors, CSR) else CSR.from_dense(vectors)
         return csr_add_and_clip(x, vectors, which, sign, MAX_EXPRESSION)
-    return (x + sign[:, None] * vectors.to_dense()[which]).clamp_(0, MAX_EXPRESSION)
+    shift = vectors.to_dense().index_select(0, which).to(x.dtype).mul_(sign[:, None])
+    return shift.add_(x).clamp_(0, MAX_EXPRESSION)

@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from scvi_sctab.nn._masking import hide_genes
+from scvi_sctab.nn._sampling import sample
 from scvi_sctab.nn._transforms import TARGET_SUM
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def negative_binomial_noise(
     """
     # In single precision the largest odds are far below the limit of torch's Poisson draws.
     p = torch.rand(x.shape, generator=generator, device=x.device)
-    mean = torch._standard_gamma(torch.full_like(p, _TOTAL_COUNT), generator=generator)
-    counts = torch.poisson(mean * p / (1 - p), generator=generator)
+    mean = sample(torch._standard_gamma, torch.full_like(p, _TOTAL_COUNT), generator=generator)
+    counts = sample(torch.poisson, mean * p / (1 - p), generator=generator)
     total = counts.sum(dim=1, keepdim=True).clamp(min=1)
     return x + strength * (TARGET_SUM * counts / total).log1p().to(x.dtype)

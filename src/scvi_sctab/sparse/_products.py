@@ -21,6 +21,14 @@ from scvi_sctab.sparse._scipy import MIN_ROWS
 
 def check_operands(x: CSR, *others: Tensor, constant: bool = False) -> None:
     """Refuse operands for which the kernels would give wrong numbers or late errors."""
+    devices = [x.device, *(other.device for other in others)]
+    elsewhere = [device for device in devices if device.type != "cpu"]
+    if elsewhere:
+        raise RuntimeError(
+            f"Sparse cells are for the CPU, but these or the weights are on {elsewhere[0]}. Move "
+            "the minibatch to the device of the network before its first operation: "
+            "`{name: tensor.to(module.device) for name, tensor in batch.items()}`."
+        )
     dtypes = {x.dtype, *(other.dtype for other in others)}
     if len(dtypes) > 1 or not dtypes <= {torch.float32, torch.float64}:
         raise TypeError(

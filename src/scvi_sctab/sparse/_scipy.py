@@ -205,18 +205,26 @@ def to_tensor(block: sparse.csr_matrix, device: torch.device | str = "cpu") -> t
         Device of the tensor.
     """
     silence_torch()
+    device = torch.device(device)
+    if device.type not in _SPARSE_DEVICES:
+        return torch.from_numpy(block.toarray()).to(device)
     # torch warns about read-only arrays; only those are copied.
     indptr, columns, values = (
         torch.from_numpy(np.require(array, requirements="W"))
         for array in (block.indptr, block.indices, block.data)
     )
     tensor = torch.sparse_csr_tensor(indptr, columns, values, block.shape, check_invariants=False)
-    return storable(tensor, torch.device(device)).to(device)
+    return tensor.to(device)
 
 
 def storable(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Make a CSR tensor dense if ``device`` does not support CSR."""
-    return tensor if device.type in _SPARSE_DEVICES else tensor.to_dense()
+    """Make a CSR tensor on the CPU dense if ``device`` does not support CSR."""
+    if device.type in _SPARSE_DEVICES or tensor.layout is torch.strided:
+        return tensor
+    # By scipy, which takes a tenth of the time of torch.
+    values, columns, indptr = tensor.values(), tensor.col_indices(), tensor.crow_indices()
+    rows = assemble(values.numpy(), columns.numpy(), indptr.numpy(), tensor.shape[1])
+    return torch.from_numpy(rows.toarray())
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -37,6 +37,15 @@ class DonorDifferences(nn.Module):
             self.register_buffer(name, getattr(vectors, name), persistent=False)
         self.n_genes = vectors.n_columns
         self._dense: Tensor | None = None
+
+    def _apply(self, *args: Any, **kwargs: Any) -> DonorDifferences:
+        """Move to another device, where dense differences, up to 400 MB, are made when needed.
+
+        The trainer moves a plan back to the CPU at its end; the model keeps the plan.
+        """
+        self._dense = None
+        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        return self
 
     def forward(self, x: Cells) -> Cells:
         """Add or subtract a random difference for each cell."""

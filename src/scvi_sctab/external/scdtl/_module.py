@@ -13,6 +13,7 @@ from torch import Generator, Tensor, nn
 
 from scvi_sctab._config import BULK_AUTOENCODER, BulkAutoencoderConfig
 from scvi_sctab._constants import CONDITIONS_KEY, MEASURED_KEY
+from scvi_sctab.nn import sample
 
 
 class BulkPriorModule(BaseModuleClass):  # type: ignore[misc]
@@ -243,7 +244,7 @@ def thin(counts: Tensor, shown: tuple[float, float]) -> Tensor:
     kept = torch.zeros_like(counts)
     # Most counts are 0, and a draw takes long.
     rows, columns = counts.nonzero(as_tuple=True)
-    kept[rows, columns] = torch.binomial(counts[rows, columns], rate[rows, 0])
+    kept[rows, columns] = sample(torch.binomial, counts[rows, columns], rate[rows, 0])
     return kept
 
 

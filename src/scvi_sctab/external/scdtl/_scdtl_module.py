@@ -21,6 +21,7 @@ from scvi_sctab.external.scdtl._transfer import (
     profile_divergence,
 )
 from scvi_sctab.external.scdtl._unet import GeneUNet
+from scvi_sctab.nn import sample
 
 if TYPE_CHECKING:
     from scvi_sctab._config import ScDTLNetworkConfig
@@ -207,7 +208,7 @@ class ScDTLModule(BaseModuleClass):  # type: ignore[misc]
         low, high = self.config.hidden_share
         device = counts.device
         rate = torch.rand(len(counts), 1, generator=generator, device=device) * (high - low) + low
-        hidden = torch.binomial(counts, rate.expand_as(counts), generator=generator)
+        hidden = sample(torch.binomial, counts, rate.expand_as(counts), generator=generator)
         return {"visible": counts - hidden, "hidden": hidden, "measured": measured}
 
     @auto_move_data

@@ -12,6 +12,7 @@ import torch
 from scvi_sctab.data import check_anndata, check_query_conditions, name_as_known, name_values
 from scvi_sctab.external.svae._adapt import align_screen
 from scvi_sctab.external.svae._records import SurgeryRecord
+from scvi_sctab.nn import GradientMask
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -152,7 +153,7 @@ def only_new_columns(module: SpikeSlabModule, n_known: Sequence[int]) -> Iterato
     mask = is_new_column(module, n_known).to(weight.device)
     module.requires_grad_(False)
     weight.requires_grad_(True)
-    hook = weight.register_hook(lambda gradient: gradient * mask.to(gradient.device))
+    hook = weight.register_hook(GradientMask(mask))
     try:
         yield
     finally:

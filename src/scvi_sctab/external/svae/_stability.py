@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
 
-from scvi_sctab.base import seed
+from scvi_sctab.base import seed, seeded
 from scvi_sctab.external.svae._training import TrainingArguments, finetune, prepare
 from scvi_sctab.metrics import match_latents, target_scores
 
@@ -53,8 +52,7 @@ def compare_seeds(
     n_cells = model.adata.n_obs
     chosen = np.sort(rng.permutation(n_cells)[:_MAX_CELLS])
     for repeat in range(n_seeds):
-        with torch.random.fork_rng():
-            torch.manual_seed(seed() + repeat)
+        with seeded(seed() + repeat):
             other = type(model)(model.adata, **model._arguments())
             if prepare(other, arguments, max_epochs=max_epochs, n_init=1, n_starts=n_starts):
                 raise KeyboardInterrupt
