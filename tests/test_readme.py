@@ -1,13 +1,13 @@
 """What the README says is true."""
 
 import re
-from functools import partialmethod
+from functools import partial, partialmethod
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from scvi_sctab import SCTAB
+from scvi_sctab import SCTAB, annotate_files
 from scvi_sctab.external import SpikeSlabVAE
 from scvi_sctab.pretrain import MaskedAutoencoder
 
@@ -50,6 +50,12 @@ def test_the_lines_run(tmp_path, monkeypatch):
     assert columns <= set(namespace["query"].obs)
     loaded = SCTAB.load("reference_model").predict(namespace["query"])
     np.testing.assert_array_equal(loaded, namespace["query"].obs["sctab_label"])
+    for name in ("lab1.h5ad", "lab2.h5ad"):
+        namespace["query"].write_h5ad(name)
+    # Workers would import the package anew.
+    namespace["annotate_files"] = partial(annotate_files, scheduler="serial")
+    (line,) = re.findall(r"`(annotate_files\(.*?\))`", README)
+    assert list(eval(line, namespace)["status"]) == ["done", "done"]
     exec(query_lines, namespace)
     assert "sctab_reference_probability" in namespace["query"].obs
     assert namespace["query_model"].surgery_report().trained

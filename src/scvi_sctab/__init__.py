@@ -1,11 +1,12 @@
 """Cell-type annotation with scTab, as a plugin of scvi-tools."""
 
 from scvi_sctab import baselines, data, datasets, external, metrics, nn, ontology, pretrain
-from scvi_sctab.model import SCTAB, SCTABEnsemble
+from scvi_sctab.model import SCTAB, SCTABEnsemble, annotate_files
 
 __all__ = [
     "SCTAB",
     "SCTABEnsemble",
+    "annotate_files",
     "baselines",
     "data",
     "datasets",

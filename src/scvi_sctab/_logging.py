@@ -7,10 +7,13 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from contextvars import ContextVar
 from typing import Final
 
 # A child of scvi-tools' logger, so that `scvi.settings.verbosity` applies to it.
 logger: Final = logging.getLogger("scvi.sctab")
+
+_is_hidden: ContextVar[bool] = ContextVar("_is_hidden", default=False)
 
 _LIGHTNING: Final = "lightning.pytorch.utilities.rank_zero"
 # Warnings of other libraries that a user cannot act on.
@@ -46,8 +49,20 @@ def _set_up() -> None:
         other.addFilter(_is_not_ours)
 
 
+@contextmanager
+def hide_progress() -> Iterator[None]:
+    """Show no progress bar in the block, as in a worker that shares the terminal with others."""
+    token = _is_hidden.set(True)
+    try:
+        yield
+    finally:
+        _is_hidden.reset(token)
+
+
 def shows_progress() -> bool:
     """Return whether standard error is a terminal or a notebook, not a file or a pipe."""
+    if _is_hidden.get():
+        return False
     stream = sys.stderr
     if stream is not None and stream.isatty():
         return True

@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from inspect import signature
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from lightning.pytorch.loggers import Logger
 from scvi import settings
 from scvi.model._utils import parse_device_args
 from scvi.model.base import BaseModelClass
+from scvi.train._logger import SimpleLogger
 
 from scvi_sctab.data import make_manager
 
@@ -75,6 +77,29 @@ def setup_arguments(given: dict[str, Any]) -> dict[str, Any]:
         ``locals()`` at the start of the method.
     """
     return {k: v for k, v in given.items() if k not in ("cls", "adata", "kwargs", "__class__")}
+
+
+class _HistoryLogger(SimpleLogger):  # type: ignore[misc]
+    """Logger of scvi-tools, which removes the epoch from metrics that other loggers are given."""
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        super().log_metrics(dict(metrics), step)
+
+
+def keep_history(trainer_kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Add the logger that fills ``model.history`` to the loggers of the user.
+
+    Parameters
+    ----------
+    trainer_kwargs
+        Arguments of the trainer; scvi-tools adds that logger only if no other one is given.
+    """
+    given = trainer_kwargs.get("logger")
+    loggers = [given] if isinstance(given, Logger) else given
+    if not isinstance(loggers, list | tuple) or any(isinstance(x, SimpleLogger) for x in loggers):
+        return trainer_kwargs
+    # The host reads the history of the first one.
+    return {**trainer_kwargs, "logger": [_HistoryLogger(), *loggers]}
 
 
 class HostModel(BaseModelClass):  # type: ignore[misc]

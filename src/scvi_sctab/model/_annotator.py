@@ -201,12 +201,8 @@ class CellAnnotator(CellClassifier):
             that the rates may not hold.
         """
         self._require_trained()
-        rates = Rates(error_rate, false_alarm_rate, term_level)
+        rates = self._check_statements(error_rate, false_alarm_rate, term_level, unassigned)
         state = self.annotation
-        if unassigned is not None:
-            state.calibrated()
-            if unassigned in self.labels:
-                raise ValueError(f"{unassigned=} is a label of the model; choose another word.")
         cells = self._select(adata, indices, layer, min_gene_overlap)
         if not cells.adata.obs_names.is_unique:
             raise ValueError(
@@ -689,6 +685,21 @@ class CellAnnotator(CellClassifier):
     def coarse_labels(self) -> dict[str, list[str]]:
         """Coarse labels, with the labels that they stand for."""
         return {label: list(finer) for label, finer in self.annotation.coarse_labels.items()}
+
+    def _check_statements(
+        self,
+        error_rate: float = 0.1,
+        false_alarm_rate: float = 0.05,
+        term_level: float = 0.9,
+        unassigned: str | None = None,
+    ) -> Rates:
+        """Check arguments of :meth:`annotate` that do not depend on the cells."""
+        rates = Rates(error_rate, false_alarm_rate, term_level)
+        if unassigned is not None:
+            self.annotation.calibrated()
+            if unassigned in self.labels:
+                raise ValueError(f"{unassigned=} is a label of the model; choose another word.")
+        return rates
 
     def _predict(self, cells: CellSelection, batch_size: int | None = None) -> NDArray[np.str_]:
         """Return the most probable label of each cell."""
