@@ -3,6 +3,7 @@
 from scvi_sctab.base._arrays import draw_cells
 from scvi_sctab.base._cells import CellReader, CellsMixin
 from scvi_sctab.base._checkpoint import CheckpointMixin, read_digest
+from scvi_sctab.base._devices import count_processes, is_other_process, steps_per_epoch
 from scvi_sctab.base._digest import hash_json, hash_tensors, read_checked, write_checked
 from scvi_sctab.base._docstrings import document_cells
 from scvi_sctab.base._encoder import (
@@ -39,6 +40,7 @@ from scvi_sctab.base._published import read_checkpoint, registry_without_cells
 from scvi_sctab.base._query_preparation import QueryPreparationMixin
 from scvi_sctab.base._registered import RegisteredMixin
 from scvi_sctab.base._serialization import NotPortableError, decode, encode
+from scvi_sctab.base._training_state import Checkpoints
 from scvi_sctab.base._unlabeled_model import UnlabeledModel
 
 __all__ = [
@@ -46,6 +48,7 @@ __all__ = [
     "CellReader",
     "CellsMixin",
     "CheckpointMixin",
+    "Checkpoints",
     "EncoderModel",
     "HostModel",
     "NotPortableError",
@@ -58,6 +61,7 @@ __all__ = [
     "check_epochs",
     "check_trainer_arguments",
     "choose_device",
+    "count_processes",
     "decode",
     "document_cells",
     "draw_cells",
@@ -67,6 +71,7 @@ __all__ = [
     "flush",
     "hash_json",
     "hash_tensors",
+    "is_other_process",
     "move_files",
     "network_of_encoder",
     "read_checked",
@@ -79,6 +84,7 @@ __all__ = [
     "seed",
     "setup_arguments",
     "start_from_encoder",
+    "steps_per_epoch",
     "temporary_folder",
     "watch_validation",
     "write_checked",

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from scvi import REGISTRY_KEYS
+from scvi import REGISTRY_KEYS, settings
 from scvi.dataloaders import AnnDataLoader
+from torch.utils.data import DataLoader
 
 from scvi_sctab.data._cells import CellDataset
+from scvi_sctab.data._order import BatchOrder
 from scvi_sctab.sparse import storable
 
 if TYPE_CHECKING:
@@ -39,6 +41,14 @@ class CellSplitter(pl.LightningDataModule):
     **loader_kwargs
         Passed to :class:`~scvi.dataloaders.AnnDataLoader`.
 
+    Attributes
+    ----------
+    order_seed
+        Seed of the order of training batches, which with the epoch determines it. ``None`` takes
+        the order from the random state of torch, or, with several processes, a seed from it.
+    start
+        Epoch to start in, and number of its batches that are done.
+
     Raises
     ------
     ValueError
@@ -64,8 +74,13 @@ class CellSplitter(pl.LightningDataModule):
         self.n_train, self.n_val = len(self.train_idx), len(self.val_idx)
         self.batch_size = batch_size
         self.loader_kwargs = {"pin_memory": pin_memory, **loader_kwargs}
+        self.order_seed: int | None = None
+        self.start = (0, 0)
 
-    def _loader(self, indices: NDArray[np.intp], *, training: bool) -> AnnDataLoader:
+    def _loader(self, indices: NDArray[np.intp], *, training: bool) -> DataLoader[Any]:
+        trainer = self.trainer
+        if trainer is not None and (trainer.world_size > 1 or self.order_seed is not None):
+            return self._ordered_loader(trainer, indices, training=training)
         return AnnDataLoader(
             self.cells,
             indices=indices,
@@ -77,7 +92,34 @@ class CellSplitter(pl.LightningDataModule):
             **self.loader_kwargs,
         )
 
-    def train_dataloader(self) -> AnnDataLoader:
+    def _ordered_loader(
+        self, trainer: pl.Trainer, indices: NDArray[np.intp], *, training: bool
+    ) -> DataLoader[Any]:
+        """Return the batches of this process, those of training in a seeded order."""
+        if self.order_seed is None:
+            # Every process has a random state of its own.
+            drawn = int(torch.randint(2**31, ()))
+            self.order_seed = int(trainer.strategy.broadcast(drawn))
+        order = BatchOrder(
+            len(indices),
+            self.batch_size,
+            seed=self.order_seed if training else None,
+            drop_last=training,
+            process=trainer.global_rank,
+            n_processes=trainer.world_size,
+            epoch=lambda: trainer.current_epoch,
+            start=self.start if training else (0, 0),
+        )
+        workers = {
+            "num_workers": settings.dl_num_workers,
+            "persistent_workers": settings.dl_persistent_workers,
+        }
+        cells = self.cells.create_torch_dataset(indices)
+        return DataLoader(
+            cells, sampler=order, batch_size=None, **{**workers, **self.loader_kwargs}
+        )
+
+    def train_dataloader(self) -> DataLoader[Any]:
         """Return shuffled batches of the training cells."""
         return self._loader(self.train_idx, training=True)
 
@@ -89,7 +131,7 @@ class CellSplitter(pl.LightningDataModule):
         counts = storable(batch[REGISTRY_KEYS.X_KEY], device)
         return {**batch, REGISTRY_KEYS.X_KEY: counts}
 
-    def val_dataloader(self) -> AnnDataLoader | None:
+    def val_dataloader(self) -> DataLoader[Any] | None:
         """Return batches of the validation cells."""
         return self._loader(self.val_idx, training=False) if self.n_val else None
 

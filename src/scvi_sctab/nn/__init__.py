@@ -9,6 +9,7 @@ from scvi_sctab.nn._entmax import entmax15, sparsemax
 from scvi_sctab.nn._growth import NewEntries, append_entries, frozen_but, matches, n_trained
 from scvi_sctab.nn._losses import (
     UNLABELED_CODE,
+    MeanTotal,
     Reduction,
     marginal_cross_entropy,
     weighted_cross_entropy,
@@ -56,6 +57,7 @@ __all__ = [
     "ProgrammeToProgrammeMask",
     "RandomMask",
     "Projector",
+    "MeanTotal",
     "Reduction",
     "SELUDecoder",
     "SELUEncoder",

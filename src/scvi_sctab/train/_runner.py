@@ -41,6 +41,9 @@ class SinglePrecisionRunner(TrainRunner):  # type: ignore[misc]
                 )
             kwargs["precision"] = name
         super().__init__(*args, **kwargs)
+        if self.trainer.world_size > 1:
+            # scvi-tools would put the models of all processes on one device.
+            self.device = self.trainer.strategy.root_device
 
     def __call__(self) -> Any:
         """Train."""
