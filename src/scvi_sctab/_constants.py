@@ -39,6 +39,8 @@ WEIGHTS_FILE: Final = "model.safetensors"
 PICKLE_FILE: Final = "model.pt"
 ADATA_FILE: Final = "adata.h5ad"
 ENSEMBLE_FILE: Final = "ensemble.safetensors"
+TRAINING_FILE: Final = "training.safetensors"
+"""State of a training, from which a killed one continues."""
 JOURNAL_FILE: Final = "members.json"
 """File in the temporary folder of an ensemble: folders of members that are new or replaced."""
 

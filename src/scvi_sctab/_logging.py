@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -15,7 +16,11 @@ logger: Final = logging.getLogger("scvi.sctab")
 
 _is_hidden: ContextVar[bool] = ContextVar("_is_hidden", default=False)
 
-_LIGHTNING: Final = "lightning.pytorch.utilities.rank_zero"
+_LIGHTNING: Final = (
+    "lightning.pytorch.utilities.rank_zero",
+    "lightning.fabric.utilities.distributed",
+    "lightning.fabric.utilities.rank_zero",
+)
 # Warnings of other libraries that a user cannot act on.
 _NOISE: Final = (
     r"Found \d+ module\(s\) in eval mode",  # intended for frozen encoders and query models
@@ -37,12 +42,23 @@ def _is_not_ours(record: logging.LogRecord) -> bool:
     return not record.name.startswith(logger.name)
 
 
+def is_first_process() -> bool:
+    """Return whether this is not a further process of a training on several devices."""
+    # Set by Lightning and torchrun.
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK"))
+
+
+def _is_worth_repeating(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR or is_first_process()
+
+
 def _set_up() -> None:
     """Log to standard error, and keep our records out of scvi-tools' handler on stdout."""
     if logger.handlers:
         return
     handler = _Stderr()
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    handler.addFilter(_is_worth_repeating)
     logger.addHandler(handler)
     host = logger.parent
     for other in host.handlers if host is not None else ():
@@ -73,9 +89,9 @@ def shows_progress() -> bool:
 @contextmanager
 def quiet_trainer() -> Iterator[None]:
     """Hide the trainer's advertisements and warnings that a user cannot act on."""
-    log = logging.getLogger(_LIGHTNING)
-    level = log.level
-    log.setLevel(logging.WARNING)
+    levels = {log: log.level for log in map(logging.getLogger, _LIGHTNING)}
+    for log in levels:
+        log.setLevel(logging.WARNING)
     try:
         # When training fails, scvi-tools prints to standard output before it raises.
         with warnings.catch_warnings(), redirect_stdout(sys.stderr):
@@ -83,7 +99,8 @@ def quiet_trainer() -> Iterator[None]:
                 warnings.filterwarnings("ignore", message)
             yield
     finally:
-        log.setLevel(level)
+        for log, level in levels.items():
+            log.setLevel(level)
 
 
 _set_up()

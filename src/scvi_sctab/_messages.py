@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 from scvi_sctab._constants import N_NAMES_SHOWN
+from scvi_sctab._logging import is_first_process
 
 _INSIDE = {"contextlib", "functools", "lightning", "scvi", "scvi_sctab", "torch"}
 
@@ -45,6 +46,8 @@ def warn(message: str) -> None:
     message
         Text of the warning.
     """
+    if not is_first_process():
+        return  # the first one says it
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and _is_inside(frame.f_globals.get("__name__", "")):
         frame, level = frame.f_back, level + 1

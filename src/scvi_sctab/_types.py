@@ -113,7 +113,12 @@ class TrainingCells(Protocol):
         """Read raw counts of some cells, a block at a time."""
 
     def train_dataloader(self) -> Any:
-        """Load the cells to train on in batches."""
+        """Load the cells to train on in batches.
+
+        With several processes (``trainer.world_size``), it loads the cells of this one. A training
+        can be continued if there are attributes ``order_seed``, which with the epoch determines
+        the order of the cells, and ``start``, epoch and number of its batches that are done.
+        """
 
     def val_dataloader(self) -> Any:
         """Load the cells to hold out in batches."""

@@ -3,6 +3,7 @@
 from scvi_sctab.base._arrays import draw_cells
 from scvi_sctab.base._cells import CellReader, CellsMixin
 from scvi_sctab.base._checkpoint import CheckpointMixin, read_digest
+from scvi_sctab.base._devices import count_processes, is_other_process, steps_per_epoch
 from scvi_sctab.base._digest import hash_json, hash_tensors, read_checked, write_checked
 from scvi_sctab.base._docstrings import document_cells
 from scvi_sctab.base._encoder import (
@@ -41,6 +42,7 @@ from scvi_sctab.base._query_preparation import QueryPreparationMixin
 from scvi_sctab.base._random import seeded
 from scvi_sctab.base._registered import RegisteredMixin
 from scvi_sctab.base._serialization import NotPortableError, decode, encode
+from scvi_sctab.base._training_state import Checkpoints
 from scvi_sctab.base._unlabeled_model import UnlabeledModel
 
 __all__ = [
@@ -48,6 +50,7 @@ __all__ = [
     "CellReader",
     "CellsMixin",
     "CheckpointMixin",
+    "Checkpoints",
     "EncoderModel",
     "HostModel",
     "NotPortableError",
@@ -60,6 +63,7 @@ __all__ = [
     "check_epochs",
     "check_trainer_arguments",
     "choose_device",
+    "count_processes",
     "decode",
     "document_cells",
     "draw_cells",
@@ -69,6 +73,7 @@ __all__ = [
     "flush",
     "hash_json",
     "hash_tensors",
+    "is_other_process",
     "keep_history",
     "move_files",
     "network_of_encoder",
@@ -83,6 +88,7 @@ __all__ = [
     "seeded",
     "setup_arguments",
     "start_from_encoder",
+    "steps_per_epoch",
     "temporary_folder",
     "watch_validation",
     "write_checked",

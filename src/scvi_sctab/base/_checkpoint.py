@@ -18,6 +18,7 @@ from scvi_sctab._constants import (
     PICKLE_FILE,
     WEIGHTS_FILE,
 )
+from scvi_sctab.base._devices import is_other_process
 from scvi_sctab.base._digest import hash_json, hash_tensors, read_checked, write_checked
 from scvi_sctab.base._files import move_files, resolve_target, temporary_folder
 from scvi_sctab.base._host import NOTES_OF_HOST, HostModel, arguments_of, choose_device
@@ -51,7 +52,8 @@ class CheckpointMixin(HostModel):
         ``model.safetensors`` is read by :meth:`load` and has weights, genes, labels, settings
         and history without any code, and a checksum of them. ``model.pt`` is the format of
         scvi-tools, for its hub and tools. Files are written to a temporary folder and then moved,
-        so that a killed process or a full disk does not damage existing files.
+        so that a killed process or a full disk does not damage existing files. After a training on
+        several devices, the first process saves, and the others return.
 
         Parameters
         ----------
@@ -78,6 +80,8 @@ class CheckpointMixin(HostModel):
                 "This model has no AnnData to save: leave out `save_anndata=True`, or load the "
                 f"model with its cells, `{type(self).__name__}.load(path, adata)`."
             )
+        if is_other_process():
+            return
         target = resolve_target(dir_path, overwrite)
         with temporary_folder(target) as beside:
             super().save(

@@ -15,9 +15,18 @@ import lightning.pytorch as pl
 from scvi.train import Trainer
 
 from scvi_sctab._logging import logger, quiet_trainer, shows_progress
+from scvi_sctab.base._devices import (
+    check_processes,
+    count_processes,
+    divided_threads,
+    for_processes,
+    share_history,
+    without_warning_of_ddp,
+)
+from scvi_sctab.base._training_state import Checkpoints, KeepTraining
 from scvi_sctab.data import check_arguments
 from scvi_sctab.sparse import sleeping_threads
-from scvi_sctab.train import RestoreBestWeights
+from scvi_sctab.train import RestoreBestWeights, SyncProcesses
 
 if TYPE_CHECKING:
     from scvi.train import TrainRunner
@@ -97,6 +106,7 @@ def fit(
     *,
     accelerator: str = "auto",
     devices: int | list[int] | str = "auto",
+    checkpoints: Checkpoints | None = None,
     **trainer_kwargs: Any,
 ) -> bool:
     """Train a model to the end or up to Ctrl-C; after an error it is as before.
@@ -113,7 +123,10 @@ def fit(
     max_epochs
         Number of epochs.
     accelerator, devices
-        Device for training; a GPU if there is one.
+        Device for training; a GPU if there is one. On several, each has a process of its own,
+        which afterwards has the same model as the others.
+    checkpoints
+        Where and how often to write the state of the training, and whether to continue from it.
     **trainer_kwargs
         Further arguments of :class:`~scvi.train.Trainer`.
 
@@ -127,16 +140,31 @@ def fit(
     KeyboardInterrupt
         If Ctrl-C came before the end of the first epoch.
     """
-    with quiet_trainer():
+    where: dict[str, Any] = {"accelerator": accelerator, "devices": devices}
+    if count_processes(**where, **trainer_kwargs) > 1 or "strategy" in trainer_kwargs:
+        trainer_kwargs = for_processes(trainer_kwargs)
+    defaults = {
+        "log_every_n_steps": 1,
+        "enable_progress_bar": shows_progress(),
+        # The loaders of this package divide cells themselves, in whole batches.
+        "use_distributed_sampler": False,
+    }
+    with quiet_trainer(), without_warning_of_ddp():
         runner = model._train_runner_cls(
             model,
             training_plan=plan,
             data_splitter=splitter,
             max_epochs=max_epochs,
-            accelerator=accelerator,
-            devices=devices,
-            **{"log_every_n_steps": 1, "enable_progress_bar": shows_progress(), **trainer_kwargs},
+            **where,
+            **{**defaults, **trainer_kwargs},
         )
+    trainer = runner.trainer
+    if trainer.world_size > 1:
+        check_processes(trainer)
+        trainer.callbacks.insert(0, SyncProcesses())
+    if checkpoints is not None:
+        keeper = KeepTraining.start(checkpoints, model, plan, splitter, trainer)
+        trainer.callbacks.insert(0, keeper)
     with all_or_nothing(model):
         model._start(splitter.train_idx)
         # scvi-tools appends to the history of a trained model; an imported one has none yet.
@@ -240,8 +268,9 @@ def run(model: HostModel, runner: TrainRunner) -> bool:
     in_main_thread = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT) if in_main_thread else None
     try:
-        with quiet_trainer(), sleeping_threads():
+        with quiet_trainer(), divided_threads(runner.trainer), sleeping_threads():
             runner()
+        share_history(model, runner.trainer)
     except BaseException as error:
         # On Ctrl-C, Lightning would exit the process.
         if not _is_interrupt(error):

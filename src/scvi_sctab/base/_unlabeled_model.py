@@ -8,6 +8,7 @@ from scvi import REGISTRY_KEYS
 from scvi.data.fields import LayerField
 
 from scvi_sctab._config import SELF_SUPERVISED_PLAN, SELF_SUPERVISED_TRAIN
+from scvi_sctab.base._devices import steps_per_epoch
 from scvi_sctab.base._fit import fit, watch_validation
 from scvi_sctab.base._host import seed
 from scvi_sctab.base._model import BaseModel
@@ -90,7 +91,8 @@ class UnlabeledModel(BaseModel):
             **{"seed": seed(), **(datasplitter_kwargs or {})},
         )
         if max_epochs is None:
-            max_epochs = defaults.n_epochs(len(splitter.train_dataloader()))
+            where = {"accelerator": accelerator, "devices": devices}
+            max_epochs = defaults.n_epochs(steps_per_epoch(splitter, {**where, **trainer_kwargs}))
         plan_kwargs = {
             **self._plan_config.to_kwargs(),
             "lr_decay_every": defaults.lr_decay_every(max_epochs),

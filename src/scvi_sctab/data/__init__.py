@@ -32,6 +32,7 @@ from scvi_sctab.data._keywords import as_keys, check_arguments, check_key, check
 from scvi_sctab.data._mudata import cells_of_mudata, is_mudata
 from scvi_sctab.data._names import canonical, name_as_known, name_values
 from scvi_sctab.data._obs import check_labels, find_column, get_column, reads_as_none
+from scvi_sctab.data._order import BatchOrder
 from scvi_sctab.data._programmes import GeneProgrammes, gene_programmes, read_gmt, regulators
 from scvi_sctab.data._proteins import get_proteins, join_proteins
 from scvi_sctab.data._query import (
@@ -51,6 +52,7 @@ from scvi_sctab.data._splits import class_weights, split_by_donor, split_by_labe
 from scvi_sctab.sparse import slice_rows, to_tensor
 
 __all__ = [
+    "BatchOrder",
     "CellDataset",
     "CellIdentities",
     "CellSelection",

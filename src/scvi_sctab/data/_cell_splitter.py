@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from scvi import REGISTRY_KEYS
+from scvi import REGISTRY_KEYS, settings
 from scvi.dataloaders import AnnDataLoader
+from torch.utils.data import DataLoader
 
 from scvi_sctab.data._cells import CellDataset
+from scvi_sctab.data._order import BatchOrder
 from scvi_sctab.sparse import storable
 
 if TYPE_CHECKING:
@@ -35,12 +37,20 @@ class CellSplitter(pl.LightningDataModule):
     batch_size
         Cells per batch.
     loader
-        Function or class that makes a loader of some cells; takes what
-        :class:`~scvi.dataloaders.AnnDataLoader` does.
+        Function that makes a loader of cells on disk, with the arguments of
+        :class:`~scvi_sctab.data.stores.StoreLoader`; otherwise cells are read one by one.
     pin_memory
         Whether to return page-locked memory.
     **loader_kwargs
         Passed to the loader.
+
+    Attributes
+    ----------
+    order_seed
+        Seed of the order of training batches, which with the epoch determines it. ``None`` takes
+        the order from the random state of torch, or, with several processes, a seed from it.
+    start
+        Epoch to start in, and number of its batches that are done.
 
     Raises
     ------
@@ -54,7 +64,7 @@ class CellSplitter(pl.LightningDataModule):
         parts: list[NDArray[np.intp]],
         *,
         batch_size: int,
-        loader: Callable[..., Iterable[dict[str, torch.Tensor]]] = AnnDataLoader,
+        loader: Callable[..., Iterable[dict[str, torch.Tensor]]] | None = None,
         pin_memory: bool = False,
         **loader_kwargs: Any,
     ):
@@ -68,9 +78,24 @@ class CellSplitter(pl.LightningDataModule):
         self.n_train, self.n_val = len(self.train_idx), len(self.val_idx)
         self.batch_size = batch_size
         self.loader_kwargs = {"pin_memory": pin_memory, **loader_kwargs}
+        self.order_seed: int | None = None
+        self.start = (0, 0)
 
     def _loader(self, indices: NDArray[np.intp], *, training: bool) -> Any:
-        return self.loader(
+        if self.loader is not None:
+            return self.loader(
+                self.cells,
+                indices=indices,
+                batch_size=self.batch_size,
+                training=training,
+                order_seed=self.order_seed,
+                start=self.start if training else (0, 0),
+                **self.loader_kwargs,
+            )
+        trainer = self.trainer
+        if trainer is not None and (trainer.world_size > 1 or self.order_seed is not None):
+            return self._ordered_loader(trainer, indices, training=training)
+        return AnnDataLoader(
             self.cells,
             indices=indices,
             batch_size=self.batch_size,
@@ -79,6 +104,33 @@ class CellSplitter(pl.LightningDataModule):
             # noisy, and the next epoch shuffles its cells into other batches.
             drop_last=training and len(indices) > self.batch_size,
             **self.loader_kwargs,
+        )
+
+    def _ordered_loader(
+        self, trainer: pl.Trainer, indices: NDArray[np.intp], *, training: bool
+    ) -> DataLoader[Any]:
+        """Return the batches of this process, those of training in a seeded order."""
+        if self.order_seed is None:
+            # Every process has a random state of its own.
+            drawn = int(torch.randint(2**31, ()))
+            self.order_seed = int(trainer.strategy.broadcast(drawn))
+        order = BatchOrder(
+            len(indices),
+            self.batch_size,
+            seed=self.order_seed if training else None,
+            drop_last=training,
+            process=trainer.global_rank,
+            n_processes=trainer.world_size,
+            epoch=lambda: trainer.current_epoch,
+            start=self.start if training else (0, 0),
+        )
+        workers = {
+            "num_workers": settings.dl_num_workers,
+            "persistent_workers": settings.dl_persistent_workers,
+        }
+        cells = self.cells.create_torch_dataset(indices)
+        return DataLoader(
+            cells, sampler=order, batch_size=None, **{**workers, **self.loader_kwargs}
         )
 
     def train_dataloader(self) -> Any:

@@ -17,7 +17,7 @@ from scvi_sctab._config import ENSEMBLE
 from scvi_sctab._constants import MIN_GENE_OVERLAP
 from scvi_sctab._logging import logger
 from scvi_sctab.annotation import AnnotationState, same_values
-from scvi_sctab.base import document_cells, resolve_target, seeded
+from scvi_sctab.base import document_cells, is_other_process, resolve_target, seeded
 from scvi_sctab.data import TrainingRecord
 from scvi_sctab.metrics import CellLogits
 from scvi_sctab.model._ensemble_files import (
@@ -166,15 +166,18 @@ class SCTABEnsemble(CellExplainer):
         Parameters
         ----------
         *args, **kwargs
-            As in :meth:`SCTAB.train`.
+            As in :meth:`SCTAB.train`; each member has a folder of its own in ``checkpoint_dir``.
 
         Raises
         ------
         ValueError
             As in :meth:`SCTAB.train`.
         """
+        folder = kwargs.get("checkpoint_dir")
         for number, member in enumerate(self.members):
             logger.info(f"Training member {number + 1} of {len(self.members)}.")
+            if folder is not None:
+                kwargs["checkpoint_dir"] = Path(folder) / f"member{number + 1}"
             try:
                 with seeded(_seed(number)):
                     member.train(*args, **kwargs)
@@ -355,7 +358,8 @@ class SCTABEnsemble(CellExplainer):
         PermissionError
             If it may not be written to.
         """
-        save_ensemble(self, resolve_target(dir_path, overwrite), save_anndata)
+        if not is_other_process():
+            save_ensemble(self, resolve_target(dir_path, overwrite), save_anndata)
 
     @property
     def digest(self) -> str:

@@ -16,7 +16,7 @@ from scvi_sctab._config import PRESETS, QUERY, SELF_TRAINING
 from scvi_sctab._logging import logger
 from scvi_sctab._messages import warn
 from scvi_sctab.annotation import predict_labels
-from scvi_sctab.base import draw_cells
+from scvi_sctab.base import draw_cells, steps_per_epoch
 from scvi_sctab.data import class_weights
 from scvi_sctab.model._records import QueryRecord, QueryTraining, ReferenceStatistics
 from scvi_sctab.model._surgery_report import movement
@@ -242,7 +242,7 @@ class QueryTrainer:
             },
         )
         if max_epochs is None:
-            max_epochs = ceil(QUERY.max_steps / len(splitter.train_dataloader()))
+            max_epochs = ceil(QUERY.max_steps / steps_per_epoch(splitter, trainer_kwargs))
         defaults = {**PRESETS[model.preset_].plan.to_kwargs(), **QUERY.plan.to_kwargs()}
         plan = model._training_plan_cls(model.module, **{**defaults, **plan_kwargs})
         rounds = SelfTraining(

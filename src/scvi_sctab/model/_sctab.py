@@ -37,6 +37,7 @@ from scvi_sctab._messages import warn
 from scvi_sctab.annotation import AnnotationState
 from scvi_sctab.base import (
     BaseModel,
+    Checkpoints,
     all_or_nothing,
     choose_device,
     document_cells,
@@ -572,6 +573,9 @@ class SCTAB(BaseModel, CellExplainer):
         devices: int | list[int] | str = "auto",
         datasplitter_kwargs: dict[str, Any] | None = None,
         plan_kwargs: dict[str, Any] | None = None,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+        checkpoint_every_n_steps: int = 1000,
+        resume: bool = False,
         datamodule: AtlasDataModule | None = None,
         **trainer_kwargs: Any,
     ) -> None:
@@ -604,11 +608,20 @@ class SCTAB(BaseModel, CellExplainer):
             Whether to add differences between donors to training cells, as in scTab; by default
             with the paper preset. A ``donor_key`` is needed.
         accelerator, devices
-            Device for training; a GPU if there is one.
+            Device for training; a GPU if there is one. Several train in a process each, with
+            ``batch_size`` cells per step and device: ``devices=2, strategy="ddp"``.
         datasplitter_kwargs
             Further arguments of :class:`~scvi_sctab.data.LabeledDataSplitter`.
         plan_kwargs
             Further arguments of :class:`~scvi_sctab.train.ClassifierTrainingPlan`.
+        checkpoint_dir
+            Folder for the state of the training, from which a killed one continues. The order of
+            the cells then depends on a seed and the epoch.
+        checkpoint_every_n_steps
+            Number of steps after which the state is written.
+        resume
+            Whether to continue from the state in ``checkpoint_dir``; without one, training starts
+            from the beginning.
         datamodule
             Cells on disk to train on, for a model that was built from their registry. They are the
             model's AnnData from then on, and are held out as the corpus was split, unless
@@ -621,7 +634,10 @@ class SCTAB(BaseModel, CellExplainer):
         ValueError
             If the model has no AnnData, its counts are not raw, its labels have changed since
             set-up, there are no labelled cells to train on, the sizes of the parts are
-            inconsistent, or ``max_epochs`` is less than 1.
+            inconsistent, ``max_epochs`` is less than 1, or the state in ``checkpoint_dir`` is
+            damaged or that of another training.
+        FileExistsError
+            If ``checkpoint_dir`` holds a state and ``resume`` is not set.
         TypeError
             If there is no such argument.
         KeyboardInterrupt
@@ -636,7 +652,8 @@ class SCTAB(BaseModel, CellExplainer):
         -----
         If a model is trained again, it has the same held-out cells, unless arguments ask for
         another split. If training fails, the model is not changed. After Ctrl-C the best weights
-        so far are kept, and calibrated.
+        so far are kept, and calibrated. A training that is resumed ends with the weights that it
+        would have had; one that has ended repeats the steps after its last state.
         """
         if datamodule is not None:
             self._take_cells(datamodule)
@@ -644,7 +661,10 @@ class SCTAB(BaseModel, CellExplainer):
         check_labels_unchanged(self.adata_manager)
         if not self._atlas:
             self._check_own_cells()
+        checkpoints = Checkpoints.of(checkpoint_dir, checkpoint_every_n_steps, resume)
         trainer_kwargs |= {"accelerator": accelerator, "devices": devices}
+        if checkpoints is not None:
+            trainer_kwargs["checkpoints"] = checkpoints
         datasplitter_kwargs, plan_kwargs = datasplitter_kwargs or {}, plan_kwargs or {}
         splitting = {
             "train_size": train_size,
@@ -657,6 +677,11 @@ class SCTAB(BaseModel, CellExplainer):
             parts = self._atlas.parts(self._label_codes() < len(self.labels))
             splitting = {"external_indexing": parts, **splitting}
         if self.query_record is not None:
+            if checkpoints is not None:
+                raise ValueError(
+                    "The training of a query model is short and has no state to continue from: "
+                    "leave out `checkpoint_dir`."
+                )
             asked = (train_size, validation_size, early_stopping, augment)
             if any(value is not None for value in asked):
                 raise ValueError(
@@ -688,6 +713,9 @@ class SCTAB(BaseModel, CellExplainer):
         accelerator: str = "auto",
         devices: int | list[int] | str = "auto",
         plan_kwargs: dict[str, Any] | None = None,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+        checkpoint_every_n_steps: int = 1000,
+        resume: bool = False,
         **trainer_kwargs: Any,
     ) -> None:
         """Train the encoder on all cells of the AnnData, without labels, before :meth:`train`.
@@ -706,9 +734,18 @@ class SCTAB(BaseModel, CellExplainer):
         batch_size
             Cells per step.
         accelerator, devices
-            Device for training; a GPU if there is one.
+            Device for training; a GPU if there is one. Several train in a process each, with
+            ``batch_size`` cells per step and device: ``devices=2, strategy="ddp"``.
         plan_kwargs
             Further arguments of :class:`~scvi_sctab.train.ClassifierTrainingPlan`.
+        checkpoint_dir
+            Folder for the state of the training, from which a killed one continues. The order of
+            the cells then depends on a seed and the epoch.
+        checkpoint_every_n_steps
+            Number of steps after which the state is written.
+        resume
+            Whether to continue from the state in ``checkpoint_dir``; without one, training starts
+            from the beginning.
         **trainer_kwargs
             Further arguments of :class:`~scvi.train.Trainer`.
 
@@ -716,7 +753,10 @@ class SCTAB(BaseModel, CellExplainer):
         ------
         ValueError
             If the model has no AnnData, reads a latent space, which is pretrained already, has a
-            frozen encoder, is a query model, is trained, or its counts are not raw.
+            frozen encoder, is a query model, is trained, or its counts are not raw; or if the
+            state in ``checkpoint_dir`` is damaged or that of another training.
+        FileExistsError
+            If ``checkpoint_dir`` holds a state and ``resume`` is not set.
         """
         self._check_arguments(max_epochs, trainer_kwargs, "pretrain")
         if self.query_record is not None:
@@ -730,7 +770,10 @@ class SCTAB(BaseModel, CellExplainer):
                 "The encoder of this model is frozen: pretrain one with `freeze_encoder=False`."
             )
         self._check_own_cells()
+        checkpoints = Checkpoints.of(checkpoint_dir, checkpoint_every_n_steps, resume)
         trainer_kwargs |= {"accelerator": accelerator, "devices": devices}
+        if checkpoints is not None:
+            trainer_kwargs["checkpoints"] = checkpoints
         with all_or_nothing(self):
             pretrain_encoder(self, max_epochs, batch_size, plan_kwargs or {}, trainer_kwargs)
 

@@ -15,7 +15,7 @@ from scipy import sparse
 from scvi_sctab._config import PRESETS, PRETRAINING, Preset, plan_of
 from scvi_sctab._logging import logger
 from scvi_sctab._messages import warn
-from scvi_sctab.base import draw_cells, seed, watch_validation
+from scvi_sctab.base import draw_cells, seed, steps_per_epoch, watch_validation
 from scvi_sctab.data import (
     CellIdentities,
     TrainingRecord,
@@ -84,7 +84,7 @@ class ReferenceTrainer:
         model, defaults = self.model, self.preset.train
         splitter = self._split(splitting)
         if max_epochs is None:
-            max_epochs = defaults.n_epochs(len(splitter.train_dataloader()))
+            max_epochs = defaults.n_epochs(steps_per_epoch(splitter, trainer_kwargs))
         if splitter.n_val:
             patience = defaults.early_stopping_patience
             trainer_kwargs = watch_validation(
@@ -227,7 +227,7 @@ def pretrain_encoder(
     )
     splitter.assign(np.arange(len(splitter.labels)), len(model.labels))
     if max_epochs is None:
-        max_epochs = ceil(PRETRAINING.max_steps / len(splitter.train_dataloader()))
+        max_epochs = ceil(PRETRAINING.max_steps / steps_per_epoch(splitter, trainer_kwargs))
     settings = {**PRESETS[model.preset_].plan.to_kwargs(), **PRETRAINING.plan}
     encoder = ["encoder.*", "batch_embedding.*", "reconstruction.*"]
     with _reconstructing(model, splitter), frozen_but(model.module, encoder, {}):

@@ -27,7 +27,7 @@ from scvi_sctab.nn import (
 if TYPE_CHECKING:
     from scvi_sctab._types import Encoder
     from scvi_sctab.module._reconstruction import MaskedReconstruction
-    from scvi_sctab.nn import Reduction
+    from scvi_sctab.nn import MeanTotal, Reduction
     from scvi_sctab.sparse import CSR
 
     Cells = Tensor | CSR
@@ -267,6 +267,7 @@ class CellTypeClassifier(BaseModuleClass):  # type: ignore[misc]
         generative_outputs: dict[str, Any],
         class_weights: Tensor | None = None,
         reduction: Reduction = "weighted_mean",
+        mean_total: MeanTotal | None = None,
     ) -> LossOutput:
         """Compute the cross-entropy of each path over labelled cells, with the sparsity term."""
         labels = tensors[REGISTRY_KEYS.LABELS_KEY].flatten()
@@ -276,7 +277,7 @@ class CellTypeClassifier(BaseModuleClass):  # type: ignore[misc]
         if "unsupervised_loss" in inference_outputs:
             loss = loss + self.reconstruction_weight * inference_outputs["unsupervised_loss"]
         for logits in generative_outputs["paths"]:
-            loss = loss + self._cross_entropy(logits, labels, class_weights, reduction)
+            loss = loss + self._cross_entropy(logits, labels, class_weights, reduction, mean_total)
         logits = generative_outputs["logits"]
         return LossOutput(
             loss=loss,
@@ -286,11 +287,17 @@ class CellTypeClassifier(BaseModuleClass):  # type: ignore[misc]
         )
 
     def _cross_entropy(
-        self, logits: Tensor, labels: Tensor, weights: Tensor | None, reduction: Reduction
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        weights: Tensor | None,
+        reduction: Reduction,
+        mean_total: MeanTotal | None,
     ) -> Tensor:
+        averaged = (weights, reduction, mean_total)
         if self.accepted is None:
-            return weighted_cross_entropy(logits, labels, weights, reduction)
-        return marginal_cross_entropy(logits, labels, self.accepted, weights, reduction)
+            return weighted_cross_entropy(logits, labels, *averaged)
+        return marginal_cross_entropy(logits, labels, self.accepted, *averaged)
 
     def _accept_finer(self, labels: Tensor, predicted: Tensor) -> Tensor:
         """Replace true labels by the predicted ones that they accept, for scores."""

@@ -16,6 +16,7 @@ from scvi_sctab.nn._growth import (
 )
 from scvi_sctab.nn._losses import (
     UNLABELED_CODE,
+    MeanTotal,
     Reduction,
     marginal_cross_entropy,
     weighted_cross_entropy,
@@ -65,6 +66,7 @@ __all__ = [
     "ProgrammeToProgrammeMask",
     "RandomMask",
     "Projector",
+    "MeanTotal",
     "Reduction",
     "SELUDecoder",
     "SELUEncoder",

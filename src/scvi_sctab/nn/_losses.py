@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 from torch import Tensor
@@ -11,6 +12,7 @@ UNLABELED_CODE = -100
 """Code of cells without a label."""
 
 Reduction = Literal["weighted_mean", "mean"]
+MeanTotal = Callable[[Tensor], Tensor]
 
 
 def weighted_cross_entropy(
@@ -18,6 +20,7 @@ def weighted_cross_entropy(
     labels: Tensor,
     class_weights: Tensor | None = None,
     reduction: Reduction = "weighted_mean",
+    mean_total: MeanTotal | None = None,
 ) -> Tensor:
     r"""Compute the cross-entropy over labelled cells, weighted by class.
 
@@ -35,6 +38,9 @@ def weighted_cross_entropy(
         ``"weighted_mean"``: :math:`Z` is the sum of the weights of the minibatch, as in scTab.
         ``"mean"``: the number of labelled cells, so that the weight of a cell does not depend on
         the labels in its minibatch.
+    mean_total
+        Function that averages :math:`Z` over processes, each with a part of the minibatch. The
+        mean of their losses is then that of the whole minibatch.
 
     Returns
     -------
@@ -50,7 +56,7 @@ def weighted_cross_entropy(
     loss = cross_entropy(
         logits, labels, class_weights, ignore_index=UNLABELED_CODE, reduction="sum"
     )
-    return loss / _total_weight(labels, class_weights, reduction)
+    return loss / _total_weight(labels, class_weights, reduction, mean_total)
 
 
 def marginal_cross_entropy(
@@ -59,6 +65,7 @@ def marginal_cross_entropy(
     accepted: Tensor,
     class_weights: Tensor | None = None,
     reduction: Reduction = "weighted_mean",
+    mean_total: MeanTotal | None = None,
 ) -> Tensor:
     r"""Compute the cross-entropy if coarse labels stand for any of several labels.
 
@@ -66,7 +73,7 @@ def marginal_cross_entropy(
 
     Parameters
     ----------
-    logits, labels, class_weights, reduction
+    logits, labels, class_weights, reduction, mean_total
         As in :func:`weighted_cross_entropy`.
     accepted
         Whether a cell with the label of the row may have the label of the column,
@@ -89,13 +96,23 @@ def marginal_cross_entropy(
     loss = -log_p.logsumexp(dim=1).where(weights, 0.0)
     if class_weights is not None:
         loss = loss * class_weights[codes]
-    return loss.sum() / _total_weight(labels, class_weights, reduction)
+    return loss.sum() / _total_weight(labels, class_weights, reduction, mean_total)
 
 
-def _total_weight(labels: Tensor, class_weights: Tensor | None, reduction: Reduction) -> Tensor:
+def _total_weight(
+    labels: Tensor,
+    class_weights: Tensor | None,
+    reduction: Reduction,
+    mean_total: MeanTotal | None,
+) -> Tensor:
     """Return the denominator of the mean over cells."""
     labelled = labels != UNLABELED_CODE
     if class_weights is None or reduction == "mean":
-        return labelled.sum().clamp(min=1)
+        total = labelled.sum()
+        return total.clamp(min=1) if mean_total is None else _not_zero(mean_total(total))
     total = (class_weights[labels.clamp(min=0)] * labelled).sum()
+    return _not_zero(total if mean_total is None else mean_total(total))
+
+
+def _not_zero(total: Tensor) -> Tensor:
     return total.masked_fill(total == 0, 1)

@@ -3,8 +3,9 @@
 from scvi_sctab.train._callbacks import RestoreBestWeights
 from scvi_sctab.train._collapse import WarnCollapse
 from scvi_sctab.train._moving_average import UpdateMovingAverage
-from scvi_sctab.train._optimizer import GeneAdamW, fused_adamw
+from scvi_sctab.train._optimizer import GeneAdamW, align_state, fused_adamw
 from scvi_sctab.train._plan import ClassifierTrainingPlan
+from scvi_sctab.train._processes import SyncProcesses, average_statistics
 from scvi_sctab.train._query_path import QueryCells, QueryFit, diversity, fit_query_path
 from scvi_sctab.train._runner import SinglePrecisionRunner
 from scvi_sctab.train._self_supervised_plan import SelfSupervisedTrainingPlan
@@ -20,9 +21,12 @@ __all__ = [
     "SelfSupervisedTrainingPlan",
     "SelfTraining",
     "SinglePrecisionRunner",
+    "SyncProcesses",
     "TwoSpeedPlan",
     "UpdateMovingAverage",
     "WarnCollapse",
+    "align_state",
+    "average_statistics",
     "diversity",
     "fit_query_path",
     "fused_adamw",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from lightning.pytorch.callbacks import Callback
@@ -37,6 +37,25 @@ class RestoreBestWeights(Callback):
         self._weights: dict[str, torch.Tensor] = {}
         # Weights of an early epoch are kept in case training is interrupted before `from_epoch`.
         self._is_early = False
+
+    @property
+    def state_key(self) -> str:
+        """Name of the state; there may be a callback for each of several scores."""
+        return f"{type(self).__name__}({self.monitor})"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best weights and their score, to continue a training."""
+        return {
+            "best_score": self.best_score,
+            "best_epoch": self.best_epoch,
+            "weights": self._weights,
+            "is_early": self._is_early,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue with the best weights of :meth:`state_dict`."""
+        self.best_score, self.best_epoch = state_dict["best_score"], state_dict["best_epoch"]
+        self._weights, self._is_early = state_dict["weights"], state_dict["is_early"]
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Store the weights if they are the best so far."""

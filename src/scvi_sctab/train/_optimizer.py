@@ -87,6 +87,23 @@ class GeneAdamW(AdamW):
         return parameter, grad, state["exp_avg"], state["exp_avg_sq"], state["step"]
 
 
+def align_state(optimizer: torch.optim.Optimizer) -> None:
+    """Store the state of an optimiser in the memory order of its weights.
+
+    A fused step pairs numbers by their position in memory; a state that was read from a file is
+    row by row.
+
+    Parameters
+    ----------
+    optimizer
+        Optimiser whose state was loaded.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter).copy_(value)
+
+
 def _in_chunks(slot: _Slot) -> list[_Slot]:
     """Split a large weight into views, each with a step counter; the first has the original."""
     *tensors, step = slot

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 from scvi_sctab.nn import UNLABELED_CODE
 from scvi_sctab.train._augmentation import DonorDifferences
 from scvi_sctab.train._optimizer import fused_adamw
+from scvi_sctab.train._processes import CellMeans
 from scvi_sctab.train._two_speed_plan import TwoSpeedPlan
 
 if TYPE_CHECKING:
@@ -96,12 +97,16 @@ class ClassifierTrainingPlan(TwoSpeedPlan):
         self.frozen_statistics = frozen_statistics
         self.gradient_clip_norm = gradient_clip_norm
         self._losses: list[Tensor] = []
+        self._validation_means = CellMeans()
+        # Counts are summed over the processes of this training, not of an earlier one.
+        scored: dict[str, Any] = {
+            "ignore_index": UNLABELED_CODE,
+            "distributed_available_fn": self._has_others,
+        }
         self.validation_metrics = MetricCollection(
             {
-                "f1_macro": MulticlassF1Score(module.n_labels, ignore_index=UNLABELED_CODE),
-                "accuracy": MulticlassAccuracy(
-                    module.n_labels, average="micro", ignore_index=UNLABELED_CODE
-                ),
+                "f1_macro": MulticlassF1Score(module.n_labels, **scored),
+                "accuracy": MulticlassAccuracy(module.n_labels, average="micro", **scored),
             },
             prefix="validation_",
         )
@@ -109,12 +114,24 @@ class ClassifierTrainingPlan(TwoSpeedPlan):
     def _loss(self, batch: dict[str, Tensor], *, training: bool) -> LossOutput:
         transform = self.augmentation if training else None
         weights = self.class_weights if training else None
+        loss_kwargs: dict[str, Any] = {"class_weights": weights, "reduction": self.reduction}
+        if training and self._has_others():
+            loss_kwargs["mean_total"] = self._mean_over_processes
         *_, output = self.module(
             batch,
             get_inference_input_kwargs={"transform": transform},
-            loss_kwargs={"class_weights": weights, "reduction": self.reduction},
+            loss_kwargs=loss_kwargs,
         )
         return output
+
+    def _has_others(self) -> bool:
+        """Whether other processes train the same model."""
+        return self._trainer is not None and self.trainer.world_size > 1
+
+    def _mean_over_processes(self, total: Tensor) -> Tensor:
+        """Average a total weight, so that every cell of a batch of all processes counts alike."""
+        mean = self.trainer.strategy.reduce(total.float(), reduce_op="mean")
+        return cast("Tensor", mean)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Take one step with every optimiser; return the loss for callbacks of scvi-tools."""
@@ -133,6 +150,14 @@ class ClassifierTrainingPlan(TwoSpeedPlan):
         self._losses.clear()
         self.log("train_loss", mean, on_step=False, on_epoch=True, prog_bar=True, sync_dist=True)
 
+    def epoch_state(self) -> dict[str, Any]:
+        """Return the losses of the epoch so far, to continue a training."""
+        return {"losses": list(self._losses)}
+
+    def load_epoch_state(self, state: dict[str, Any]) -> None:
+        """Continue with the losses of :meth:`epoch_state`."""
+        self._losses = [loss.to(self.device) for loss in state["losses"]]
+
     def on_train_epoch_start(self) -> None:
         """Drop the losses of an interrupted epoch, and set the training mode of the module."""
         self._losses.clear()
@@ -148,12 +173,20 @@ class ClassifierTrainingPlan(TwoSpeedPlan):
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Score held-out cells."""
         output = self._loss(batch, training=False)
-        self.log("validation_loss", output.loss, batch_size=output.n_obs_minibatch, prog_bar=True)
+        self._validation_means.add({"validation_loss": output.loss}, output.n_obs_minibatch)
         self.validation_metrics.update(output.logits, output.true_labels)
 
+    def on_validation_epoch_start(self) -> None:
+        """Drop the losses of an interrupted validation."""
+        self._validation_means.reset()
+
     def on_validation_epoch_end(self) -> None:
-        """Log the scores of the epoch."""
-        self.log_dict(self.validation_metrics.compute(), prog_bar=True)
+        """Log the loss and the scores of the epoch, over the cells of all processes."""
+        scores = {
+            **self._validation_means.compute(self.trainer),
+            **self.validation_metrics.compute(),
+        }
+        self.log_dict(scores, prog_bar=True, sync_dist=True)
         self.validation_metrics.reset()
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[LRScheduler]]:

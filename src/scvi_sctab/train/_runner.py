@@ -47,6 +47,9 @@ class SinglePrecisionRunner(TrainRunner):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         # It may also be set by `trainer_config` or by a plugin.
         _check(self.trainer.precision)
+        if self.trainer.world_size > 1:
+            # scvi-tools would put the models of all processes on one device.
+            self.device = self.trainer.strategy.root_device
 
     def __call__(self) -> Any:
         """Train."""

@@ -12,6 +12,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim.lr_scheduler import LRScheduler, StepLR
 
 from scvi_sctab.train._optimizer import fused_adamw
+from scvi_sctab.train._processes import CellMeans
 
 if TYPE_CHECKING:
     from scvi.module.base import BaseModuleClass, LossOutput
@@ -58,27 +59,23 @@ class SelfSupervisedTrainingPlan(pl.LightningModule):
         self.lr_decay, self.lr_decay_every = lr_decay, lr_decay_every
         self.gradient_clip_norm = gradient_clip_norm
         self.validation_seed = validation_seed
+        self._validation_means = CellMeans()
 
     def _loss(self, batch: dict[str, Tensor], generator: Generator | None = None) -> LossOutput:
         *_, output = self.module(batch, get_inference_input_kwargs={"generator": generator})
         return output
 
-    def _log(self, output: LossOutput, prefix: str) -> None:
-        """Log means over the cells of the epoch."""
-        named = {"loss": output.loss, **output.extra_metrics}
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Return the loss of a batch."""
+        output = self._loss(batch)
         self.log_dict(
-            {f"{prefix}_{name}": value.detach() for name, value in named.items()},
+            _named(output, "train"),
             on_step=False,
             on_epoch=True,
             batch_size=output.n_obs_minibatch,
             prog_bar=True,
             sync_dist=True,
         )
-
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Return the loss of a batch."""
-        output = self._loss(batch)
-        self._log(output, "train")
         return output.loss
 
     def configure_gradient_clipping(self, *_: Any, **__: Any) -> None:
@@ -87,12 +84,19 @@ class SelfSupervisedTrainingPlan(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Draw the same masks as in the last epoch."""
+        self._validation_means.reset()
         # On the module's device; sparse minibatches, which draw on the CPU, exist only there.
         self._generator = Generator(self.device).manual_seed(self.validation_seed)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Score held-out cells."""
-        self._log(self._loss(batch, self._generator), "validation")
+        output = self._loss(batch, self._generator)
+        self._validation_means.add(_named(output, "validation"), output.n_obs_minibatch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log means over the held-out cells."""
+        means = self._validation_means.compute(self.trainer)
+        self.log_dict(means, prog_bar=True, sync_dist=True)
 
     def _deep_parameters(self) -> list[Parameter]:
         """List the parameters that AdamW trains."""
@@ -104,3 +108,8 @@ class SelfSupervisedTrainingPlan(pl.LightningModule):
             self._deep_parameters(), self.device, lr=self.lr, weight_decay=self.weight_decay
         )
         return [optimizer], [StepLR(optimizer, self.lr_decay_every, self.lr_decay)]
+
+
+def _named(output: LossOutput, prefix: str) -> dict[str, Tensor]:
+    named = {"loss": output.loss, **output.extra_metrics}
+    return {f"{prefix}_{name}": value.detach() for name, value in named.items()}

@@ -8,6 +8,7 @@ from tests.data.stores.conftest import needs_annbatch
 
 from scvi_sctab import SCTAB
 from scvi_sctab.data.stores import AtlasDataModule, prepare_corpus
+from scvi_sctab.data.stores._loader import CellSampler
 from scvi_sctab.pretrain import MaskedAutoencoder
 
 pytestmark = needs_annbatch
@@ -194,29 +195,45 @@ def test_a_damaged_chunk_is_an_error(atlas, corpus):
 
 
 @pytest.mark.parametrize("n_ranks", [1, 2, 3])
-@pytest.mark.parametrize("drop_last", [True, False])
-def test_processes_share_the_batches_of_one(n_ranks, drop_last):
-    from scvi_sctab.data.stores._loader import CellSampler
-
+@pytest.mark.parametrize("training", [True, False])
+def test_processes_share_the_batches_of_one(n_ranks, training):
     cells = np.flatnonzero(np.random.default_rng(0).random(40_000) < 0.7)
-    arguments = {"shuffle": True, "drop_last": drop_last, "seed": 3}
+    arguments = {"training": training, "seed": 3}
     one = batches_of(CellSampler(cells, 64 * n_ranks, **arguments))
     shares = []
     for rank in range(n_ranks):
-        sampler = CellSampler(cells, 64, **arguments)
-        sampler.rank, sampler.n_ranks = rank, n_ranks
+        sampler = CellSampler(cells, 64, **arguments, place=(rank, n_ranks))
         assert sampler.n_batches() == len(one)
         shares.append(batches_of(sampler))
     for i, whole in enumerate(one):
-        joined = np.concatenate([share[i] for share in shares])
-        n_lost = len(whole) % n_ranks
-        assert (joined == whole[: len(whole) - n_lost]).all()
-    assert len(set(np.concatenate(one))) == sum(map(len, one))
+        assert (np.concatenate([share[i] for share in shares]) == whole).all()
+    read = np.concatenate(one)
+    assert len(set(read)) == len(read)
+    assert len(read) == (len(cells) if not training else len(one) * 64 * n_ranks)
+
+
+def test_batches_that_are_done_are_not_read_again():
+    cells = np.arange(50_000)
+    whole, rest = (
+        CellSampler(cells, 100, training=True, seed=1, start=start) for start in ((0, 0), (2, 203))
+    )
+    whole.set_epoch(2)
+    assert all(map(np.array_equal, batches_of(rest), batches_of(whole)[203:]))
+    assert len(batches_of(rest)) == 500 - 203
+    for sampler in (whole, rest):
+        sampler.set_epoch(3)
+    assert all(map(np.array_equal, batches_of(rest), batches_of(whole)))
+    assert len(batches_of(rest)) == 500
+
+
+def test_few_cells_are_one_short_batch():
+    (only,) = batches_of(CellSampler(np.arange(10), 64, training=True, seed=0))
+    assert sorted(only) == list(range(10))
 
 
 def batches_of(sampler):
     return [
         request["requests"][split]
-        for request in sampler.sample(40_000)
+        for request in sampler.sample(50_000)
         for split in request["splits"]
     ]

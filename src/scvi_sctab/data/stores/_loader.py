@@ -40,12 +40,13 @@ class CellSampler:
         Positions in the store, in increasing order, ``(n_cells,)``.
     batch_size
         Cells per batch.
-    shuffle
-        Whether to shuffle; otherwise cells come in their order.
-    drop_last
-        Whether to leave out a last batch that is short.
+    training
+        Whether to shuffle, and to leave out a last batch that is short unless it is the only one;
+        otherwise cells come in their order.
     seed
         Seed of the order.
+    start
+        Epoch to start in, and number of its batches that are done and not read.
     """
 
     def __init__(
@@ -53,14 +54,16 @@ class CellSampler:
         cells: NDArray[np.intp],
         batch_size: int,
         *,
-        shuffle: bool,
-        drop_last: bool,
+        training: bool,
         seed: int,
+        start: tuple[int, int] = (0, 0),
+        place: tuple[int, int] | None = None,
     ):
         self.cells = cells
-        self.batch_size, self.shuffle = batch_size, shuffle
-        self.drop_last, self.seed, self.epoch = drop_last, seed, 0
-        self.rank, self.n_ranks = _place()
+        self.batch_size, self.shuffle = batch_size, training
+        self.seed, self.epoch, self.start = seed, 0, start
+        self.rank, self.n_ranks = place or _place()
+        self.drop_last = training and len(cells) > batch_size * self.n_ranks
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of an epoch; Lightning calls it at its start."""
@@ -88,7 +91,9 @@ class CellSampler:
         """
         if len(self.cells) and self.cells[-1] >= n_obs:
             raise ValueError(f"The store has {n_obs:,} cells, not {self.cells[-1] + 1:,}.")
-        generator = np.random.default_rng([self.seed, self.epoch])
+        epoch = max(self.epoch, self.start[0])
+        n_done = self.start[1] if epoch == self.start[0] else 0
+        generator = np.random.default_rng([self.seed, epoch])
         order = self._in_chunks(generator) if self.shuffle else self.cells
         step = self.batch_size * self.n_ranks
         window = max(_WINDOW_CELLS // step, 1) * step
@@ -96,6 +101,7 @@ class CellSampler:
             rows = order[start : start + window]
             if self.shuffle:
                 rows = rows[generator.permutation(len(rows))]
+            number = start // step
             batches = [
                 self._share(np.arange(i, min(i + step, len(rows))))
                 for i in range(0, len(rows), step)
@@ -106,6 +112,7 @@ class CellSampler:
             splits = [place[batch] for batch in batches if len(batch)]
             if self.drop_last:
                 splits = [split for split in splits if len(split) == self.batch_size]
+            splits = splits[max(n_done - number, 0) :]
             if splits:
                 # All processes read all cells of a window: it is faster than to skip some.
                 yield {"requests": rows[sorting], "splits": splits}
@@ -118,11 +125,12 @@ class CellSampler:
         return self.cells[np.argsort(place[number], kind="stable")]
 
     def _share(self, step: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Return the cells of a step that this process reads; all read as many."""
+        """Return the cells of a step of this process; all have some, or none has."""
         if self.n_ranks == 1:
             return step
-        n_cells = len(step) // self.n_ranks
-        return step[self.rank * n_cells : (self.rank + 1) * n_cells]
+        if len(step) < self.n_ranks:
+            return step[:0]
+        return np.array_split(step, self.n_ranks)[self.rank]
 
 
 class StoreLoader:
@@ -136,8 +144,10 @@ class StoreLoader:
         Labels and conditions of all its cells.
     indices
         Positions of the cells to load, ``(n_cells,)``.
-    batch_size, shuffle, drop_last, seed
+    batch_size, training, seed, start
         See :class:`CellSampler`.
+    order_seed
+        Seed in place of ``seed``, of a training that can be continued.
     pin_memory
         Whether to return page-locked memory.
     """
@@ -149,15 +159,20 @@ class StoreLoader:
         *,
         indices: NDArray[np.intp],
         batch_size: int,
-        shuffle: bool,
-        drop_last: bool,
+        training: bool,
         seed: int = 0,
+        order_seed: int | None = None,
+        start: tuple[int, int] = (0, 0),
         pin_memory: bool = False,
     ):
         annbatch = import_annbatch("StoreLoader")
         self.cells, self.pin_memory = cells, pin_memory
         self.sampler = CellSampler(
-            np.sort(indices), batch_size, shuffle=shuffle, drop_last=drop_last, seed=seed
+            np.sort(indices),
+            batch_size,
+            training=training,
+            seed=seed if order_seed is None else order_seed,
+            start=start,
         )
         self.batch_sampler = None  # Lightning asks for it, beside `sampler`
         self.loader = annbatch.Loader(

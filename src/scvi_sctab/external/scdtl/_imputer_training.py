@@ -17,7 +17,14 @@ from scvi_sctab._config import BULK_AUTOENCODER, BULK_PLAN, IMPUTER
 from scvi_sctab._constants import CONDITIONS_KEY, MEASURED_KEY
 from scvi_sctab._logging import logger
 from scvi_sctab._messages import warn
-from scvi_sctab.base import BaseModel, all_or_nothing, fit, seed, watch_validation
+from scvi_sctab.base import (
+    BaseModel,
+    all_or_nothing,
+    fit,
+    seed,
+    steps_per_epoch,
+    watch_validation,
+)
 from scvi_sctab.data import CellDataset, CellSplitter, get_column, read_counts
 from scvi_sctab.external.scdtl._bulk import BulkProfiles
 from scvi_sctab.external.scdtl._factor import GenePrior
@@ -313,7 +320,7 @@ class ImputerTraining(BaseModel):
             early_stopping=early_stopping,
             patience=BULK_AUTOENCODER.patience,
         )
-        n_epochs = ceil(max_steps / len(splitter.train_dataloader()))
+        n_epochs = ceil(max_steps / steps_per_epoch(splitter, trainer_kwargs))
         # Epochs of equal length, so that the last one is validated, too.
         trainer_kwargs = {"limit_train_batches": max_steps // n_epochs, **trainer_kwargs}
         fit(self, plan, splitter, n_epochs, **trainer_kwargs)
