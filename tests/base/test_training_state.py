@@ -1,11 +1,14 @@
 """A training that was killed continues as if it had not been."""
 
+from errno import ENOSPC
+
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
 from scvi_sctab import SCTAB, SCTABEnsemble
+from scvi_sctab.base import write_checked
 
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
 TRAIN = {"max_epochs": 4, "batch_size": 64, "checkpoint_every_n_steps": 2, **QUIET}
@@ -133,7 +136,8 @@ def test_states_are_some_steps_apart(cells, tmp_path, number):
         ({}, {"max_epochs": 9}, r"max_epochs \(4 then, 9 now\)"),
         ({}, {"batch_size": 32}, r"batch_size \(64 then, 32 now\)"),
         ({}, {"train_size": 0.5}, "cells to train on"),
-        ({"n_d": 3}, {}, "network"),
+        ({"n_d": 3}, {}, "n_d .*, network"),
+        ({"encoder_weight": 0.1}, {}, r"encoder_weight \(0.5 then, 0.1 now\)"),
     ],
 )
 def test_another_training_is_not_continued(cells, broken, network, training, named):
@@ -178,6 +182,25 @@ def test_a_damaged_state_is_refused(cells, broken, damage):
         ValueError, match="damaged.*Or remove this file to train from the beginning"
     ):
         build(cells).train(checkpoint_dir=broken, resume=True, **TRAIN)
+
+
+def test_a_disk_that_is_full_leaves_the_last_state(cells, tmp_path, monkeypatch):
+    written = []
+
+    def write(path, *content):
+        written.append(path)
+        if len(written) == 3:
+            path.write_bytes(b"a part")
+            raise OSError(ENOSPC, "No space left on device")
+        write_checked(path, *content)
+
+    monkeypatch.setattr("scvi_sctab.base._training_state.write_checked", write)
+    with pytest.raises(OSError, match="No space left"):
+        build(cells).train(checkpoint_dir=tmp_path, **TRAIN)
+    assert [file.name for file in tmp_path.iterdir()] == ["training.safetensors"]
+    model = build(cells)
+    model.train(checkpoint_dir=tmp_path, resume=True, **TRAIN)
+    assert len(model.history_["train_loss"]) == TRAIN["max_epochs"]
 
 
 def test_a_query_model_has_no_state_to_continue_from(model, query, tmp_path):

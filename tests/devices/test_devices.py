@@ -34,6 +34,10 @@ def run(script, *arguments):
     return done
 
 
+class Model(SCTAB):
+    """As in the script."""
+
+
 @pytest.fixture(scope="module")
 def one_and_two(tmp_path_factory):
     """What one process has after training, what each of two has, and what they print."""
@@ -71,6 +75,16 @@ def test_every_process_has_the_same_model_and_history(one_and_two):
 
 
 @pytest.mark.slow(reason=STARTS_PYTHON)
+def test_a_training_on_several_devices_continues_as_well(one_and_two):
+    for results in one_and_two[:3]:
+        compared = [name for name in results if name.startswith("whole ")]
+        assert len(compared) > 20
+        for name in compared:
+            resumed = results[name.replace("whole", "resumed")]
+            np.testing.assert_array_equal(resumed, results[name], err_msg=name)
+
+
+@pytest.mark.slow(reason=STARTS_PYTHON)
 def test_the_default_number_of_epochs_counts_steps_of_all_devices(one_and_two):
     one, first, *_ = one_and_two
     assert first["default epochs"] == one["default epochs"]
@@ -79,9 +93,9 @@ def test_the_default_number_of_epochs_counts_steps_of_all_devices(one_and_two):
 @pytest.mark.slow(reason=STARTS_PYTHON)
 def test_one_process_reports_and_saves(one_and_two):
     *_, printed, place = one_and_two
-    assert printed.count("INFO: Calibrated on") == 2  # two trainings
+    assert printed.count("INFO: Calibrated on") == 4  # four trainings
     assert printed.count("Signaling Trainer to stop") == 1
-    assert SCTAB.load(place / "model").is_trained
+    assert Model.load(place / "model").is_trained
     assert not [path.name for path in place.iterdir() if path.name.startswith(".")]
 
 

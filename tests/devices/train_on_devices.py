@@ -77,6 +77,17 @@ def main(devices, folder):
     model.train(max_steps=4, **arguments)
     keep(model, "trained")
     results["default epochs"] = np.array(model.trainer.max_epochs)
+    # The last steps again, from the state of a training.
+    for name, resume in (("whole", False), ("resumed", True)):
+        model = Model(adata, preset="small", n_steps=2, virtual_batch_size=16)
+        model.train(
+            max_epochs=2,
+            checkpoint_dir=folder / "run",
+            checkpoint_every_n_steps=4,
+            resume=resume,
+            **arguments,
+        )
+        keep(model, name)
     results["random"] = torch.rand(1).numpy()
     model.save(folder / "model", overwrite=True)
     rank = int(os.environ.get("LOCAL_RANK", 0))

@@ -23,6 +23,7 @@ from scvi_sctab.base._devices import (
     share_history,
     without_warning_of_ddp,
 )
+from scvi_sctab.base._host import keep_history
 from scvi_sctab.base._training_state import Checkpoints, KeepTraining
 from scvi_sctab.data import check_arguments
 from scvi_sctab.sparse import sleeping_threads
@@ -156,7 +157,7 @@ def fit(
             data_splitter=splitter,
             max_epochs=max_epochs,
             **where,
-            **{**defaults, **trainer_kwargs},
+            **{**defaults, **keep_history(trainer_kwargs)},
         )
     trainer = runner.trainer
     if trainer.world_size > 1:

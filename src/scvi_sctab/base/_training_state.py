@@ -415,7 +415,9 @@ def describe(
     network = {
         name: [list(p.shape), p.requires_grad] for name, p in model.module.named_parameters()
     }
-    settings = {name: getattr(plan, name, None) for name in signature(type(plan)).parameters}
+    of_plan = {name: getattr(plan, name, None) for name in signature(type(plan)).parameters}
+    settings = {**model._arguments(), **of_plan}
+    batches = [[str(name) for name in c.categories] for c in getattr(model, "conditions", ())]
     tensors = {
         name: buffer for name, buffer in plan.named_buffers() if not name.startswith("module.")
     }
@@ -425,6 +427,7 @@ def describe(
         "network": hash_json(network),
         "genes": hash_json([str(name) for name in getattr(model, "gene_names", ())]),
         "labels": hash_json([str(name) for name in getattr(model, "labels", ())]),
+        "batches": hash_json(batches),
         "training before": bool(model.is_trained_),
         "cells to train on": _hash_array(cells.train_idx),
         "held-out cells": _hash_array(cells.val_idx),

@@ -42,7 +42,6 @@ from scvi_sctab.base import (
     choose_device,
     document_cells,
     fit,
-    keep_history,
     setup_arguments,
 )
 from scvi_sctab.data import (
@@ -970,7 +969,7 @@ class SCTAB(BaseModel, CellExplainer):
         trainer_kwargs: dict[str, Any],
     ) -> None:
         self._was_interrupted = fit(
-            self, plan, cast("CellSplitter", splitter), max_epochs, **keep_history(trainer_kwargs)
+            self, plan, cast("CellSplitter", splitter), max_epochs, **trainer_kwargs
         )
 
     def _to_logits(self, tensors: dict[str, Tensor]) -> CellLogits:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scvi
 import torch
+from lightning.pytorch.callbacks import Callback
 from tests.data.stores.conftest import needs_annbatch
 
 from scvi_sctab import SCTAB
@@ -13,6 +14,14 @@ from scvi_sctab.pretrain import MaskedAutoencoder
 
 pytestmark = needs_annbatch
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False}
+
+
+class Stop(Callback):
+    """Fail within the second epoch."""
+
+    def on_train_batch_end(self, trainer, plan, outputs, batch, batch_idx):
+        if trainer.current_epoch == 1 and batch_idx == 4:
+            raise RuntimeError("no memory")
 
 
 @pytest.fixture
@@ -237,3 +246,26 @@ def batches_of(sampler):
         for request in sampler.sample(50_000)
         for split in request["splits"]
     ]
+
+
+def test_a_training_from_a_corpus_continues_where_it_was_stopped(corpus, tmp_path):
+    arguments = {"max_epochs": 3, "batch_size": 64, "checkpoint_every_n_steps": 2, **QUIET}
+
+    def build(seed):
+        torch.manual_seed(seed)
+        atlas = AtlasDataModule(corpus)
+        return SCTAB(registry=atlas.registry, preset="small"), atlas
+
+    whole, atlas = build(0)
+    whole.train(datamodule=atlas, checkpoint_dir=tmp_path / "whole", **arguments)
+    stopped, atlas = build(0)
+    with pytest.raises(RuntimeError, match="no memory"):
+        stopped.train(
+            datamodule=atlas, checkpoint_dir=tmp_path / "run", callbacks=[Stop()], **arguments
+        )
+    resumed, atlas = build(1)
+    resumed.train(datamodule=atlas, checkpoint_dir=tmp_path / "run", resume=True, **arguments)
+    weights = whole.module.state_dict()
+    for name, tensor in resumed.module.state_dict().items():
+        assert torch.equal(tensor, weights[name]), name
+    assert len(resumed.history["train_loss"]) == 3
