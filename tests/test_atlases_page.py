@@ -20,6 +20,9 @@ def test_the_blocks_run(tmp_path, monkeypatch):
     for block in blocks:
         exec(block, namespace)
     assert len(namespace["corpus"]) == 5438
+    assert namespace["model"].is_trained
     assert namespace["model"].evaluate().loc["accuracy", "f1"] > 0.8
     assert (tmp_path / "atlas_model" / "model.safetensors").exists()
+    assert set(namespace["table"]["status"]) == {"done"}
+    assert sum(1 for _ in (tmp_path / "annotations").glob("*.parquet")) == 3
     assert 0 < len(namespace["half"]) < len(namespace["train"])

@@ -1,5 +1,10 @@
 """Training from a corpus against training in memory."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scvi
@@ -269,3 +274,26 @@ def test_a_training_from_a_corpus_continues_where_it_was_stopped(corpus, tmp_pat
     for name, tensor in resumed.module.state_dict().items():
         assert torch.equal(tensor, weights[name]), name
     assert len(resumed.history["train_loss"]) == 3
+
+
+@pytest.mark.slow(reason="starts Python three times, which imports torch")
+def test_two_devices_train_from_a_corpus_as_one_does_on_batches_of_twice_the_size(
+    corpus, tmp_path
+):
+    script = Path(__file__).parent / "train_on_devices.py"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for devices in (1, 2):
+        command = [sys.executable, str(script), str(devices), str(corpus.path), str(tmp_path)]
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=900, check=False
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+    one, first, second = (
+        np.load(tmp_path / f"{name}.npz", allow_pickle=False) for name in ("1-0", "2-0", "2-1")
+    )
+    assert set(one) == set(first) == set(second)
+    for name in one:
+        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+        # Minibatches of odd numbers of held-out cells are divided unevenly, for the loss alone.
+        tolerance = 1e-3 if name == "history validation_loss" else 1e-4
+        np.testing.assert_allclose(first[name], one[name], rtol=tolerance, atol=1e-5, err_msg=name)
