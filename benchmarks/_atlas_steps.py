@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import scvi
 import torch
+from _arguments import DATA
 from _atlas_made import KEYS, files, write
 from anndata import read_h5ad
 
@@ -18,6 +19,24 @@ from scvi_sctab.data.stores import AtlasDataModule, Corpus, prepare_corpus
 
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False}
 BATCH = 2048
+# Labels of three studies by common names; others are cells without a label.
+COMMON = {
+    "kang18_merged_2src": {
+        "CD4 T cells": "CD4 T", "CD8 T cells": "CD8 T", "B cells": "B", "NK cells": "NK",
+        "CD14+ Monocytes": "CD14 Mono", "FCGR3A+ Monocytes": "CD16 Mono",
+        "Dendritic cells": "DC", "Megakaryocytes": "platelet",
+    },
+    "pbmc3k_labelled": {
+        "Naive CD4 T": "CD4 T", "Memory CD4 T": "CD4 T", "CD8 T": "CD8 T", "B": "B", "NK": "NK",
+        "CD14+ Mono": "CD14 Mono", "FCGR3A+ Mono": "CD16 Mono", "DC": "DC",
+        "Platelet": "platelet",
+    },
+    "onek1k_18k_20donors_100genes": {
+        "cd4nc": "CD4 T", "cd4et": "CD4 T", "cd4sox4": "CD4 T", "cd8et": "CD8 T",
+        "cd8nc": "CD8 T", "cd8s100b": "CD8 T", "nk": "NK", "nkr": "NK", "bin": "B", "bmem": "B",
+        "monoc": "CD14 Mono", "mononc": "CD16 Mono", "dc": "DC", "plasma": "plasma",
+    },
+}  # fmt: skip
 # Cells on which training and prediction are timed beside memory.
 N_TIMED = 40 * BATCH
 
@@ -148,3 +167,50 @@ def beside_memory(folder: str, n_cells: int) -> dict[str, float]:
         found[f"{task}_cells_per_s"] = n_steps * BATCH / float(np.median(seconds["store"][1:]))
         found[f"{task}_ratio"] = float(np.median(pairs))
     return found
+
+
+def join(folder: str) -> Path:
+    """Join three real studies, with cells that have no label, into a corpus."""
+    paths = []
+    for name, common in COMMON.items():
+        cells = read_h5ad(DATA / f"{name}.h5ad")
+        cells.obs["type"] = cells.obs["cell_type"].astype(str).map(common)
+        cells.obs["person"] = name[:4] + cells.obs["donor_id"].astype(str)
+        paths.append(Path(folder) / f"{name}.h5ad")
+        cells.write_h5ad(paths[-1])
+    out = Path(folder) / "corpus-real"
+    shutil.rmtree(out, ignore_errors=True)
+    prepare_corpus(
+        paths, out, labels_key="type", donor_key="person", batch_key="batch", genes="union"
+    )
+    return out
+
+
+def real(folder: str, n_cells: int) -> dict[str, float]:
+    """Train on three real studies from a store and from memory, three seeds each."""
+    corpus = join(folder)
+    scores = {"store": [], "memory": []}
+    for seed in range(3):
+        for name in scores:
+            scvi.settings.seed = seed
+            atlas = AtlasDataModule(corpus)
+            if name == "store":
+                model, given = SCTAB(registry=atlas.registry), {"datamodule": atlas}
+            else:
+                cells = atlas.adata.to_memory()
+                parts = atlas.parts((cells.obs["type"] != "unknown").to_numpy())
+                cells.obs = cells.obs[["type", "person", "batch"]].copy()
+                SCTAB.setup_anndata(
+                    cells, labels_key="type", donor_key="person", batch_key="batch"
+                )
+                model = SCTAB(cells)
+                given = {"datasplitter_kwargs": {"external_indexing": parts}}
+            model.train(**given, **QUIET)
+            found = model.evaluate(indices=model.test_indices)
+            scores[name].append(float(found.loc["macro average", "f1"]))
+    row = {"cells": float(len(atlas.adata)), "unlabelled": float(
+        (atlas.adata.obs["type"] == "unknown").sum()
+    )}  # fmt: skip
+    for name, values in scores.items():
+        row |= {f"{name}_f1": float(np.mean(values)), f"{name}_sd": float(np.std(values, ddof=1))}
+    return row

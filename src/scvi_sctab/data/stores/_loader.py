@@ -189,7 +189,18 @@ class StoreLoader:
         return self.sampler.n_batches()
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        for batch in self.loader:
+        batches = iter(self.loader)
+        while True:
+            try:
+                batch = next(batches, None)
+            # Readers of zarr raise each of them for a damaged chunk.
+            except (OSError, RuntimeError, ValueError) as error:
+                raise OSError(
+                    f"A block of the corpus cannot be read, it may be damaged: {error}. Copy the "
+                    "corpus again from where it was made, or prepare it anew."
+                ) from error
+            if batch is None:
+                return
             yield self._tensors(batch["X"], batch["index"])
 
     def _tensors(self, counts: Any, index: NDArray[np.intp]) -> dict[str, torch.Tensor]:
