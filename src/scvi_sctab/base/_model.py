@@ -27,6 +27,8 @@ class BaseModel(QueryPreparationMixin, CheckpointMixin, CellsMixin):
                 "hold out donors and to calibrate. Write the cells into a corpus first, "
                 "`prepare_corpus`."
             )
+        if self._atlas is not None and self._atlas.corpus.path == datamodule.corpus.path:
+            return
         if self.adata is None:
             self._adopt(datamodule.managed_by(self.registry))
         elif self.adata is not datamodule.adata:
@@ -44,16 +46,23 @@ class BaseModel(QueryPreparationMixin, CheckpointMixin, CellsMixin):
         return {} if self._atlas is None else {"loader": self._atlas.loader}
 
     def _check_arguments(
-        self, max_epochs: int | None, trainer_kwargs: dict[str, Any], verb: str
+        self,
+        max_epochs: int | None,
+        trainer_kwargs: dict[str, Any],
+        verb: str,
+        datamodule: Any = None,
     ) -> None:
-        """Check that there are cells to train on, and the arguments of a verb that trains."""
-        if self.adata is None:
+        """Check the arguments of a verb that trains, and that there are cells to train on."""
+        if self.adata is None and datamodule is None:
             name = type(self).__name__
             raise ValueError(f"This model has no AnnData to train on: `{name}.load(path, adata)`.")
         check_epochs(max_epochs)
         check_trainer_arguments(trainer_kwargs, verb)
+        if datamodule is not None:
+            self._take_cells(datamodule)
 
     def _check_own_cells(self) -> None:
         """Check the model's AnnData: another model may have been set up on it since."""
         self._renew_registration()
-        check_cells(self.adata, self.layer)
+        if self._atlas is None:  # a corpus was checked when it was written
+            check_cells(self.adata, self.layer)

@@ -79,11 +79,8 @@ class UnlabeledModel(BaseModel):
             there are fewer than two training cells or cells per batch, or ``max_epochs`` is less
             than 1.
         """
-        if datamodule is not None:
-            self._take_cells(datamodule)
-        self._check_arguments(max_epochs, trainer_kwargs, "train")
-        if not self._atlas:
-            self._check_own_cells()
+        self._check_arguments(max_epochs, trainer_kwargs, "train", datamodule)
+        self._check_own_cells()
         defaults = self._train_config
         splitter = self._splitter(
             train_size=defaults.train_size if train_size is None else train_size,

@@ -82,17 +82,18 @@ class CellSplitter(pl.LightningDataModule):
         self.start = (0, 0)
 
     def _loader(self, indices: NDArray[np.intp], *, training: bool) -> Any:
+        trainer = self.trainer
         if self.loader is not None:
             return self.loader(
                 self.cells,
                 indices=indices,
                 batch_size=self.batch_size,
                 training=training,
-                order_seed=self.order_seed,
+                # Without a trainer, batches are only counted.
+                seed=0 if trainer is None else self._seed_of_order(trainer),
                 start=self.start if training else (0, 0),
                 **self.loader_kwargs,
             )
-        trainer = self.trainer
         if trainer is not None and (trainer.world_size > 1 or self.order_seed is not None):
             return self._ordered_loader(trainer, indices, training=training)
         return AnnDataLoader(
@@ -106,18 +107,23 @@ class CellSplitter(pl.LightningDataModule):
             **self.loader_kwargs,
         )
 
-    def _ordered_loader(
-        self, trainer: pl.Trainer, indices: NDArray[np.intp], *, training: bool
-    ) -> DataLoader[Any]:
-        """Return the batches of this process, those of training in a seeded order."""
+    def _seed_of_order(self, trainer: pl.Trainer) -> int:
+        """Return the seed of the order, which is the same in all processes."""
         if self.order_seed is None:
             # Every process has a random state of its own.
             drawn = int(torch.randint(2**31, ()))
             self.order_seed = int(trainer.strategy.broadcast(drawn))
+        return self.order_seed
+
+    def _ordered_loader(
+        self, trainer: pl.Trainer, indices: NDArray[np.intp], *, training: bool
+    ) -> DataLoader[Any]:
+        """Return the batches of this process, those of training in a seeded order."""
+        seed = self._seed_of_order(trainer)
         order = BatchOrder(
             len(indices),
             self.batch_size,
-            seed=self.order_seed if training else None,
+            seed=seed if training else None,
             drop_last=training,
             process=trainer.global_rank,
             n_processes=trainer.world_size,

@@ -13,6 +13,31 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+def check_enough_cells(n_cells: int, n_processes: int, *, training: bool) -> None:
+    """Refuse fewer cells than processes need.
+
+    Parameters
+    ----------
+    n_cells
+        Number of cells.
+    n_processes
+        Number of processes.
+    training
+        Whether they are trained on; batch norm needs two for each process.
+
+    Raises
+    ------
+    ValueError
+        If there are too few.
+    """
+    if n_cells < n_processes * (2 if training else 1):
+        part = "train on" if training else "hold out"
+        raise ValueError(
+            f"{n_cells} cells to {part} cannot be divided among {n_processes} devices: take "
+            "fewer devices, or another `train_size`."
+        )
+
+
 class BatchOrder(Sampler[list[int]]):
     """Positions of the cells of each batch of one process.
 
@@ -61,13 +86,7 @@ class BatchOrder(Sampler[list[int]]):
         epoch: Callable[[], int] = lambda: 0,
         start: tuple[int, int] = (0, 0),
     ):
-        # Training batches have at least two cells, for batch norm.
-        if n_cells < n_processes * (2 if drop_last else 1):
-            part = "train on" if drop_last else "hold out"
-            raise ValueError(
-                f"{n_cells} cells to {part} cannot be divided among {n_processes} devices: take "
-                "fewer devices, or another `train_size`."
-            )
+        check_enough_cells(n_cells, n_processes, training=drop_last)
         self.n_cells, self.seed = n_cells, seed
         self.process, self.n_processes = process, n_processes
         self.epoch, self.start = epoch, start

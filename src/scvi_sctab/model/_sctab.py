@@ -654,12 +654,9 @@ class SCTAB(BaseModel, CellExplainer):
         so far are kept, and calibrated. A training that is resumed ends with the weights that it
         would have had; one that has ended repeats the steps after its last state.
         """
-        if datamodule is not None:
-            self._take_cells(datamodule)
-        self._check_arguments(max_epochs, trainer_kwargs, "train")
+        self._check_arguments(max_epochs, trainer_kwargs, "train", datamodule)
         check_labels_unchanged(self.adata_manager)
-        if not self._atlas:
-            self._check_own_cells()
+        self._check_own_cells()
         checkpoints = Checkpoints.of(checkpoint_dir, checkpoint_every_n_steps, resume)
         trainer_kwargs |= {"accelerator": accelerator, "devices": devices}
         if checkpoints is not None:
@@ -672,7 +669,9 @@ class SCTAB(BaseModel, CellExplainer):
             "shuffle_set_split": shuffle_set_split,
             **datasplitter_kwargs,
         }
-        if self._atlas and train_size is None and validation_size is None:
+        wants_split = train_size is not None or validation_size is not None
+        wants_split |= not shuffle_set_split or "seed" in splitting
+        if self._atlas is not None and not (wants_split or self.is_trained_):
             parts = self._atlas.parts(self._label_codes() < len(self.labels))
             splitting = {"external_indexing": parts, **splitting}
         if self.query_record is not None:

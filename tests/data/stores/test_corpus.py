@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-from contextlib import nullcontext
 
 import numpy as np
 import pandas as pd
@@ -18,6 +17,8 @@ from tests.data.stores.conftest import needs_annbatch
 from scvi_sctab.data.stores import Corpus, CorpusFilter, prepare_corpus
 
 pytestmark = needs_annbatch
+# Enough for no cell to be without counts; in an order that no file has.
+GENES = [f"gene{i}" for i in (7, 0, *range(59, 20, -1))]
 KEYS = {"labels_key": "cell_type", "donor_key": "donor"}
 
 
@@ -38,14 +39,14 @@ def original(studies, corpus, genes):
     return np.array(rows)
 
 
-@pytest.mark.parametrize("genes", ["intersection", "union", ["gene7", "gene0", "gene59"]])
+@pytest.mark.parametrize("genes", ["intersection", "union", GENES])
 def test_every_cell_is_there_once_with_its_counts(files, studies, tmp_path, genes):
     corpus = prepare_corpus(files, tmp_path / "atlas", **KEYS, genes=genes, dataset_cells=300)
     cells = corpus.read_lazily()
     assert cells.n_obs == 1200 == len(corpus)
     assert cells.obs_names.is_unique
     expected = {"intersection": 59, "union": 60}
-    assert cells.n_vars == (expected[genes] if isinstance(genes, str) else 3)
+    assert cells.n_vars == (expected[genes] if isinstance(genes, str) else len(GENES))
     if not isinstance(genes, str):
         assert list(cells.var_names) == genes
     assert len(corpus.manifest.datasets) == 4
@@ -97,11 +98,12 @@ def test_cells_can_be_grouped_by_label(files, tmp_path):
     assert "split" not in corpus.manifest.columns
 
 
-def test_the_manifest_says_what_was_removed(files, tmp_path):
-    filters = CorpusFilter(min_cells=400)
+def test_the_manifest_says_what_was_removed(files, studies, tmp_path):
+    counts = pd.concat([study.obs["cell_type"].astype(object) for study in studies]).value_counts()
+    filters = CorpusFilter(min_cells=int(counts.iloc[1]))
     corpus = prepare_corpus(files, tmp_path / "atlas", **KEYS, filters=filters)
-    removed = corpus.manifest.removed["at least 400 cells"]
-    assert removed == 1200 - len(corpus) > 0
+    (removed,) = corpus.manifest.removed.values()
+    assert removed == 1200 - len(corpus) == counts.iloc[2]
     first = corpus.manifest.sources[0]
     assert (first.n_cells, first.n_genes, first.n_genes_found) == (700, 60, 59)
     assert len(first.sha256) == 64
@@ -111,12 +113,12 @@ def test_several_columns_make_a_donor(files, tmp_path):
     corpus = prepare_corpus(
         files, tmp_path / "atlas", labels_key="cell_type", donor_key=["assay", "donor"]
     )
-    assert set(corpus.read_lazily().obs["donor"]) == {
+    assert set(corpus.read_lazily().obs["assay_donor"]) == {
         f"10x 3' v3_{name}{i}" for name in "ab" for i in range(6)
     }
 
 
-@pytest.mark.parametrize("kind", ["layer", "dense", "csc", "zarr"])
+@pytest.mark.parametrize("kind", ["layer", "dense", "zarr", "dense zarr"])
 def test_counts_are_read_from_every_kind_of_file(studies, tmp_path, kind):
     cells = studies[0]
     expected = cells.X.toarray()
@@ -124,14 +126,11 @@ def test_counts_are_read_from_every_kind_of_file(studies, tmp_path, kind):
     if kind == "layer":
         cells.layers["counts"], layer = cells.X.copy(), "counts"
         cells.X = cells.X.log1p()
-    elif kind == "dense":
+    elif "dense" in kind:
         cells.X = cells.X.toarray()
-    elif kind == "csc":
-        cells.X = cells.X.tocsc()
-    path = tmp_path / ("cells.zarr" if kind == "zarr" else "cells.h5ad")
-    cells.write_zarr(path) if kind == "zarr" else cells.write_h5ad(path)
-    with pytest.warns(UserWarning, match="by columns") if kind == "csc" else nullcontext():
-        corpus = prepare_corpus([path], tmp_path / "atlas", **KEYS, layer=layer)
+    path = tmp_path / ("cells.zarr" if "zarr" in kind else "cells.h5ad")
+    cells.write_zarr(path) if "zarr" in kind else cells.write_h5ad(path)
+    corpus = prepare_corpus([path], tmp_path / "atlas", **KEYS, layer=layer, dataset_cells=300)
     read = corpus.read_lazily()
     order = cells.obs_names.get_indexer(read.obs_names)
     assert (read.X.compute().toarray() == expected[order]).all()
@@ -172,17 +171,121 @@ def test_a_killed_preparation_goes_on_without_loss_or_duplicates(files, tmp_path
     assert (one.X.compute() != other.X.compute()).nnz == 0
 
 
-def test_a_partial_corpus_of_other_arguments_is_not_gone_on_with(files, tmp_path):
-    corpus = prepare_corpus(files, tmp_path / "atlas", **KEYS, dataset_cells=300)
-    before = corpus.read_lazily().obs
+def stopped(corpus, tmp_path, finished=2):
+    """Leave what a killed preparation of the corpus leaves."""
     partial = tmp_path / "atlas.partial"
-    shutil.copytree(corpus.path, partial)
-    again = prepare_corpus(
-        files, tmp_path / "atlas", **KEYS, dataset_cells=300, seed=2, overwrite=True
-    )
+    shutil.move(corpus.path, partial)
+    manifest = json.loads((partial / "manifest.json").read_text())
+    (partial / "manifest.json").write_text(json.dumps({**manifest, "finished": finished}))
+    return partial
+
+
+def test_a_stopped_corpus_of_other_arguments_is_kept_unless_asked(files, corpus, tmp_path):
+    before = corpus.read_lazily().obs
+    partial = stopped(corpus, tmp_path)
+    other = {**KEYS, "dataset_cells": 300, "seed": 2}
+    with pytest.raises(ValueError, match=r"other arguments or files \(seed\).*overwrite=True"):
+        prepare_corpus(files, tmp_path / "atlas", **other)
+    with pytest.raises(ValueError, match="preparation was stopped"):
+        Corpus.open(partial)
+    again = prepare_corpus(files, tmp_path / "atlas", **other, overwrite=True)
     assert again.manifest.settings["seed"] == 2
     assert not partial.exists()
     assert not again.read_lazily().obs.equals(before)
+
+
+def test_a_stopped_corpus_of_another_order_of_genes_is_not_continued(files, tmp_path):
+    genes = [f"gene{i}" for i in range(1, 60)]
+    corpus = prepare_corpus(files, tmp_path / "atlas", **KEYS, dataset_cells=300, genes=genes)
+    stopped(corpus, tmp_path)
+    with pytest.raises(ValueError, match="other arguments or files"):
+        prepare_corpus(files, tmp_path / "atlas", **KEYS, dataset_cells=300, genes=genes[::-1])
+
+
+def test_a_stopped_corpus_of_changed_files_is_not_continued(files, studies, corpus, tmp_path):
+    stopped(corpus, tmp_path)
+    studies[1].write_h5ad(files[1])
+    with pytest.raises(ValueError, match=r"other arguments or files \(files\)"):
+        prepare_corpus(files, tmp_path / "atlas", **KEYS, dataset_cells=300)
+
+
+@pytest.mark.parametrize("content", ["mine.txt", "first.h5ad"])
+def test_a_folder_that_is_no_corpus_is_never_replaced(files, tmp_path, content):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / content).write_text("mine")
+    with pytest.raises(ValueError, match="is no corpus, and is not overwritten"):
+        prepare_corpus(files, folder, **KEYS, overwrite=True)
+    partial = tmp_path / "other.partial"
+    folder.rename(partial)
+    with pytest.raises(ValueError, match="is in the way, and is no corpus"):
+        prepare_corpus(files, tmp_path / "other", **KEYS, overwrite=True)
+    assert (partial / content).read_text() == "mine"
+
+
+def test_files_within_the_folder_of_the_corpus_are_not_deleted(corpus, files):
+    inside = corpus.path / "first.h5ad"
+    shutil.copy(files[0], inside)
+    with pytest.raises(ValueError, match="lies in the folder of the corpus"):
+        prepare_corpus([inside], corpus.path, **KEYS, overwrite=True)
+    assert inside.exists()
+
+
+def test_a_link_to_another_disk_is_followed(files, tmp_path):
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "scratch" / "atlas")
+    corpus = prepare_corpus(files, tmp_path / "link", **KEYS)
+    assert corpus.path == tmp_path / "scratch" / "atlas"
+    assert len(Corpus.open(tmp_path / "link")) == 1200
+    prepare_corpus(files, tmp_path / "link", **KEYS, overwrite=True)
+    assert not (tmp_path / "scratch" / "atlas.old").exists()
+
+
+def test_two_calls_do_not_write_to_one_folder(files, tmp_path):
+    from scvi_sctab.data.stores._prepare import _locked
+
+    with _locked(tmp_path / "atlas"):
+        refused(ValueError, "Another call prepares", files, tmp_path)
+    assert len(prepare_corpus(files, tmp_path / "atlas", **KEYS)) == 1200
+    assert not list(tmp_path.glob(".*.lock"))
+
+
+def test_cells_without_counts_are_left_out_and_counted(files, studies, tmp_path):
+    counts = studies[0].X.toarray()
+    counts[:9, :-1] = 0
+    studies[0].X = sparse.csr_matrix(counts)
+    studies[0].write_h5ad(files[0])
+    genes = [f"gene{i}" for i in range(59)]
+    corpus = prepare_corpus(files, tmp_path / "atlas", **KEYS, genes=genes, dataset_cells=300)
+    n_empty = corpus.manifest.removed["no counts of the genes"]
+    assert n_empty == 9
+    cells = corpus.read_lazily()
+    assert cells.n_obs == 1200 - n_empty == len(corpus)
+    counts = cells.X.compute()
+    assert counts.sum(axis=1).min() > 0
+    assert cells.obs["split"].value_counts().to_dict() == corpus.manifest.parts
+    kept = {record.path: record.n_kept for record in corpus.manifest.sources}
+    assert list(kept.values()) == [
+        (cells.obs["source"] == name).sum() for name in ("first.h5ad", "second.h5ad")
+    ]
+
+
+def test_a_word_for_unlabelled_cells_is_no_type(files, studies, tmp_path):
+    studies[0].obs["cell_type"] = (
+        studies[0].obs["cell_type"].cat.rename_categories({"monocyte": "unassigned"})
+    )
+    studies[0].write_h5ad(files[0])
+    corpus = prepare_corpus(
+        files,
+        tmp_path / "atlas",
+        **KEYS,
+        unlabeled_category="unassigned",
+        filters=CorpusFilter(min_cells=200),
+    )
+    labels = corpus.read_lazily().obs["cell_type"]
+    n_words = (studies[0].obs["cell_type"] == "unassigned").sum()
+    assert (labels == "unassigned").sum() == n_words + 20
+    assert corpus.manifest.removed["at least 200 cells"] == 1200 - len(corpus)
 
 
 def refused(kind, match, files, tmp_path, **arguments):
@@ -209,6 +312,60 @@ def test_a_file_without_counts_is_named(files, studies, tmp_path):
     studies[1].X = studies[1].X.log1p()
     studies[1].write_h5ad(files[1])
     refused(ValueError, r"second\.h5ad.*not raw counts", files, tmp_path)
+
+
+def test_counts_by_columns_are_refused(files, studies, tmp_path):
+    studies[1].X = studies[1].X.tocsc()
+    studies[1].write_h5ad(files[1])
+    refused(ValueError, r"second\.h5ad holds `X` by columns.*tocsr", files, tmp_path)
+
+
+def test_a_value_of_a_layer_is_named_with_its_cell(files, studies, tmp_path):
+    for study, path in zip(studies, files, strict=True):
+        study.layers["norm"] = study.X.log1p()
+        study.write_h5ad(path)
+    match = r"first\.h5ad: `layers\['norm'\]`.*in cell 'cell\d+'.*layer=`; the file has \['norm'\]"
+    refused(ValueError, match, files, tmp_path, layer="norm")
+    assert len(prepare_corpus(files, tmp_path / "atlas", **KEYS, layer="X")) == 1200
+
+
+@pytest.mark.parametrize("argument", ["donor_key", "batch_key"])
+def test_missing_donors_and_batches_are_refused_before_counts_are_read(
+    files, studies, tmp_path, argument
+):
+    column = {"donor_key": "donor", "batch_key": "assay"}[argument]
+    studies[1].obs.loc[studies[1].obs_names[:7], column] = None
+    studies[1].write_h5ad(files[1])
+    match = rf"{argument}='{column}' is missing in cells of {{'second.h5ad': 7}}"
+    refused(ValueError, match, files, tmp_path, **{argument: column})
+
+
+def test_labels_that_cannot_be_learnt_are_refused(files, studies, tmp_path):
+    studies[1].obs["cell_type"] = studies[1].obs["cell_type"].cat.add_categories("rare")
+    studies[1].obs.loc[studies[1].obs_names[30], "cell_type"] = "rare"
+    studies[1].write_h5ad(files[1])
+    refused(ValueError, "'rare'.*CorpusFilter", files, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"batch_key": "source"}, "'source' of its own"),
+        ({"obs_columns": ["split"]}, "'split' of its own"),
+        ({"donor_key": "cell_type"}, "column of labels, and cannot name donors"),
+        ({"dataset_cells": 0}, "dataset_cells=0"),
+        ({"shares": (0.5, 0.2)}, "sum 1"),
+        ({"genes": ["gene1", "gene2"]}, "2 genes, too few"),
+    ],
+)
+def test_arguments_that_make_no_corpus_are_refused(files, tmp_path, arguments, match):
+    refused(ValueError, match, files, tmp_path, **arguments)
+
+
+def test_a_file_of_few_genes_is_named(files, tmp_path):
+    genes = ["gene7", *(f"other{i}" for i in range(30))]
+    with pytest.warns(UserWarning, match="few of the 31 genes, {'first.h5ad': 1"):
+        prepare_corpus(files, tmp_path / "atlas", **KEYS, genes=genes)
 
 
 def test_a_missing_layer_is_named(files, tmp_path):
@@ -261,7 +418,7 @@ def test_a_full_disk_leaves_nothing_half_written(files, tmp_path, monkeypatch):
 
 def test_a_damaged_manifest_is_named(corpus):
     (corpus.path / "manifest.json").write_text("{")
-    with pytest.raises(ValueError, match="manifest.json is damaged"):
+    with pytest.raises(ValueError, match=r"manifest\.json cannot be read, or is damaged"):
         Corpus.open(corpus.path)
 
 

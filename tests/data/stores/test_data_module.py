@@ -210,20 +210,28 @@ def test_a_damaged_chunk_is_an_error(atlas, corpus):
 
 @pytest.mark.parametrize("n_ranks", [1, 2, 3])
 @pytest.mark.parametrize("training", [True, False])
-def test_processes_share_the_batches_of_one(n_ranks, training):
-    cells = np.flatnonzero(np.random.default_rng(0).random(40_000) < 0.7)
+@pytest.mark.parametrize("n_cells", [40_000, 1407, 255])
+def test_processes_share_the_batches_of_one(n_ranks, training, n_cells):
+    cells = np.flatnonzero(np.random.default_rng(0).random(n_cells) < 0.95)
     arguments = {"training": training, "seed": 3}
     one = batches_of(CellSampler(cells, 64 * n_ranks, **arguments))
     shares = []
     for rank in range(n_ranks):
         sampler = CellSampler(cells, 64, **arguments, place=(rank, n_ranks))
-        assert sampler.n_batches() == len(one)
         shares.append(batches_of(sampler))
+        assert sampler.n_batches() == len(one) == len(shares[-1])
     for i, whole in enumerate(one):
         assert (np.concatenate([share[i] for share in shares]) == whole).all()
     read = np.concatenate(one)
     assert len(set(read)) == len(read)
-    assert len(read) == (len(cells) if not training else len(one) * 64 * n_ranks)
+    left_out = len(cells) - len(read)
+    assert left_out < (64 * n_ranks if training else n_ranks)
+    assert training or left_out == (len(cells) % (64 * n_ranks) if left_out else 0)
+
+
+def test_too_few_cells_for_the_processes_are_refused():
+    with pytest.raises(ValueError, match="3 cells to train on cannot be divided among 2 devices"):
+        CellSampler(np.arange(3), 64, training=True, seed=0, place=(0, 2))
 
 
 def test_batches_that_are_done_are_not_read_again():
@@ -297,3 +305,34 @@ def test_two_devices_train_from_a_corpus_as_one_does_on_batches_of_twice_the_siz
         # Minibatches of odd numbers of held-out cells are divided unevenly, for the loss alone.
         tolerance = 1e-3 if name == "history validation_loss" else 1e-4
         np.testing.assert_allclose(first[name], one[name], rtol=tolerance, atol=1e-5, err_msg=name)
+
+
+def test_labels_of_another_set_up_are_not_learnt(atlas, trained):
+    before = trained._label_codes().copy()
+    SCTAB.setup_anndata(atlas.adata, labels_key="donor", batch_key="cell_type")
+    trained.train(max_epochs=1, datamodule=atlas, **QUIET)
+    assert (trained._label_codes() == before).all()
+
+
+def test_the_same_corpus_may_be_opened_again(trained, corpus):
+    trained.train(max_epochs=1, datamodule=AtlasDataModule(corpus), **QUIET)
+
+
+def test_cells_that_are_set_up_otherwise_are_refused(trained, corpus, tmp_path):
+    trained.save(tmp_path / "model")
+    loaded = SCTAB.load(tmp_path / "model", adata=False)
+    with pytest.raises(ValueError, match="set up with batch_key=None, the cells with 'donor'"):
+        loaded.train(max_epochs=1, datamodule=AtlasDataModule(corpus, batch_key="donor"), **QUIET)
+    assert loaded.adata is None
+
+
+def test_a_refused_call_leaves_the_model_without_cells(atlas):
+    model = SCTAB(registry=atlas.registry)
+    with pytest.raises(ValueError, match="at least one epoch"):
+        model.train(max_epochs=0, datamodule=atlas, **QUIET)
+    assert model.adata is None
+
+
+def test_columns_of_the_corpus_can_be_left_out(corpus):
+    atlas = AtlasDataModule(corpus, donor_key=None)
+    assert atlas.registry["setup_args"]["donor_key"] is None

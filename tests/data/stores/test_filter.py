@@ -36,6 +36,10 @@ def cells():
     return table
 
 
+def judge(filters, cells, **lookup):
+    return filters.apply(cells["label"], cells["donor"], cells, **lookup)
+
+
 def oracle(cells, ontology, min_cells, min_donors, min_ancestors):
     """Follow the paper, a type at a time."""
     first = cells[cells["is_primary_data"] & cells["assay"].str.startswith("10x")]
@@ -61,19 +65,19 @@ def test_the_filter_of_the_paper_keeps_what_a_naive_oracle_keeps(
         min_donors=min_donors,
         min_ancestors=min_ancestors,
     )
-    kept, removed = chosen.apply(cells, ontology)
+    kept, removed = judge(chosen, cells, ontology=ontology)
     assert set(cells.index[kept]) == oracle(cells, ontology, min_cells, min_donors, min_ancestors)
     assert removed["primary data"] == (~cells["is_primary_data"]).sum()
     assert sum(removed.values()) >= (~kept).sum() > 0
 
 
 def test_cells_without_a_label_are_kept(cells):
-    kept, _ = CorpusFilter(min_cells=10**6).apply(cells)
+    kept, _ = judge(CorpusFilter(min_cells=10**6), cells)
     assert (kept == cells["label"].isna()).all()
 
 
 def test_without_conditions_all_cells_are_kept(cells):
-    kept, removed = CorpusFilter().apply(cells)
+    kept, removed = judge(CorpusFilter(), cells)
     assert kept.all()
     assert removed == {}
 
@@ -81,27 +85,34 @@ def test_without_conditions_all_cells_are_kept(cells):
 def test_a_label_that_is_no_term_is_named(cells, ontology):
     cells["label"] = cells["label"].cat.rename_categories({"T cell": "my T cells"})
     with pytest.raises(ValueError, match="'my T cells'.*terms="):
-        CorpusFilter(min_ancestors=1).apply(cells, ontology)
+        judge(CorpusFilter(min_ancestors=1), cells, ontology=ontology)
     terms = {"my T cells": "CL:0000084"}
-    kept, _ = CorpusFilter(min_ancestors=1).apply(cells, ontology, terms)
+    kept, _ = judge(CorpusFilter(min_ancestors=1), cells, ontology=ontology, terms=terms)
     assert (cells.loc[kept, "label"] == "my T cells").any()
 
 
 def test_ancestors_need_the_ontology(cells):
     with pytest.raises(ValueError, match=r"ontology=.*CellOntology\.load"):
-        CorpusFilter(min_ancestors=1).apply(cells)
+        judge(CorpusFilter(min_ancestors=1), cells)
 
 
 def test_a_column_of_booleans_with_other_values_is_refused(cells):
     cells["is_primary_data"] = "yes"
     with pytest.raises(ValueError, match="True or False, not 'yes'"):
-        CorpusFilter(primary_key="is_primary_data").apply(cells)
+        judge(CorpusFilter(primary_key="is_primary_data"), cells)
 
 
 def test_donors_are_needed_to_count_them(cells):
-    cells["donor"] = pd.Categorical([None] * len(cells))
     with pytest.raises(ValueError, match="donor_key="):
-        CorpusFilter(min_donors=2).apply(cells)
+        CorpusFilter(min_donors=2).apply(cells["label"])
+
+
+def test_assays_are_compared_by_name(cells):
+    filters = CorpusFilter(assay_key="assay", assays=("1", "b"))
+    obs = pd.DataFrame({"assay": [1, 1.0, "b", "c"]})
+    kept, removed = filters.apply(cells["label"][:4], obs=obs)
+    assert list(kept) == [True, True, True, False]
+    assert removed == {"assays": 1}
 
 
 def test_no_donor_is_in_two_parts_and_shares_are_of_donors():

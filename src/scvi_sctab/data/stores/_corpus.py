@@ -58,7 +58,13 @@ class Corpus:
         """
         import_annbatch("Corpus")
         folder = Path(path)
-        return cls(folder, Manifest.read(folder))
+        manifest = Manifest.read(folder)
+        if not manifest.is_whole:
+            raise ValueError(
+                f"{folder} is a corpus whose preparation was stopped: call `prepare_corpus` again "
+                "with the same arguments to finish it."
+            )
+        return cls(folder, manifest)
 
     @property
     def collection(self) -> Path:

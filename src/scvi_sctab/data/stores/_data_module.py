@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import lightning.pytorch as pl
 import numpy as np
-from scvi import REGISTRY_KEYS, settings
+from scvi import REGISTRY_KEYS
 
-from scvi_sctab._constants import UNLABELED_CATEGORY
 from scvi_sctab.data._keywords import as_keys, check_key
 from scvi_sctab.data._reference import check_columns, warn_about_columns
 from scvi_sctab.data._registration import labelled_fields, make_manager
@@ -25,6 +25,21 @@ if TYPE_CHECKING:
     from scvi.data import AnnDataManager
 
 
+_COMPARED = ("labels_key", "batch_key", "donor_key", "categorical_covariate_keys")
+
+
+class OfCorpus(Enum):
+    """Default of a column: that with which the corpus was prepared, if any."""
+
+    OF_CORPUS = "of the corpus"
+
+    def __repr__(self) -> str:
+        return "OF_CORPUS"
+
+
+OF_CORPUS: Final = OfCorpus.OF_CORPUS
+
+
 class AtlasDataModule(pl.LightningDataModule):
     """Cells of a corpus to train on; their counts are read from disk batch by batch.
 
@@ -35,11 +50,11 @@ class AtlasDataModule(pl.LightningDataModule):
     labels_key
         Column of cell types; that of the corpus if not given.
     unlabeled_category
-        Value of the column for unlabelled cells.
+        Value of the column for unlabelled cells; that of the corpus if not given.
     batch_key
-        Column of technical batches; that of the corpus if not given.
+        Column of technical batches; that of the corpus if not given, ``None`` for no batches.
     donor_key
-        Column of donors; that of the corpus if not given.
+        Column of donors; that of the corpus if not given, ``None`` for none.
     categorical_covariate_keys
         Column or columns with other categories.
 
@@ -76,9 +91,9 @@ class AtlasDataModule(pl.LightningDataModule):
         path: str | os.PathLike[str] | Corpus,
         labels_key: str | None = None,
         *,
-        unlabeled_category: str = UNLABELED_CATEGORY,
-        batch_key: str | None = None,
-        donor_key: str | None = None,
+        unlabeled_category: str | None = None,
+        batch_key: str | None | OfCorpus = OF_CORPUS,
+        donor_key: str | None | OfCorpus = OF_CORPUS,
         categorical_covariate_keys: str | Sequence[str] | None = None,
     ):
         super().__init__()
@@ -89,16 +104,16 @@ class AtlasDataModule(pl.LightningDataModule):
         self._setup: dict[str, Any] = {
             "layer": None,
             "labels_key": labels_key or written["labels_key"],
-            "unlabeled_category": unlabeled_category,
-            "batch_key": batch_key or written["batch_key"],
-            "donor_key": donor_key or (written["donor_key"] or [None])[-1],
+            "unlabeled_category": unlabeled_category or written["unlabeled_category"],
+            "batch_key": written["batch_key"] if batch_key is OF_CORPUS else batch_key,
+            "donor_key": written["donor_key"] if donor_key is OF_CORPUS else donor_key,
             "categorical_covariate_keys": covariates,
         }
         columns = {name: self._setup[name] for name in ("labels_key", "batch_key", "donor_key")}
         for name, key in columns.items():
             check_key(key, name)
         self.adata = self.corpus.read_lazily()
-        labels = (columns.pop("labels_key"), unlabeled_category)
+        labels = (columns.pop("labels_key"), self._setup["unlabeled_category"])
         # Counts were checked when the corpus was written.
         names = check_columns(self.adata, *labels, columns, covariates)
         warn_about_columns(self.adata, *labels, names)
@@ -135,13 +150,20 @@ class AtlasDataModule(pl.LightningDataModule):
                 f"{len(genes):,}, of which {n_common:,} are the same: prepare a corpus of the "
                 "model's genes, `prepare_corpus(..., genes=model.gene_names)`."
             )
+        setup = registry["setup_args"]
+        differ = [key for key in _COMPARED if setup.get(key) != self._setup[key]]
+        if differ:
+            key = differ[0]
+            raise ValueError(
+                f"The model was set up with {key}={setup.get(key)!r}, the cells with "
+                f"{self._setup[key]!r}: `AtlasDataModule(path, {key}={setup.get(key)!r}, ...)`."
+            )
         return self._register(registry)
 
     @property
     def loader(self) -> Callable[..., Any]:
         """Function that makes a loader of some cells, for a splitter."""
-        seed = 0 if settings.seed is None else int(settings.seed)
-        return partial(StoreLoader, self.corpus.datasets(), seed=seed)
+        return partial(StoreLoader, self.corpus.datasets())
 
     def parts(self, labelled: NDArray[np.bool_]) -> list[NDArray[np.intp]] | None:
         """Return the split that was written into the corpus, ``None`` if there is none.

@@ -17,6 +17,18 @@ TRAIN, VALIDATION, TEST = "train", "val", "test"
 PARTS = (TRAIN, VALIDATION, TEST)
 
 
+def check_shares(shares: Sequence[float]) -> None:
+    """Refuse shares that are not three numbers whose sum is 1.
+
+    Parameters
+    ----------
+    shares
+        For training, validation and test.
+    """
+    if len(shares) != len(PARTS) or min(shares) < 0 or not math.isclose(sum(shares), 1):
+        raise ValueError(f"{shares=}: give shares for training, validation and test; sum 1.")
+
+
 def split_donors(
     donors: pd.Series, shares: Sequence[float] = (0.7, 0.15, 0.15), seed: int = 1
 ) -> pd.Categorical:
@@ -47,8 +59,7 @@ def split_donors(
     NOTE[DIFF] Donors are drawn in the order of their names; the original draws them in the order
     of the cells, so that it depends on the order of files.
     """
-    if len(shares) != len(PARTS) or min(shares) < 0 or not math.isclose(sum(shares), 1):
-        raise ValueError(f"{shares=}: give shares for training, validation and test; sum 1.")
+    check_shares(shares)
     names = pd.Series(donors, dtype=object).reset_index(drop=True)
     missing = names.isna()
     codes, _ = pd.factorize(names[~missing].astype(str), sort=True)
@@ -60,7 +71,7 @@ def split_donors(
     n_held = [math.ceil(share * n_donors - 1e-9) for share in shares[1:]]
     if sum(n_held) >= n_donors and n_donors:
         raise ValueError(
-            f"{n_donors} donors are too few for a split of {shares}: none is left for training."
+            f"{n_donors} donors are too few for a split of {shares}: none is left for training. Split later, `shares=None`."
         )
     shuffled = np.random.default_rng(seed).permutation(n_donors)
     part_of_donor = np.zeros(n_donors, dtype=np.int64)

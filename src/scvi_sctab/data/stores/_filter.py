@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from scvi_sctab._messages import list_names
+from scvi_sctab.data._names import canonical, name_values
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -100,12 +101,15 @@ class CorpusFilter:
 
     @property
     def needs_ontology(self) -> bool:
-        """Whether types are looked up in an ontology."""
+        """True if types are looked up in an ontology."""
         return self.min_ancestors is not None or self.descends_from is not None
 
     def apply(
         self,
-        cells: pd.DataFrame,
+        labels: pd.Series,
+        donors: pd.Series | None = None,
+        obs: pd.DataFrame | None = None,
+        *,
         ontology: TermLookup | None = None,
         terms: Mapping[str, str] | None = None,
     ) -> tuple[NDArray[np.bool_], dict[str, int]]:
@@ -113,9 +117,12 @@ class CorpusFilter:
 
         Parameters
         ----------
-        cells
-            A row per cell, with columns ``label`` and ``donor``, both categorical and missing
-            where unknown, and those of :attr:`columns`.
+        labels
+            Cell type of each cell, categorical, missing where unknown, ``(n_cells,)``.
+        donors
+            Donor of each cell, ``(n_cells,)``, to count them.
+        obs
+            Table with :attr:`columns`, ``(n_cells, ...)``, if there are any.
         ontology
             The Cell Ontology, if it is needed.
         terms
@@ -132,36 +139,40 @@ class CorpusFilter:
             If an ontology or donors are needed and not given, a label is no term, or a column of
             booleans holds other values.
         """
-        kept = np.ones(len(cells), dtype=bool)
+        kept = np.ones(len(labels), dtype=bool)
         removed: dict[str, int] = {}
-        for name, passes in self._cell_conditions(cells).items():
+        for name, passes in self._cell_conditions(obs).items():
             removed[name] = int((kept & ~passes).sum())
             kept &= passes
-        left = cells[kept]
-        labels = left["label"].cat.remove_unused_categories()
+        left = labels[kept].cat.remove_unused_categories()
+        donors_left = None if donors is None else donors[kept]
         refused = np.zeros(len(left), dtype=bool)
-        for name, types in self._type_conditions(left, labels, ontology, terms).items():
+        for name, types in self._type_conditions(left, donors_left, ontology, terms).items():
             # The code of a missing label is -1, which the last entry keeps.
-            fails = np.append(~types, False)[labels.cat.codes.to_numpy()]
+            fails = np.append(~types, False)[left.cat.codes.to_numpy()]
             removed[name] = int(fails.sum())
             refused |= fails
         kept[np.flatnonzero(kept)[refused]] = False
         return kept, removed
 
-    def _cell_conditions(self, cells: pd.DataFrame) -> dict[str, NDArray[np.bool_]]:
+    def _cell_conditions(self, obs: pd.DataFrame | None) -> dict[str, NDArray[np.bool_]]:
         conditions = {}
-        if self.primary_key is not None:
-            conditions["primary data"] = _booleans(cells[self.primary_key])
-        if self.assays is not None:
-            if self.assay_key is None:
-                raise ValueError("Name the column of assays as well: `assay_key=`.")
-            conditions["assays"] = cells[self.assay_key].isin(self.assays).to_numpy()
+        if self.assays is not None and self.assay_key is None:
+            raise ValueError("Name the column of assays as well: `assay_key=`.")
+        if obs is None and self.columns:
+            raise ValueError(f"Conditions on cells need the columns {list(self.columns)}.")
+        if obs is not None and self.primary_key is not None:
+            conditions["primary data"] = _booleans(obs[self.primary_key])
+        if obs is not None and self.assays is not None:
+            wanted = [canonical(assay) for assay in self.assays]
+            names = pd.Series(name_values(obs[self.assay_key]))
+            conditions["assays"] = names.isin(wanted).to_numpy()
         return conditions
 
     def _type_conditions(
         self,
-        cells: pd.DataFrame,
         labels: pd.Series,
+        donors: pd.Series | None,
         ontology: TermLookup | None,
         terms: Mapping[str, str] | None,
     ) -> dict[str, NDArray[np.bool_]]:
@@ -172,10 +183,10 @@ class CorpusFilter:
             n_cells = labels.value_counts().reindex(types).to_numpy()
             conditions[f"at least {self.min_cells:,} cells"] = n_cells >= self.min_cells
         if self.min_donors is not None:
-            if cells["donor"].isna().all() and len(cells):
+            if donors is None:
                 raise ValueError("min_donors= counts donors: name their column, `donor_key=`.")
-            donors = cells["donor"].groupby(labels.to_numpy(), observed=True).nunique()
-            n_donors = donors.reindex(types).fillna(0).to_numpy()
+            counts = donors.groupby(labels.to_numpy(), observed=True).nunique()
+            n_donors = counts.reindex(types).fillna(0).to_numpy()
             conditions[f"at least {self.min_donors:,} donors"] = n_donors >= self.min_donors
         if not self.needs_ontology:
             return conditions
@@ -218,7 +229,7 @@ def _find_terms(
     unknown = [name for name, term in found.items() if term is None]
     if unknown:
         raise ValueError(
-            f"{len(unknown)} labels are no names of terms of the Cell Ontology: "
+            f"{len(unknown)} labels are not the name of one term of the Cell Ontology: "
             f"{list_names(unknown)}. Give their ids, `terms={{{str(unknown[0])!r}: 'CL:...'}}`; "
             "`scvi_sctab.ontology.match_labels` proposes some."
         )

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from scvi import REGISTRY_KEYS
-from torch.utils.data._utils.pin_memory import pin_memory as pin
 
 from scvi_sctab._constants import CONDITIONS_KEY
+from scvi_sctab.data._order import check_enough_cells
 from scvi_sctab.data.stores._annbatch import import_annbatch
 from scvi_sctab.sparse import as_float32, in_order, to_tensor
 
@@ -63,6 +63,7 @@ class CellSampler:
         self.batch_size, self.shuffle = batch_size, training
         self.seed, self.epoch, self.start = seed, 0, start
         self.rank, self.n_ranks = place or _place()
+        check_enough_cells(len(cells), self.n_ranks, training=training)
         self.drop_last = training and len(cells) > batch_size * self.n_ranks
 
     def set_epoch(self, epoch: int) -> None:
@@ -101,18 +102,14 @@ class CellSampler:
             rows = order[start : start + window]
             if self.shuffle:
                 rows = rows[generator.permutation(len(rows))]
-            number = start // step
-            batches = [
-                self._share(np.arange(i, min(i + step, len(rows))))
-                for i in range(0, len(rows), step)
-            ]
+            steps = [np.arange(i, min(i + step, len(rows))) for i in range(0, len(rows), step)]
+            if self.drop_last:
+                steps = [one for one in steps if len(one) == step]
             sorting = np.argsort(rows, kind="stable")
             place = np.empty(len(rows), dtype=np.intp)
             place[sorting] = np.arange(len(rows))
-            splits = [place[batch] for batch in batches if len(batch)]
-            if self.drop_last:
-                splits = [split for split in splits if len(split) == self.batch_size]
-            splits = splits[max(n_done - number, 0) :]
+            splits = [place[self._share(one)] for one in steps if len(one) >= self.n_ranks]
+            splits = splits[max(n_done - start // step, 0) :]
             if splits:
                 # All processes read all cells of a window: it is faster than to skip some.
                 yield {"requests": rows[sorting], "splits": splits}
@@ -125,11 +122,7 @@ class CellSampler:
         return self.cells[np.argsort(place[number], kind="stable")]
 
     def _share(self, step: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Return the cells of a step of this process; all have some, or none has."""
-        if self.n_ranks == 1:
-            return step
-        if len(step) < self.n_ranks:
-            return step[:0]
+        """Return the cells of a step of this process."""
         return np.array_split(step, self.n_ranks)[self.rank]
 
 
@@ -146,8 +139,6 @@ class StoreLoader:
         Positions of the cells to load, ``(n_cells,)``.
     batch_size, training, seed, start
         See :class:`CellSampler`.
-    order_seed
-        Seed in place of ``seed``, of a training that can be continued.
     pin_memory
         Whether to return page-locked memory.
     """
@@ -161,7 +152,6 @@ class StoreLoader:
         batch_size: int,
         training: bool,
         seed: int = 0,
-        order_seed: int | None = None,
         start: tuple[int, int] = (0, 0),
         pin_memory: bool = False,
     ):
@@ -171,7 +161,7 @@ class StoreLoader:
             np.sort(indices),
             batch_size,
             training=training,
-            seed=seed if order_seed is None else order_seed,
+            seed=seed,
             start=start,
         )
         self.batch_sampler = None  # Lightning asks for it, beside `sampler`
@@ -211,7 +201,9 @@ class StoreLoader:
             CONDITIONS_KEY: torch.from_numpy(cells.conditions[index]),
             **{name: torch.from_numpy(array[index]) for name, array in cells.arrays.items()},
         }
-        return pin(tensors) if self.pin_memory and torch.cuda.is_available() else tensors
+        if self.pin_memory and torch.cuda.is_available():
+            tensors = {name: tensor.pin_memory() for name, tensor in tensors.items()}
+        return tensors
 
 
 def _place() -> tuple[int, int]:

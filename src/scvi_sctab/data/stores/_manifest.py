@@ -65,6 +65,8 @@ class Manifest:
         Number of cells for training, validation and test, if the corpus was split.
     datasets
         Number of cells of each dataset of the collection, in their order.
+    plan
+        Hash of cells, genes and order, by which a stopped preparation recognises its own.
     finished
         Number of datasets that are written.
     """
@@ -76,6 +78,7 @@ class Manifest:
     n_genes: int
     parts: dict[str, int]
     datasets: list[int]
+    plan: str = ""
     finished: int = 0
     format: str = field(default=_FORMAT)
 
@@ -83,6 +86,11 @@ class Manifest:
     def n_cells(self) -> int:
         """Number of cells."""
         return sum(self.datasets)
+
+    @property
+    def is_whole(self) -> bool:
+        """True if all datasets are written."""
+        return self.finished == len(self.datasets)
 
     def write(self, folder: Path) -> None:
         """Write the manifest beside the old one and rename it."""
@@ -121,12 +129,12 @@ class Manifest:
         try:
             saved = json.loads(path.read_text())
             found = saved.get("format")
+            if found != _FORMAT:
+                raise ValueError(f"its format is {found!r}, not {_FORMAT!r}; a newer version?")
             sources = [SourceRecord(**source) for source in saved.pop("sources")]
             manifest = cls(sources=sources, **saved)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"{path} is damaged: {error}") from error
-        if found != _FORMAT:
-            raise ValueError(f"{path} has the format {found!r}, not {_FORMAT!r}: a newer version?")
+            raise ValueError(f"{path} cannot be read, or is damaged: {error}") from error
         return manifest
 
 

@@ -202,10 +202,8 @@ class ScDTL(BulkMixin, UnlabeledModel):
         """Genes of the model, in the order of the columns of :meth:`get_imputed_values`."""
         return self._genes
 
-    def _check_arguments(
-        self, max_epochs: int | None, trainer_kwargs: dict[str, Any], verb: str
-    ) -> None:
-        super()._check_arguments(max_epochs, trainer_kwargs, verb)
+    def _check_arguments(self, *arguments: Any, **named: Any) -> None:
+        super()._check_arguments(*arguments, **named)
         if self._shares is None:
             raise ValueError(
                 "The bulk is not saved with a model, which needs it to train: build a new one, "
