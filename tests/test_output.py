@@ -66,3 +66,16 @@ def test_advertisements_are_quiet_within_a_training_and_heard_after_it(caplog):
 def test_progress_is_shown_to_a_terminal_only(monkeypatch, is_terminal):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal, raising=False)
     assert shows_progress() is is_terminal
+
+
+def test_messages_stay_off_standard_output_whatever_is_imported_first():
+    script = (
+        "from scvi_sctab._logging import logger\n"
+        "import scvi\n"
+        "logger.warning('a message')\n"
+        "scvi.settings.verbosity = 20\n"
+        "logger.warning('another')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == ""
+    assert done.stderr.splitlines()[-2:] == ["WARNING: a message", "WARNING: another"]

@@ -11,6 +11,8 @@ from contextlib import contextmanager, redirect_stdout
 from contextvars import ContextVar
 from typing import Final
 
+from rich.logging import RichHandler
+
 # A child of scvi-tools' logger, so that `scvi.settings.verbosity` applies to it.
 logger: Final = logging.getLogger("scvi.sctab")
 
@@ -33,6 +35,11 @@ _NOISE: Final = (
 class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]
     """Handler that looks up ``sys.stderr`` at each record, as tests and notebooks replace it."""
 
+    def handle(self, record: logging.LogRecord) -> bool:
+        # The handler of scvi-tools, which may be imported later, comes after this one.
+        _keep_out_of_host()
+        return super().handle(record)
+
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr
         super().emit(record)
@@ -53,16 +60,21 @@ def _is_worth_repeating(record: logging.LogRecord) -> bool:
 
 
 def _set_up() -> None:
-    """Log to standard error, and keep our records out of scvi-tools' handler on stdout."""
+    """Log to standard error."""
     if logger.handlers:
         return
     handler = _Stderr()
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     handler.addFilter(_is_worth_repeating)
     logger.addHandler(handler)
+
+
+def _keep_out_of_host() -> None:
+    """Keep our records out of the handler of scvi-tools, which writes to standard output."""
     host = logger.parent
     for other in host.handlers if host is not None else ():
-        other.addFilter(_is_not_ours)
+        if isinstance(other, RichHandler):  # a handler of the user takes our records, too
+            other.addFilter(_is_not_ours)
 
 
 @contextmanager
