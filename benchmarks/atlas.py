@@ -1,6 +1,6 @@
 """Benchmark of atlases on disk: memory, speed and accuracy at growing numbers of cells.
 
-    .venv-latest/bin/python benchmarks/atlas.py --folder /tmp/atlas
+    .venv-latest/bin/python benchmarks/atlas.py --folder made_atlas
 
 Writes made files of scTab's size (19,331 genes, 164 types) to ``--folder``, some 5 GB for a million
 cells, and runs every step in a process of its own, whose peak memory above imports is noted. Needs

@@ -157,6 +157,12 @@ class HostModel(BaseModelClass):  # type: ignore[misc]
         self._adata, self._adata_manager = manager.adata, manager
         self._register_manager_for_instance(manager)
 
+    def _register_as_own(self, adata: AnnData) -> AnnDataManager:
+        """Register cells with the codes of this model, as when it is loaded with them."""
+        setup = self.registry["setup_args"]
+        type(self).setup_anndata(adata, source_registry=self.registry, **setup)
+        return self._get_most_recent_anndata_manager(adata, required=True)
+
     def _renew_registration(self) -> None:
         """Register the model's cells again if they were set up for another model since."""
         self._validate_anndata()

@@ -29,8 +29,11 @@ class BaseModel(QueryPreparationMixin, CheckpointMixin, CellsMixin):
             )
         if self._atlas is not None and self._atlas.corpus.path == datamodule.corpus.path:
             return
-        if self.adata is None:
-            self._adopt(datamodule.managed_by(self.registry))
+        if self.adata is None and self.registry is datamodule.registry:
+            self._adopt(datamodule.manager)
+        elif self.adata is None:
+            datamodule.check_fits(self.registry)
+            self._adopt(self._register_as_own(datamodule.adata))
         elif self.adata is not datamodule.adata:
             name = type(self).__name__
             raise ValueError(

@@ -336,3 +336,16 @@ def test_a_refused_call_leaves_the_model_without_cells(atlas):
 def test_columns_of_the_corpus_can_be_left_out(corpus):
     atlas = AtlasDataModule(corpus, donor_key=None)
     assert atlas.registry["setup_args"]["donor_key"] is None
+
+
+def test_a_loaded_encoder_trains_on_from_a_corpus(atlas, corpus, tmp_path):
+    MaskedAutoencoder.setup_anndata(atlas.adata)
+    encoder = MaskedAutoencoder(atlas.adata, widths=(32, 8))
+    encoder.train(max_epochs=1, datamodule=atlas, **QUIET)
+    encoder.save(tmp_path / "encoder")
+    loaded = MaskedAutoencoder.load(tmp_path / "encoder", adata=False)
+    before = loaded.module.encoder.state_dict()
+    before = {name: tensor.clone() for name, tensor in before.items()}
+    loaded.train(max_epochs=1, datamodule=AtlasDataModule(corpus), **QUIET)
+    after = loaded.module.encoder.state_dict()
+    assert any(not torch.equal(tensor, after[name]) for name, tensor in before.items())

@@ -22,7 +22,6 @@ from scvi_sctab.data.stores._loader import StoreLoader
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from scvi.data import AnnDataManager
 
 
 _COMPARED = ("labels_key", "batch_key", "donor_key", "categorical_covariate_keys")
@@ -117,17 +116,13 @@ class AtlasDataModule(pl.LightningDataModule):
         # Counts were checked when the corpus was written.
         names = check_columns(self.adata, *labels, columns, covariates)
         warn_about_columns(self.adata, *labels, names)
-        self.manager = self._register()
+        self.manager = make_manager(
+            "SCTAB", self.adata, labelled_fields(**self._setup), dict(self._setup)
+        )
         self.registry: dict[str, Any] = self.manager.registry
 
-    def _register(self, registry: dict[str, Any] | None = None) -> AnnDataManager:
-        transfer = {} if registry is None else {"source_registry": registry}
-        return make_manager(
-            "SCTAB", self.adata, labelled_fields(**self._setup), dict(self._setup), **transfer
-        )
-
-    def managed_by(self, registry: dict[str, Any]) -> AnnDataManager:
-        """Register the cells with the codes of a model.
+    def check_fits(self, registry: dict[str, Any]) -> None:
+        """Refuse a model of other genes or columns.
 
         Parameters
         ----------
@@ -137,12 +132,10 @@ class AtlasDataModule(pl.LightningDataModule):
         Raises
         ------
         ValueError
-            If genes differ, or labels or batches are unknown to the model.
+            If genes differ, or the model was set up with other columns.
         """
-        if registry is self.registry:
-            return self.manager
-        key = REGISTRY_KEYS.X_KEY
-        genes = registry["field_registries"][key]["state_registry"]["column_names"]
+        state = registry["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]
+        genes = state["column_names"]
         if list(genes) != list(self.adata.var_names):
             n_common = len(set(genes) & set(self.adata.var_names))
             raise ValueError(
@@ -151,14 +144,14 @@ class AtlasDataModule(pl.LightningDataModule):
                 "model's genes, `prepare_corpus(..., genes=model.gene_names)`."
             )
         setup = registry["setup_args"]
-        differ = [key for key in _COMPARED if setup.get(key) != self._setup[key]]
+        # A model without labels has fewer columns.
+        differ = [key for key in _COMPARED if key in setup and setup[key] != self._setup[key]]
         if differ:
             key = differ[0]
             raise ValueError(
-                f"The model was set up with {key}={setup.get(key)!r}, the cells with "
-                f"{self._setup[key]!r}: `AtlasDataModule(path, {key}={setup.get(key)!r}, ...)`."
+                f"The model was set up with {key}={setup[key]!r}, the cells with "
+                f"{self._setup[key]!r}: `AtlasDataModule(path, {key}={setup[key]!r}, ...)`."
             )
-        return self._register(registry)
 
     @property
     def loader(self) -> Callable[..., Any]:

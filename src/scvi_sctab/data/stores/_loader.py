@@ -47,6 +47,8 @@ class CellSampler:
         Seed of the order.
     start
         Epoch to start in, and number of its batches that are done and not read.
+    place
+        Number of this process, and of all; those that train together if not given.
     """
 
     def __init__(
@@ -84,14 +86,7 @@ class CellSampler:
         ----------
         n_obs
             Number of cells of the store.
-
-        Raises
-        ------
-        ValueError
-            If the store has fewer cells than are to be read.
         """
-        if len(self.cells) and self.cells[-1] >= n_obs:
-            raise ValueError(f"The store has {n_obs:,} cells, not {self.cells[-1] + 1:,}.")
         epoch = max(self.epoch, self.start[0])
         n_done = self.start[1] if epoch == self.start[0] else 0
         generator = np.random.default_rng([self.seed, epoch])
@@ -158,11 +153,7 @@ class StoreLoader:
         annbatch = import_annbatch("StoreLoader")
         self.cells, self.pin_memory = cells, pin_memory
         self.sampler = CellSampler(
-            np.sort(indices),
-            batch_size,
-            training=training,
-            seed=seed,
-            start=start,
+            np.sort(indices), batch_size, training=training, seed=seed, start=start
         )
         self.batch_sampler = None  # Lightning asks for it, beside `sampler`
         self.loader = annbatch.Loader(
