@@ -6,6 +6,7 @@
 #                     --extra-index-url=https://download.pytorch.org/whl/cpu for a build without CUDA
 # MARKERS=...         tests to run; `MARKERS=` runs the slow ones too
 # PYTEST_FLAGS=...    passed on to pytest, such as -k entmax
+# WORKERS=...         processes that share the tests (auto: one per CPU, at most four)
 # SPEED_FLAGS=...     passed on to benchmarks/speed.py, such as --parts network
 
 SHELL := /bin/bash
@@ -22,6 +23,11 @@ PIP_INSTALL := -m pip install -qq --disable-pip-version-check
 PINNED := $(BIN)/python $(PIP_INSTALL) -c constraints.txt
 MARKERS ?= not slow
 PYTEST_FLAGS ?=
+WORKERS ?= auto
+# One thread for each worker: threads of several programs that wait for each other cost more than
+# they give.
+PYTEST = OMP_NUM_THREADS=1 $(1)/python -m pytest -m "$(MARKERS)" -n $(WORKERS) --maxprocesses=4 \
+	$(PYTEST_FLAGS)
 TORCH_FLAGS ?=
 SPEED_FLAGS ?=
 
@@ -44,7 +50,7 @@ PYTHON312 ?= $(call first_working,python3.12 $(PYENV_VERSIONS)/3.12*/bin/python,
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 	@echo "and each takes these variables:"
-	@sed -nE '3,10s/^#/ /p' $(firstword $(MAKEFILE_LIST))
+	@sed -nE '3,11s/^#/ /p' $(firstword $(MAKEFILE_LIST))
 
 # ---------------------------------------------------------------- the environment
 
@@ -82,7 +88,7 @@ quickstart: setup $(VENV)/.done-tutorials ## train, map and annotate bundled dat
 	$(BIN)/python tutorials/quickstart.py
 
 test: setup $(VENV)/.done-test ## the suite on the pinned versions
-	$(BIN)/python -m pytest -m "$(MARKERS)" $(PYTEST_FLAGS)
+	$(call PYTEST,$(BIN))
 
 # No stamp: the newest versions are what this is about, so pip looks for them at each run.
 test-latest: ## the suite on Python 3.12 and the newest versions of everything
@@ -94,7 +100,7 @@ test-latest: ## the suite on Python 3.12 and the newest versions of everything
 	@echo "Installing into $(LATEST): some minutes the first time, nothing to see meanwhile."
 	$(LATEST)/bin/python $(PIP_INSTALL) --upgrade $(TORCH_FLAGS) torch
 	$(LATEST)/bin/python $(PIP_INSTALL) --upgrade --upgrade-strategy eager 'scvi-tools>=1.5' -e '.[test]'
-	$(LATEST)/bin/python -m pytest -m "$(MARKERS)" $(PYTEST_FLAGS)
+	$(call PYTEST,$(LATEST)/bin)
 
 lint: setup $(VENV)/.done-lint ## style, imports and types; changes nothing
 	$(BIN)/ruff check .

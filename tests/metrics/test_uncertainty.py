@@ -334,3 +334,83 @@ def test_a_label_that_was_rare_does_not_outweigh_the_others(rng):
     cells = frame(np.repeat([0, 1], [500, 500]), np.repeat([0.0, 5.0], [500, 500]))
     # Ten cells with the weight of 500 would match exactly; they count ten times each at most.
     assert shift_test(cells, held_out, tolerance=0).loc["statistic", "distance"] > 0.2
+
+
+def logits_of(values):
+    values = np.asarray(values, np.float32)
+    return CellLogits(values, values, values)
+
+
+@pytest.fixture
+def calibrated():
+    """A calibration on 400 cells of three labels, and the logits of these cells."""
+    rng = np.random.default_rng(0)
+    codes = rng.integers(3, size=400)
+    logits = rng.normal(size=(400, 3)) + 3 * np.eye(3)[codes]
+    cells = logits_of(logits)
+    return Calibration.fit(fit_centers(cells.features, codes), cells, codes), cells
+
+
+def test_sets_of_cells_like_the_held_out_ones_stay_as_they_are(calibrated):
+    calibration, cells = calibrated
+    assert calibration.for_query(cells).widening == 1
+    sure = logits_of(cells.logits * 2)
+    assert calibration.for_query(sure).widening == 1
+
+
+def test_sets_grow_with_the_entropy_of_the_query(calibrated):
+    calibration, cells = calibrated
+    unsure = logits_of(cells.logits / 2)
+    wide = calibration.for_query(unsure)
+    soft = calibration.probabilities(unsure)
+    entropy = -(soft * np.log(soft)).sum(axis=1).mean()
+    assert wide.widening == pytest.approx(entropy / calibration.entropy, rel=1e-5)
+    narrow_sets, sets = calibration.sets(soft, 0.1), wide.sets(soft, 0.1)
+    assert (sets | ~narrow_sets).all()
+    hit = np.arange(400), calibration.truth
+    assert narrow_sets[hit].mean() < 0.8
+    assert sets[hit].mean() > 0.9
+    assert wide.sets(soft, 0.1, by_label=True).sum() > calibration.sets(soft, 0.1, True).sum()
+
+
+def test_the_logits_before_adaptation_decide(calibrated):
+    calibration, cells = calibrated
+    adapted = CellLogits(cells.logits * 5, cells.logits / 2, cells.features)
+    assert (
+        calibration.for_query(adapted).widening
+        == calibration.for_query(logits_of(cells.logits / 2)).widening
+    )
+
+
+def test_labels_added_by_the_query_do_not_count(calibrated):
+    calibration, cells = calibrated
+    more = logits_of(np.hstack([cells.logits, np.full((400, 1), 9.0)]))
+    assert calibration.for_query(more).widening == 1
+
+
+def test_without_cells_or_a_known_entropy_nothing_changes(calibrated):
+    calibration, cells = calibrated
+    assert calibration.for_query(cells.take([])) is calibration
+    old = calibration.to_dict()
+    del old["entropy"], old["groups"]
+    early = Calibration.from_dict(old)
+    assert early.for_query(logits_of(cells.logits / 9)) is early
+
+
+def test_held_out_cells_without_any_doubt_give_a_finite_factor():
+    codes = np.arange(60) % 2
+    cells = logits_of(500.0 * np.eye(2)[codes])
+    calibration = Calibration.fit(fit_centers(cells.features, codes), cells, codes, "temperature")
+    factor = calibration.for_query(logits_of(cells.logits / 100)).widening
+    assert 1 <= factor < np.inf
+
+
+def test_the_rate_is_kept_within_the_worst_study():
+    held_out = np.r_[np.linspace(0.5, 1, 99), np.linspace(0, 1, 99)]
+    study = np.repeat([0, 1], 99)
+    soft = np.array([[0.7], [0.3], [0.05]])
+    args = (soft, held_out, np.zeros(198, int), 0.1)
+    assert prediction_sets(*args).ravel().tolist() == [True, True, False]
+    assert prediction_sets(*args, groups=study).ravel().tolist() == [True, True, False]
+    assert prediction_sets(np.array([[0.12]]), *args[1:]).item() is False
+    assert prediction_sets(np.array([[0.12]]), *args[1:], groups=study).item() is True

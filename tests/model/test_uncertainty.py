@@ -40,7 +40,7 @@ def test_training_calibrates_on_the_held_out_cells(model, held_out):
 def test_labels_are_as_frequent_as_among_the_cells_trained_on(model, monkeypatch):
     told = []
 
-    def record(centers, held_out, labels, method, counts):
+    def record(centers, held_out, labels, method, counts, left_out):
         told.append((method, counts))
         return model.calibration
 

@@ -12,8 +12,12 @@ import torch
 from numpy.typing import NDArray
 
 from scvi_sctab.annotation._frame import STATISTIC, name_sets, pop_statistics
+from scvi_sctab.annotation._status import status_of
 from scvi_sctab.annotation._terms import add_terms, name_terms
 from scvi_sctab.metrics import CellLogits, normalized_entropy
+
+# Columns that the status is made from.
+SET_SIZE, N_MOLECULES = "set size", "number of molecules"
 
 if TYPE_CHECKING:
     from scvi_sctab.annotation._state import AnnotationState
@@ -84,6 +88,7 @@ def annotate_cells(
         statistics = pop_statistics(columns)
         columns["prediction_set"] = name_sets(columns.pop("set"), columns["label"], state.labels)
         columns["novel"] = columns["novelty_p_value"] <= rates.false_alarm_rate
+        columns["status"] = status_of(columns["novel"], *map(columns.pop, (SET_SIZE, N_MOLECULES)))
     if state.hierarchy is not None:
         name_terms(columns, state.hierarchy)
     for name in ("label", "runner_up", "reference_label"):
@@ -120,6 +125,10 @@ def describe_cells(
     if state.calibration is not None:
         sets = state.prediction_sets(probabilities, rates.error_rate)
         columns["set"] = np.packbits(sets, axis=1)
+        columns[SET_SIZE] = sets.sum(axis=1)
+        columns[N_MOLECULES] = (
+            np.full(len(logits), np.inf) if logits.n_molecules is None else logits.n_molecules
+        )
         columns["novelty_p_value"] = state.calibration.novelty(logits)
         described = state.calibration.describe(logits)
         columns |= {STATISTIC + name: described[name].to_numpy() for name in described}

@@ -13,7 +13,7 @@ from scvi_sctab.metrics import Calibration, CellLogits, LabelCenters, fit_center
 
 if TYPE_CHECKING:
     from scvi_sctab.annotation._state import AnnotationState
-    from scvi_sctab.metrics import ScalingMethod
+    from scvi_sctab.metrics import LeftOut, ScalingMethod
 
 MIN_CELLS_TO_CALIBRATE = 50
 """Smallest number of held-out cells for a calibration."""
@@ -25,6 +25,7 @@ def fit_calibration(
     codes: NDArray[np.int64],
     trained: tuple[CellLogits, NDArray[np.int64], NDArray[np.int64]] | None = None,
     method: ScalingMethod | None = None,
+    left_out: LeftOut | None = None,
 ) -> Calibration:
     """Fit scaling, prediction sets, novelty and shift to held-out cells.
 
@@ -39,6 +40,8 @@ def fit_calibration(
         training cells, if the held-out cells are of the same study.
     method
         As in :func:`~scvi_sctab.metrics.fit_scaling`; chosen by the labels if not given.
+    left_out
+        Of held-out cells that are of studies left out in turn.
 
     Raises
     ------
@@ -69,7 +72,7 @@ def fit_calibration(
         held_out, codes = held_out.take(~half), codes[~half]
         _warn_about_labels_without_center(state, counts)
     method = method or scaling_method(state, counts)
-    calibration = Calibration.fit(centers, held_out, codes, method, counts)
+    calibration = Calibration.fit(centers, held_out, codes, method, counts, left_out)
     logger.info(
         f"Calibrated on {len(codes):,} held-out cells by {method!r}: temperature "
         f"{calibration.scaling.temperature:.2f}."

@@ -98,6 +98,12 @@ class AnnotationState:
         hierarchy = None if self.hierarchy is None else self.hierarchy.with_labels(labels)
         return replace(self, labels=labels, hierarchy=hierarchy)
 
+    def for_query(self, cells: CellLogits) -> AnnotationState:
+        """Return the state for a query, of which some cells are given: :meth:`Calibration.for_query`."""
+        if self.calibration is None:
+            return self
+        return replace(self, calibration=self.calibration.for_query(cells))
+
     def no_logits(self) -> CellLogits:
         """Return the logits of no cells."""
         none = np.zeros((0, len(self.labels)), np.float32)

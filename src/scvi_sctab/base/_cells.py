@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -87,7 +88,7 @@ class CellReader:
     ) -> Iterator[T]:
         """Apply a function to minibatches of raw counts and codes of conditions on the device.
 
-        Only one block of cells is in memory at a time.
+        Only two blocks of cells are in memory at a time: the second is read during the first.
 
         Parameters
         ----------
@@ -140,7 +141,8 @@ class CellReader:
         is_all = len(self) == adata.n_obs and _is_range(positions)
         block_size = max(READ_BLOCK_CELLS // batch_size, 1) * batch_size
         indices = None if is_all else positions
-        return read_counts(adata, self.cells.layer, indices, self.alignment, block_size)
+        blocks = read_counts(adata, self.cells.layer, indices, self.alignment, block_size)
+        return _read_ahead(blocks)
 
     def _tensors(self, counts: Any, rows: slice) -> dict[str, Tensor]:
         tensors = {
@@ -233,6 +235,16 @@ class CellsMixin(RegisteredMixin):
                 f"`{type(self).__name__}.load_query_data(adata, model)`."
             )
         return codes
+
+
+def _read_ahead(items: Iterator[T]) -> Iterator[T]:
+    """Yield the items; a thread makes the next one while the caller works on this one."""
+    end = object()
+    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as thread:
+        upcoming = thread.submit(next, items, end)
+        while (item := upcoming.result()) is not end:
+            upcoming = thread.submit(next, items, end)
+            yield cast("T", item)
 
 
 def _is_range(cells: NDArray[np.intp]) -> bool:

@@ -1,7 +1,7 @@
 """Scores of predictions and of their probabilities: functions of arrays that return frames."""
 
 from scvi_sctab.metrics._benchmark import benchmark
-from scvi_sctab.metrics._calibrated import Calibration, CellLogits
+from scvi_sctab.metrics._calibrated import Calibration, CellLogits, LeftOut
 from scvi_sctab.metrics._calibration import (
     expected_calibration_error,
     normalized_entropy,
@@ -49,6 +49,7 @@ __all__ = [
     "CorrectedLabels",
     "HeldOutScores",
     "LabelCenters",
+    "LeftOut",
     "LatentMatching",
     "MarkerScores",
     "Scaling",

@@ -47,6 +47,7 @@ def prediction_sets(
     labels: ArrayLike,
     error_rate: float,
     by_label: bool = False,
+    groups: ArrayLike | None = None,
 ) -> NDArray[np.bool_]:
     """Choose labels per cell such that the true one is missed in ``error_rate`` of the cells.
 
@@ -67,6 +68,9 @@ def prediction_sets(
     by_label
         Whether to keep the rate within each label, which makes sets larger; labels with too few
         held-out cells are in every set.
+    groups
+        Codes of the study of each held-out cell, ``(n_held_out,)``. If given, the rate is kept
+        within each study, since a new study may be like the worst of them; not with ``by_label``.
 
     Returns
     -------
@@ -74,7 +78,12 @@ def prediction_sets(
     """
     scores, codes = -np.asarray(held_out, dtype=float), np.asarray(labels)
     if not by_label:
-        return -probabilities <= conformal_threshold(scores, error_rate)
+        parts = np.zeros(len(scores), int) if groups is None else np.asarray(groups)
+        worst = max(
+            (conformal_threshold(scores[parts == part], error_rate) for part in np.unique(parts)),
+            default=np.inf,
+        )
+        return -probabilities <= worst
     thresholds = [
         conformal_threshold(scores[codes == code], error_rate)
         for code in range(probabilities.shape[1])

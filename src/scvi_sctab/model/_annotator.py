@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,11 +52,14 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
+    from scvi_sctab.annotation import AnnotationState
     from scvi_sctab.data import CellSelection
     from scvi_sctab.metrics import Calibration, ScalingMethod
 
-# Cells whose logits are kept for a calibration.
+# Cells whose logits are held in memory.
 _MAX_CELLS = 20_000
+# Cells of a larger query that its uncertainty is estimated from.
+_N_LOOKED_AT = 4_096
 
 
 class CellAnnotator(CellClassifier):
@@ -170,6 +173,9 @@ class CellAnnotator(CellClassifier):
           first; ``"no label"`` if none is probable enough. See :meth:`get_prediction_sets`.
         - ``novelty_p_value``: see :meth:`get_novelty`; ``novel``: whether it is at most
           ``false_alarm_rate``.
+        - ``status``: which labels to use. ``"low_quality"`` below 50 molecules of the model's
+          genes, else ``"novel"`` if ``novel``, else ``"ambiguous"`` unless ``prediction_set`` has
+          exactly one label, else ``"confident"``.
 
         If the labels were matched with the Cell Ontology by :meth:`set_ontology`:
 
@@ -202,14 +208,13 @@ class CellAnnotator(CellClassifier):
         """
         self._require_trained()
         rates = self._check_statements(error_rate, false_alarm_rate, term_level, unassigned)
-        state = self.annotation
         cells = self._select(adata, indices, layer, min_gene_overlap)
         if not cells.adata.obs_names.is_unique:
             raise ValueError(
                 "Cells share names, so that rows could not be distinguished: "
                 "`adata.obs_names_make_unique()`."
             )
-        logits = self._logits_of(cells, batch_size)
+        state, logits = self._look_at(cells, batch_size)
         frame, statistics = annotate_cells(state, logits, cells.names, rates, self._is_adapted)
         if statistics is not None:
             self._warn_of_shift(statistics, cells)
@@ -421,9 +426,8 @@ class CellAnnotator(CellClassifier):
             check_method(method)
         trained = None
         if adata is None and indices is None:
-            cells, own = self._held_out_cells(), self._trained_cells()
-            counts = count_labels(self._codes_of(own, labels_key), len(self.labels))
-            trained = (*self._labeled_logits(own, labels_key, batch_size), counts)
+            cells = self._held_out_cells()
+            trained = self._trained_logits(labels_key, batch_size)
         else:
             cells = self._select(adata, indices, layer, min_gene_overlap)
             self._refuse_trained(cells, "calibrate", "whose probabilities are too high")
@@ -480,9 +484,10 @@ class CellAnnotator(CellClassifier):
         calibration = self._require_calibration()
         cells = self._select(adata, indices, layer, min_gene_overlap)
         sets, described = [np.zeros((0, len(self.labels)), bool)], []
-        for part in self._logits_of(cells, batch_size):
-            probabilities = self.annotation.probabilities(part.logits)
-            sets.append(self.annotation.prediction_sets(probabilities, error_rate, by_label))
+        state, logits = self._look_at(cells, batch_size)
+        for part in logits:
+            probabilities = state.probabilities(part.logits)
+            sets.append(state.prediction_sets(probabilities, error_rate, by_label))
             described.append(calibration.describe(part))
         if described:
             self._warn_of_shift(pd.concat(described), cells)
@@ -705,6 +710,21 @@ class CellAnnotator(CellClassifier):
         """Return the most probable label of each cell."""
         return predict_labels(self.annotation, self._logits_of(cells, batch_size))
 
+    def _look_at(
+        self, cells: CellSelection, batch_size: int | None = None
+    ) -> tuple[AnnotationState, Iterable[CellLogits]]:
+        """Return the state for these cells as a query, and their logits, a batch at a time."""
+        if len(cells) <= _MAX_CELLS:
+            # Read once: these logits fit into memory.
+            sample = list(self._logits_of(cells, batch_size))
+            logits: Iterable[CellLogits] = sample
+        else:
+            drawn = draw_cells(np.arange(len(cells)), _N_LOOKED_AT)
+            sample = list(self._logits_of(cells.take(drawn), batch_size))
+            logits = self._logits_of(cells, batch_size)
+        looked_at = CellLogits.concatenate(sample) if sample else self.annotation.no_logits()
+        return self.annotation.for_query(looked_at), logits
+
     def _class_balanced(self, cells: CellSelection) -> pd.DataFrame:
         """Compute class-balanced probabilities of cells, without the label prior."""
         parts = (self.annotation.class_balanced(part.logits) for part in self._logits_of(cells))
@@ -741,6 +761,14 @@ class CellAnnotator(CellClassifier):
         parts = list(self._logits_of(cells.take(chosen), batch_size))
         logits = CellLogits.concatenate(parts) if parts else self.annotation.no_logits()
         return logits, codes[chosen]
+
+    def _trained_logits(
+        self, labels_key: str | None = None, batch_size: int | None = None
+    ) -> tuple[CellLogits, NDArray[np.int64], NDArray[np.int64]]:
+        """Return logits and codes of training cells, and the number of cells per label."""
+        own = self._trained_cells()
+        counts = count_labels(self._codes_of(own, labels_key), len(self.labels))
+        return (*self._labeled_logits(own, labels_key, batch_size), counts)
 
     def _true_labels(self, cells: CellSelection, labels_key: str | None) -> NDArray[Any]:
         manager = self.adata_manager if cells.adata is self.adata else None

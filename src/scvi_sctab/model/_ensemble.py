@@ -419,7 +419,8 @@ class SCTABEnsemble(CellExplainer):
         before = logits
         if self._is_adapted:
             before = _log_mean([state.class_balanced(p.reference_logits) for state, p in parts])
-        return CellLogits(logits, before, np.mean([part.features for _, part in parts], axis=0))
+        features = np.mean([part.features for _, part in parts], axis=0)
+        return CellLogits(logits, before, features, parts[0][1].n_molecules)
 
     def _read(self, cells: CellSelection) -> CellReader:
         """Read cells once for all members."""

@@ -34,7 +34,7 @@ from scvi_sctab._constants import (
 )
 from scvi_sctab._logging import logger
 from scvi_sctab._messages import warn
-from scvi_sctab.annotation import AnnotationState
+from scvi_sctab.annotation import AnnotationState, fit_calibration
 from scvi_sctab.base import (
     BaseModel,
     Checkpoints,
@@ -60,8 +60,9 @@ from scvi_sctab.data import (
     is_mudata,
     labelled_fields,
 )
-from scvi_sctab.metrics import CellLogits
+from scvi_sctab.metrics import CellLogits, check_method
 from scvi_sctab.model._explainer import CellExplainer
+from scvi_sctab.model._left_out import predict_left_out
 from scvi_sctab.model._mudata import columns_of, find_registered, register_mudata
 from scvi_sctab.model._pretrained import build_on_encoder, build_on_latent_space
 from scvi_sctab.model._published import load_published
@@ -74,7 +75,7 @@ from scvi_sctab.model._records import (
 from scvi_sctab.model._surgery import map_query, report_surgery
 from scvi_sctab.model._training import ReferenceTrainer, pretrain_encoder
 from scvi_sctab.module import CellTypeClassifier, build_classifier
-from scvi_sctab.nn import single_precision
+from scvi_sctab.nn import count_molecules, single_precision
 from scvi_sctab.train import ClassifierTrainingPlan, SinglePrecisionRunner
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ if TYPE_CHECKING:
     from scvi_sctab._types import HasEncoder, TrainingCells
     from scvi_sctab.data import CellSelection, CellSplitter
     from scvi_sctab.data.stores import AtlasDataModule
+    from scvi_sctab.metrics import ScalingMethod
     from scvi_sctab.model._surgery_report import SurgeryReport
 
 # Arguments of a model that is loaded or grows: its latent space, and the code of the first batch
@@ -703,6 +705,45 @@ class SCTAB(BaseModel, CellExplainer):
         self.reference_statistics = describe_reference(self)
         self._calibrate_after_training()
 
+    def calibrate_across(
+        self, study_key: str, method: ScalingMethod | None = None, **train_kwargs: Any
+    ) -> None:
+        """Calibrate for cells of a laboratory that the reference lacks.
+
+        A query of another laboratory is like a study that was left out, not like a donor that was:
+        the model is trained again without each study in turn, and calibrated on what these models
+        state about the cells of the study that they lack. Prediction sets keep their rate within
+        each study, the worst included. Predicted labels do not change.
+
+        Parameters
+        ----------
+        study_key
+            Column of the reference with studies, or with batches or donors. Those with 50 or more
+            labelled cells count; there must be two of them.
+        method
+            As in :meth:`calibrate`.
+        **train_kwargs
+            Arguments of :meth:`train` that the model was trained with.
+
+        Raises
+        ------
+        KeyError
+            If there is no such column.
+        RuntimeError
+            If the model is not trained.
+        ValueError
+            If fewer than two studies have enough labelled cells, the cells that the model was
+            trained on are not here, or it reads the latent space of an autoencoder or is a query
+            model.
+        """
+        self._require_trained()
+        if method is not None:
+            check_method(method)
+        held_out, codes, left_out = predict_left_out(self, study_key, train_kwargs)
+        trained = self._trained_logits()
+        calibration = fit_calibration(self.annotation, held_out, codes, trained, method, left_out)
+        self.annotation = replace(self.annotation, calibration=calibration)
+
     def pretrain(
         self,
         max_epochs: int | None = None,
@@ -977,7 +1018,8 @@ class SCTAB(BaseModel, CellExplainer):
         logits, of_reference = outputs["logits"], outputs["reference_logits"]
         values = logits.cpu().numpy()
         before = values if of_reference is logits else of_reference.cpu().numpy()
-        return CellLogits(values, before, before)
+        n_molecules = count_molecules(tensors[REGISTRY_KEYS.X_KEY]).cpu().numpy()
+        return CellLogits(values, before, before, n_molecules)
 
     def _latent(self, cells: CellSelection, batch_size: int | None = None) -> NDArray[np.float32]:
         return self._stack(self._embed, self.module.encoder.n_output, cells, batch_size)

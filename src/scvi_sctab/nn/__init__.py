@@ -40,7 +40,7 @@ from scvi_sctab.nn._selu import SELUDecoder, SELUEncoder
 from scvi_sctab.nn._sparse_layers import GeneLinear
 from scvi_sctab.nn._tabnet import TabNet, TabNetEncoder, label_head
 from scvi_sctab.nn._tabnet_blocks import AttentiveTransformer, FeatureTransformer, GhostBatchNorm
-from scvi_sctab.nn._transforms import TARGET_SUM, augment, normalize_counts
+from scvi_sctab.nn._transforms import TARGET_SUM, augment, count_molecules, normalize_counts
 from scvi_sctab.nn._views import CellViews, negative_binomial_noise
 from scvi_sctab.sparse import CSR, over_parts, sleeping_threads
 
@@ -75,6 +75,7 @@ __all__ = [
     "TabNetEncoder",
     "append_entries",
     "augment",
+    "count_molecules",
     "barlow_twins_loss",
     "byol_loss",
     "embedding_spread",

@@ -47,6 +47,33 @@ def normalize_counts(counts: Tensor) -> Tensor | CSR:
     return (dense.mul_(factor) if is_own else dense * factor).log1p_()
 
 
+def count_molecules(counts: Tensor) -> Tensor:
+    """Sum the counts of each cell.
+
+    Parameters
+    ----------
+    counts
+        Raw counts, ``(n_cells, n_genes)``, dense or CSR, on any device.
+
+    Returns
+    -------
+    Number of molecules of each cell, ``(n_cells,)``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> count_molecules(torch.tensor([[1.0, 3.0], [0.0, 0.0]]))
+    tensor([4., 0.])
+    """
+    if counts.layout is not torch.sparse_csr:
+        return counts.sum(dim=1)
+    if counts.device.type == "cpu":
+        return csr_row_sums(CSR.from_torch(counts))
+    # Counts are whole numbers, so that differences of running sums are exact.
+    running = torch.nn.functional.pad(counts.values().long().cumsum(0), (1, 0))
+    return running[counts.crow_indices()].diff().to(counts.dtype)
+
+
 def _log1p_part(start: int, stop: int, values: Tensor) -> None:
     # The mode is per thread, and only inference mode may write to inference tensors.
     with torch.inference_mode():

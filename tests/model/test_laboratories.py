@@ -1,0 +1,157 @@
+"""Statements about cells of another laboratory than the reference's."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scvi_sctab import SCTAB
+from scvi_sctab.benchmark import Laboratory, simulate_laboratory
+from scvi_sctab.metrics import CellLogits
+from scvi_sctab.model import _annotator
+
+QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
+STEPS = {"max_epochs": 25, **QUIET}
+ELSEWHERE = Laboratory(capture_sd=0.8, depth=0.4, ambient=0.15, doublet_rate=0)
+
+
+@pytest.fixture
+def held_out(reference, model):
+    return reference[model.validation_indices].copy()
+
+
+@pytest.fixture
+def elsewhere(held_out):
+    return simulate_laboratory(held_out, ELSEWHERE)
+
+
+def coverage(sets, truth):
+    return sets.to_numpy()[np.arange(len(sets)), sets.columns.get_indexer(truth)].mean()
+
+
+def test_sets_of_cells_of_another_laboratory_are_widened(model, elsewhere, recwarn):
+    truth = elsewhere.obs["cell_type"]
+    sets = model.get_prediction_sets(elsewhere)
+    logits = CellLogits.concatenate(list(model._logits_of(model._select(elsewhere))))
+    as_before = model.annotation.prediction_sets(model.annotation.probabilities(logits.logits), 0.1)
+    as_before = pd.DataFrame(as_before, columns=sets.columns)
+    assert coverage(as_before, truth) < 0.8
+    assert coverage(sets, truth) > coverage(as_before, truth) + 0.05
+    assert (sets.to_numpy() | ~as_before.to_numpy()).all()
+
+
+def test_annotate_has_the_same_sets(model, elsewhere, recwarn):
+    sets = model.get_prediction_sets(elsewhere)
+    named = model.annotate(elsewhere)["prediction_set"].astype(str)
+    sizes = named.map(lambda name: 0 if name == "no label" else name.count(" | ") + 1)
+    np.testing.assert_array_equal(sizes, sets.sum(axis=1))
+
+
+def test_the_held_out_cells_keep_their_sets(model, held_out, recwarn):
+    state, _ = model._look_at(model._select(held_out))
+    assert state.calibration.widening == pytest.approx(1, abs=1e-4)
+
+
+def test_a_large_query_is_judged_by_a_sample_of_it(model, elsewhere, monkeypatch, recwarn):
+    whole = model.get_prediction_sets(elsewhere)
+    monkeypatch.setattr(_annotator, "_MAX_CELLS", 99)
+    monkeypatch.setattr(_annotator, "_N_LOOKED_AT", 90)
+    read = []
+    logits_of = type(model)._logits_of
+    monkeypatch.setattr(
+        type(model),
+        "_logits_of",
+        lambda self, cells, batch_size=None: read.append(len(cells)) or logits_of(self, cells),
+    )
+    sampled = model.get_prediction_sets(elsewhere)
+    assert read == [90, elsewhere.n_obs]
+    assert (whole == sampled).to_numpy().mean() > 0.98
+
+
+def test_a_saved_model_widens_sets_alike(model, elsewhere, tmp_path, recwarn):
+    model.save(tmp_path / "model")
+    again = SCTAB.load(tmp_path / "model", accelerator="cpu")
+    pd.testing.assert_frame_equal(
+        again.get_prediction_sets(elsewhere), model.get_prediction_sets(elsewhere)
+    )
+
+
+def test_status_follows_its_rule(model, elsewhere, recwarn):
+    shallow = simulate_laboratory(elsewhere[:40], Laboratory(0, 0.1, 0, 0))
+    frame = model.annotate(shallow)
+    n_molecules = np.asarray(shallow.X.sum(axis=1)).ravel()
+    assert 0 < (n_molecules < 50).sum() < 40
+    one_label = ~frame["prediction_set"].astype(str).str.contains(r" \| |^no label$")
+    expected = np.where(one_label, "confident", "ambiguous")
+    expected = np.where(frame["novel"], "novel", expected)
+    expected = np.where(n_molecules < 50, "low_quality", expected)
+    assert frame["status"].tolist() == expected.tolist()
+    assert list(frame["status"].cat.categories) == ["confident", "ambiguous", "novel", "low_quality"]
+
+
+def test_confident_cells_are_right_more_often(model, elsewhere, recwarn):
+    frame = model.annotate(elsewhere)
+    right = frame["label"].astype(str) == elsewhere.obs["cell_type"].astype(str)
+    confident = frame["status"] == "confident"
+    assert right[confident].mean() > right[~confident].mean() + 0.2
+
+
+@pytest.fixture(scope="module")
+def across(_cuts):
+    """A model that was calibrated across two conditions, as if they were studies."""
+    reference = _cuts[0].copy()
+    reference.obs["study"] = np.where(reference.obs["condition"] == "stim", "one", "two")
+    SCTAB.setup_anndata(reference, labels_key="cell_type", donor_key="donor_id")
+    model = SCTAB(reference)
+    model.train(**STEPS)
+    labels = model.predict()
+    model.calibrate_across("study", **STEPS)
+    return model, labels
+
+
+def test_whole_studies_are_left_out_in_turn(across):
+    model, labels = across
+    calibration = model.calibration
+    studies = model.adata.obs["study"].astype("category").cat.codes
+    assert np.bincount(calibration.groups).tolist() == np.bincount(studies).tolist()
+    own = model.labels[calibration.truth]
+    expected = np.concatenate(
+        [model.adata.obs["cell_type"][model.adata.obs["study"] == s] for s in ("one", "two")]
+    )
+    np.testing.assert_array_equal(own, expected)
+    np.testing.assert_array_equal(model.predict(), labels)
+
+
+def test_it_states_more_doubt_than_donors_do(across, recwarn):
+    model, _ = across
+    held_out = model.adata[model.validation_indices].copy()
+    wide = model.get_prediction_sets(held_out).to_numpy().sum(axis=1).mean()
+    state = model.annotation
+    model.calibrate()
+    assert wide > model.get_prediction_sets(held_out).to_numpy().sum(axis=1).mean()
+    model.annotation = state
+
+
+def test_a_calibration_across_studies_is_saved(across, tmp_path):
+    model, _ = across
+    model.save(tmp_path / "model")
+    again = SCTAB.load(tmp_path / "model", model.adata, accelerator="cpu")
+    assert again.annotation == model.annotation
+    np.testing.assert_array_equal(again.calibration.groups, model.calibration.groups)
+
+
+def test_what_cannot_be_left_out_is_refused(model, reference, tmp_path):
+    with pytest.raises(KeyError, match="studdy"):
+        model.calibrate_across("studdy")
+    model.adata.obs["one study"] = "a"
+    try:
+        with pytest.raises(ValueError, match="Fewer than two values of 'one study'"):
+            model.calibrate_across("one study")
+    finally:
+        del model.adata.obs["one study"]
+    model.save(tmp_path / "model")
+    alone = SCTAB.load(tmp_path / "model", accelerator="cpu")
+    with pytest.raises(ValueError, match="are not here"):
+        alone.calibrate_across("donor_id")
+    SCTAB.setup_anndata(reference, labels_key="cell_type")
+    with pytest.raises(RuntimeError, match="not trained"):
+        SCTAB(reference).calibrate_across("donor_id", **QUIET)
