@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import scvi
 from _shift_laboratories import DONOR, LABEL, Pair, reference_of
 

@@ -1,6 +1,6 @@
 """Base of all models of this package: cells, genes, training, queries and files."""
 
-from scvi_sctab.base._arrays import draw_cells
+from scvi_sctab.base._arrays import draw_cells, spread_cells
 from scvi_sctab.base._cells import CellReader, CellsMixin
 from scvi_sctab.base._checkpoint import CheckpointMixin, read_digest
 from scvi_sctab.base._devices import count_processes, is_other_process, steps_per_epoch
@@ -86,6 +86,7 @@ __all__ = [
     "seeded",
     "setup_arguments",
     "start_from_encoder",
+    "spread_cells",
     "steps_per_epoch",
     "temporary_folder",
     "watch_validation",

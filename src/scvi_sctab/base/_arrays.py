@@ -1,4 +1,4 @@
-"""Random draw of cells."""
+"""Choice of some cells of many."""
 
 from __future__ import annotations
 
@@ -25,3 +25,25 @@ def draw_cells(cells: NDArray[np.intp], size: int = _N_AVERAGED) -> NDArray[np.i
         return cells
     rng = np.random.default_rng(seed())
     return np.sort(rng.choice(cells, size, replace=False))
+
+
+def spread_cells(n_cells: int, n_runs: int = 64, run_length: int = 64) -> NDArray[np.intp]:
+    """Choose runs of cells, evenly spread, which are read from disk fast; all if there are no more.
+
+    Parameters
+    ----------
+    n_cells
+        Number of cells.
+    n_runs, run_length
+        Number of runs, and of cells in each.
+
+    Examples
+    --------
+    >>> spread_cells(10, n_runs=2, run_length=2).tolist()
+    [0, 1, 8, 9]
+    """
+    if n_cells <= n_runs * run_length:
+        return np.arange(n_cells)
+    starts = np.linspace(0, n_cells - run_length, n_runs).astype(np.intp)
+    # Runs of few more cells than are asked for may meet.
+    return np.unique(starts[:, None] + np.arange(run_length))

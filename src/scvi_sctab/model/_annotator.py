@@ -33,7 +33,7 @@ from scvi_sctab.annotation import (
     shift_message,
     unassign,
 )
-from scvi_sctab.base import document_cells, draw_cells
+from scvi_sctab.base import document_cells, draw_cells, spread_cells
 from scvi_sctab.data import (
     CellIdentities,
     find_cells,
@@ -58,8 +58,6 @@ if TYPE_CHECKING:
 
 # Cells whose logits are held in memory.
 _MAX_CELLS = 20_000
-# Cells of a larger query that its uncertainty is estimated from.
-_N_LOOKED_AT = 4_096
 
 
 class CellAnnotator(CellClassifier):
@@ -719,8 +717,7 @@ class CellAnnotator(CellClassifier):
             sample = list(self._logits_of(cells, batch_size))
             logits: Iterable[CellLogits] = sample
         else:
-            drawn = draw_cells(np.arange(len(cells)), _N_LOOKED_AT)
-            sample = list(self._logits_of(cells.take(drawn), batch_size))
+            sample = list(self._logits_of(cells.take(spread_cells(len(cells))), batch_size))
             logits = self._logits_of(cells, batch_size)
         looked_at = CellLogits.concatenate(sample) if sample else self.annotation.no_logits()
         return self.annotation.for_query(looked_at), logits
