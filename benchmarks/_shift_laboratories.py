@@ -31,6 +31,15 @@ SAME_CELLS = {"kang", "kang12k"}
 # Two hundred cells are too few to hold out fifty: they are queries only.
 REFERENCES = ("kang", "kang12k", "pbmc3k", "onek1k")
 
+# Fixed before any run, as the tasks of `_tasks.py` are.
+SAME_STUDY = (
+    ("kang", ("1244", "1016")),
+    ("kang", ("1256", "107")),
+    ("kang12k", ("1244", "1016")),
+    ("kang12k", ("1015", "101")),
+    ("onek1k", ("indiv4", "indiv8", "indiv12", "indiv16", "indiv20")),
+)
+
 TYPES = {
     "CL:0000624": "CD4 T",
     "CL:0000895": "CD4 T",
@@ -68,15 +77,20 @@ class Pair:
         Name of the study of the query.
     fine
         Whether naive and memory CD4 T cells are apart.
+    donors
+        Donors of the query, if it is of the same study as the reference, which goes without them.
     """
 
     references: tuple[str, ...]
     query: str
     fine: bool = False
+    donors: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """Name in the tables."""
+        if self.donors:
+            return f"{self.query}, donors {', '.join(self.donors[:2])}"
         return f"{' + '.join(self.references)} → {self.query}{', fine' if self.fine else ''}"
 
     @property
@@ -106,6 +120,9 @@ def laboratory(folder: Path, name: str, fine: bool = False) -> AnnData:
 def reference_of(folder: Path, pair: Pair) -> AnnData:
     """Join the studies of the reference over their common genes, and those of a small panel."""
     parts = [laboratory(folder, name, pair.fine) for name in pair.references]
+    if pair.donors:
+        (own,) = parts
+        return own[~_of_donors(own, pair)].copy()
     joined = concat(parts, join="inner") if len(parts) > 1 else parts[0]
     query = laboratory(folder, pair.query, pair.fine)
     if query.n_vars < joined.n_vars / 2:
@@ -115,7 +132,12 @@ def reference_of(folder: Path, pair: Pair) -> AnnData:
 
 def query_of(folder: Path, pair: Pair) -> AnnData:
     """Return the query, with its true labels."""
-    return laboratory(folder, pair.query, pair.fine).copy()
+    query = laboratory(folder, pair.query, pair.fine)
+    return query[_of_donors(query, pair)].copy() if pair.donors else query.copy()
+
+
+def _of_donors(adata: AnnData, pair: Pair) -> np.ndarray:
+    return adata.obs[DONOR].isin([f"{pair.query} {donor}" for donor in pair.donors]).to_numpy()
 
 
 def _shares_enough(folder: Path, pair: Pair) -> bool:
@@ -141,4 +163,5 @@ def pairs(folder: Path) -> list[Pair]:
         for query in FILES
         if query not in references and not any({query, r} <= SAME_CELLS for r in references)
     ]
-    return [pair for pair in single + fine + joined if _shares_enough(folder, pair)]
+    across = [pair for pair in single + fine + joined if _shares_enough(folder, pair)]
+    return across + [Pair((name,), name, donors=donors) for name, donors in SAME_STUDY]

@@ -5,21 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 
 import scvi
-from _shift_laboratories import DONOR, LABEL, Pair, reference_of
+from _shift_laboratories import DONOR, LABEL, STUDY, Pair, reference_of
 
 from scvi_sctab import SCTAB
 
 
-def trained(folder: Path, pair: Pair, seed: int, cache: Path) -> SCTAB:
-    """Return the model of a pair's reference, from the cache if it is there."""
+def trained(folder: Path, pair: Pair, seed: int, cache: Path, *, across: bool = False) -> SCTAB:
+    """Return the model of a pair's reference, from the cache if it is there.
+
+    With ``across``, it is calibrated across the studies of the reference.
+    """
     reference = reference_of(folder, pair)
-    fine = "-fine" if pair.fine else ""
-    path = cache / f"{'+'.join(pair.references)}-{reference.n_vars}{fine}-{seed}"
+    kind = "-fine" * pair.fine + "".join(f"-{donor}" for donor in pair.donors)
+    name = f"{'+'.join(pair.references)}-{reference.n_vars}{kind}-{seed}"
+    path = cache / (name + "-across" * across)
     if (path / "model.safetensors").exists():
         return SCTAB.load(str(path), reference)
-    scvi.settings.seed = seed
-    SCTAB.setup_anndata(reference, labels_key=LABEL, donor_key=DONOR)
-    model = SCTAB(reference)
-    model.train(enable_progress_bar=False)
+    if across:
+        model = trained(folder, pair, seed, cache)
+        scvi.settings.seed = seed
+        model.calibrate_across(STUDY, enable_progress_bar=False)
+    else:
+        scvi.settings.seed = seed
+        SCTAB.setup_anndata(reference, labels_key=LABEL, donor_key=DONOR)
+        model = SCTAB(reference)
+        model.train(enable_progress_bar=False)
     model.save(str(path), save_anndata=False, overwrite=True)
     return model

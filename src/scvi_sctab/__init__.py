@@ -1,6 +1,16 @@
 """Cell-type annotation with scTab, as a plugin of scvi-tools."""
 
-from scvi_sctab import baselines, data, datasets, external, metrics, nn, ontology, pretrain
+from scvi_sctab import (
+    baselines,
+    benchmark,
+    data,
+    datasets,
+    external,
+    metrics,
+    nn,
+    ontology,
+    pretrain,
+)
 from scvi_sctab.model import SCTAB, SCTABEnsemble, annotate_files
 
 __all__ = [
@@ -8,6 +18,7 @@ __all__ = [
     "SCTABEnsemble",
     "annotate_files",
     "baselines",
+    "benchmark",
     "data",
     "datasets",
     "external",
