@@ -54,6 +54,8 @@ class CellSplitter(pl.LightningDataModule):
 
     Raises
     ------
+    TypeError
+        If ``loader_kwargs`` are given for cells on disk, which have no worker processes.
     ValueError
         If there are fewer than two training cells, or fewer than two cells per batch.
     """
@@ -69,6 +71,11 @@ class CellSplitter(pl.LightningDataModule):
         **loader_kwargs: Any,
     ):
         super().__init__()
+        if loader is not None and loader_kwargs:
+            raise TypeError(
+                f"{', '.join(loader_kwargs)}: cells of a corpus are read by threads, not by a "
+                "torch DataLoader. Leave these arguments out."
+            )
         self.cells, self.loader = cells, loader
         self.train_idx, self.val_idx, self.test_idx = parts
         if len(self.train_idx) < 2 or batch_size < 2:

@@ -118,6 +118,20 @@ def test_several_columns_make_a_donor(files, tmp_path):
     }
 
 
+def test_two_donors_with_one_joint_name_are_refused(studies, tmp_path):
+    paths = []
+    for name, (study, donor) in {"one": ("a_b", "c"), "two": ("a", "b_c")}.items():
+        cells = studies[0].copy()
+        cells.obs["study"], cells.obs["donor"] = study, donor
+        paths.append(tmp_path / f"{name}.h5ad")
+        cells.write_h5ad(paths[-1])
+    keys = {"labels_key": "cell_type", "donor_key": ["study", "donor"]}
+    with pytest.raises(ValueError, match=r"\('a', 'b_c'\) and \('a_b', 'c'\) of"):
+        prepare_corpus(paths, tmp_path / "atlas", **keys)
+    assert not (tmp_path / "atlas").exists()
+    assert len(prepare_corpus(paths[:1], tmp_path / "atlas", **keys)) == studies[0].n_obs
+
+
 @pytest.mark.parametrize("kind", ["layer", "dense", "zarr", "dense zarr"])
 def test_counts_are_read_from_every_kind_of_file(studies, tmp_path, kind):
     cells = studies[0]

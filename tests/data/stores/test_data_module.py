@@ -190,6 +190,13 @@ def test_cells_of_a_model_are_not_replaced(atlas, studies):
         SCTAB(studies[0]).train(max_epochs=1, datamodule=atlas, **QUIET)
 
 
+def test_worker_processes_are_refused(atlas):
+    model = SCTAB(registry=atlas.registry)
+    with pytest.raises(TypeError, match="num_workers: cells of a corpus are read by threads"):
+        model.train(datamodule=atlas, datasplitter_kwargs={"num_workers": 2}, **QUIET)
+    assert not model.is_trained_
+
+
 def test_other_data_modules_are_refused(atlas):
     with pytest.raises(TypeError, match="takes an AtlasDataModule.*prepare_corpus"):
         SCTAB(registry=atlas.registry).train(max_epochs=1, datamodule=object(), **QUIET)

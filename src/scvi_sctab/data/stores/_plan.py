@@ -234,7 +234,7 @@ def count_parts(cells: pd.DataFrame) -> dict[str, int]:
 
 def _join(tables: list[pd.DataFrame], columns: Columns) -> pd.DataFrame:
     """Join the tables of all files, with categories in common and names that are unique."""
-    parts = []
+    parts, of_donors = [], []
     for table in tables:
         named = {key: pd.Series(name_values(table[key])) for key in columns.arguments}
         part = pd.DataFrame({key: named[key] for key in columns.written_as_they_are})
@@ -243,7 +243,9 @@ def _join(tables: list[pd.DataFrame], columns: Columns) -> pd.DataFrame:
             missing = np.any([key.isna() for key in joint], axis=0)
             text = joint[0].astype(str).str.cat([k.astype(str) for k in joint[1:]], sep=_JOINT)
             part[columns.donor] = text.where(~missing)
+            of_donors.append(pd.concat([text, *joint], axis=1)[~missing].drop_duplicates())
         parts.append(part.set_index(table.index.astype(str)))
+    _check_joint_names(of_donors, columns.donors)
     joined = pd.concat(parts)
     for key in joined:
         joined[key] = pd.Categorical(joined[key].astype(object))
@@ -252,6 +254,21 @@ def _join(tables: list[pd.DataFrame], columns: Columns) -> pd.DataFrame:
         joined.index = joined.index + "-" + pd.Index(number)
         logger.info("Files share names of cells: the number of the file was added to each name.")
     return joined
+
+
+def _check_joint_names(of_donors: list[pd.DataFrame], keys: tuple[str, ...]) -> None:
+    """Refuse donors whose joint names are equal though they are not the same donor."""
+    if not of_donors:
+        return
+    known = pd.concat(table.set_axis(range(1 + len(keys)), axis=1) for table in of_donors)
+    known = known.drop_duplicates()
+    shared = known[known[0].duplicated(keep=False)].sort_values([*known.columns])
+    if len(shared):
+        one, other = (tuple(map(str, row[1:])) for row in shared.head(2).itertuples(index=False))
+        raise ValueError(
+            f"Donors {one} and {other} of {list_names(keys)} would share the name "
+            f"{shared.iloc[0, 0]!r}: rename one of them in the files."
+        )
 
 
 def _check_cells(
