@@ -15,13 +15,11 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from scvi_sctab._constants import ENSEMBLE_FILE
 from scvi_sctab._logging import logger, shows_progress
 from scvi_sctab._messages import list_names
 from scvi_sctab.base import temporary_folder
 from scvi_sctab.data import check_arguments
 from scvi_sctab.model._annotator import CellAnnotator
-from scvi_sctab.model._ensemble import SCTABEnsemble
 from scvi_sctab.model._file_annotation import (
     SUFFIXES,
     AnnotationJob,
@@ -32,10 +30,13 @@ from scvi_sctab.model._file_annotation import (
     read_result,
 )
 from scvi_sctab.model._file_workers import connect, run_on_cluster, run_serially
-from scvi_sctab.model._sctab import SCTAB
+from scvi_sctab.model._load import load_model
 
 if TYPE_CHECKING:
     from distributed import Client
+
+    from scvi_sctab.model._ensemble import SCTABEnsemble
+    from scvi_sctab.model._sctab import SCTAB
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
@@ -248,9 +249,7 @@ def _load(model: Any, accelerator: str) -> tuple[Any, str | None]:
     path = None
     if isinstance(model, str | os.PathLike):
         path = os.path.abspath(model)
-        is_ensemble = (Path(path) / ENSEMBLE_FILE).exists()
-        cls = SCTABEnsemble if is_ensemble else SCTAB
-        model = cls.load(path, adata=False, accelerator=accelerator)
+        model = load_model(path, accelerator)
     if not isinstance(model, CellAnnotator):
         raise TypeError(
             "`model` is a trained SCTAB or SCTABEnsemble, or the directory of a saved one, not a "
