@@ -223,15 +223,13 @@ def test_files_of_two_writers_do_not_mix(tmp_path):
     """Those in the folder are of one writer, whoever was last."""
     out = tmp_path / "out"
     out.mkdir()
-    start = threading.Barrier(4)
 
     def publish(number):
         for _ in range(20):
             with temporary_folder(out) as aside:
                 for name in ("a", "b", "c", "d"):
                     (aside / name).write_text(str(number))
-                if not start.broken and start.n_waiting < 4:
-                    publish_files(aside, out, overwrite=True)
+                publish_files(aside, out, overwrite=True)
 
     threads = [threading.Thread(target=publish, args=(number,)) for number in range(4)]
     for thread in threads:
@@ -343,9 +341,10 @@ def test_many_files_by_a_scheduler(run, folder, model, path, query, tmp_path):
     )
     done = run(*line)
     assert done.code == 3
-    assert "cells.h5ad: done, 528 cells" in done.err
+    assert "cells.annotations.parquet: done, 528 cells" in done.err
+    assert f"{path}: 528 cells, counts in X" in done.err
     assert "error: " in done.err
     assert names(tmp_path / "out") == ["cells.annotations.parquet"]
     frame = pd.read_parquet(tmp_path / "out" / "cells.annotations.parquet")
     np.testing.assert_array_equal(frame["label"], model.predict(query))
-    assert "cells.h5ad: skipped" in run(*line).err
+    assert "cells.annotations.parquet: skipped" in run(*line).err

@@ -48,8 +48,8 @@ def test_the_page_names_each_command_and_exit_code():
     page = (ROOT / "docs" / "command_line.md").read_text()
     ran = {line[0] for line in commands("docs/command_line.md")}
     assert ran == {"annotate", "inspect", "train", "evaluate", "markers", "map"}
-    for name in ("convert", "corpus", "models"):
-        assert f"`{name}`" in page or f"scvi-sctab {name}" in page
+    for name in ("consensus", "convert", "corpus", "models"):
+        assert f"`{name}" in page or f"scvi-sctab {name}" in page
     for code in range(6):
         assert f"| {code} | " in page
 

@@ -185,6 +185,23 @@ def test_wrong_usage(run, folder, path, tmp_path):
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--over-clustering", "leiden"),
+        ("--workers", "2"),
+        ("--scheduler", "serial", "--h5ad"),
+        ("--scheduler", "serial", "--gene-column", "symbol"),
+    ],
+    ids=" ".join,
+)
+def test_an_option_that_does_not_apply_is_wrong_usage(options, run, folder, path, tmp_path):
+    done = run("annotate", path, "-m", folder, "-o", tmp_path / "out", *options)
+    assert done.code == 2
+    assert "does not apply" in done.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_missing_extra_is_wrong_usage(run, folder, path, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     done = run("annotate", path, "-m", folder, "-o", tmp_path / "out", "--format", "parquet")

@@ -46,8 +46,10 @@ class Source:
         model
             The model.
         """
-        from scvi_sctab.data.files import find_query, read_gene_table
+        from scvi_sctab.data.files import RefusedInputError, find_query, read_gene_table
 
+        if not len(stored.obs):
+            raise RefusedInputError(f"{stored.path} has no cells.", "Choose a file with cells.")
         return find_query(
             stored,
             model.gene_names,

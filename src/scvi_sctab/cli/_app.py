@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from scvi_sctab.cli.annotate import annotate
+from scvi_sctab.cli.consensus import consensus
 from scvi_sctab.cli.convert import convert
 from scvi_sctab.cli.corpus import corpus
 from scvi_sctab.cli.evaluate import evaluate
@@ -51,7 +52,17 @@ def _root(
     """Annotate cell types in single-cell RNA-seq."""
 
 
-for _command in (annotate, map_query, train, evaluate, inspect, markers, convert, corpus):
+for _command in (
+    annotate,
+    map_query,
+    train,
+    evaluate,
+    inspect,
+    markers,
+    consensus,
+    convert,
+    corpus,
+):
     app.command(_command.__name__.removesuffix("_query"), epilog=_EXIT_CODES)(_command)
 app.add_typer(models, name="models")
 

@@ -118,7 +118,7 @@ def annotate(
     scheduler: Annotated[
         str | None,
         typer.Option(
-            help="Annotate many .h5ad files and .zarr folders at a time, and continue after an "
+            help="Annotate many files at a time, each to a Parquet table, and continue after an "
             "interruption: 'local' for processes on this machine, 'serial', or the address of a "
             "Dask scheduler.",
             rich_help_panel=options.RUN,
@@ -144,7 +144,26 @@ def annotate(
     """Annotate cells: label, probability, prediction set, novelty and Cell Ontology term."""
     with session(as_json, quiet, debug, threads) as console:
         paths = _read_names(queries)
+        if over_clustering is not None and not majority_voting:
+            raise _does_not_apply("--over-clustering", "without --majority-voting")
+        if workers is not None and scheduler is None:
+            raise _does_not_apply("--workers", "without --scheduler")
         if scheduler is not None:
+            unused = {
+                "--prefix": prefix,
+                "--columns": columns != Layout.plain,
+                "--format": table == TableFormat.tsv,
+                "--probabilities": probabilities,
+                "--h5ad": h5ad,
+                "--modality": modality,
+                "--gene-column": gene_column,
+                "--gene-table": gene_table,
+                "--majority-voting": majority_voting,
+                "--strict": strict,
+            }
+            for option, is_given in unused.items():
+                if is_given:
+                    raise _does_not_apply(option, "with --scheduler")
             statements = {
                 "error_rate": error_rate,
                 "false_alarm_rate": false_alarm_rate,
@@ -188,6 +207,12 @@ def annotate(
                     raise
                 console.exit_code = console.refuse(error, input=str(path))
         console.event("done", files=files)
+
+
+def _does_not_apply(option: str, when: str) -> CommandError:
+    return CommandError(
+        ExitCode.USAGE, f"{option} does not apply {when}.", f"Leave out {option}, or see --help."
+    )
 
 
 def _annotate_one(
@@ -234,14 +259,12 @@ def _name_queries(paths: list[Path], prefix: str | None, layout: Layout) -> dict
             "be as well.",
             "Annotate them one by one, each with a --prefix.",
         )
-    if layout == Layout.nf_core:
-        return {
-            path: (prefix or "") + stems[path] if len(paths) > 1 else prefix or stems[path]
-            for path in paths
-        }
+    is_nf_core = layout == Layout.nf_core
     if len(paths) == 1:
-        return {paths[0]: prefix or ""}
-    return {path: f"{prefix or ''}{stem}." for path, stem in stems.items()}
+        return {paths[0]: prefix or (stems[paths[0]] if is_nf_core else "")}
+    return {
+        path: f"{prefix or ''}{stem}{'' if is_nf_core else '.'}" for path, stem in stems.items()
+    }
 
 
 def _annotate_many(
@@ -267,10 +290,12 @@ def _annotate_many(
         **arguments,
     )
     for row in outcomes.itertuples():
-        text = f"{row.path}: {row.status}"
         if row.status == "failed":
             console.exit_code = console.refuse(ValueError(row.error), input=row.path)
-        else:
-            console.note(f"{text}, {row.n_cells:,} cells, {row.output}")
+            continue
+        console.note(f"{row.path}: {row.found}")
+        if row.warnings:
+            console.warn(f"{row.path}: {row.warnings}")
+        console.note(f"{row.output}: {row.status}, {row.n_cells:,} cells.")
     done = outcomes.loc[outcomes["status"] != "failed", "output"]
     console.event("done", files=list(done))

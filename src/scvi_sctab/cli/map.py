@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,9 @@ from scvi_sctab.cli._errors import CommandError, ExitCode
 from scvi_sctab.cli._layouts import Layout, Request, TableFormat, require_parquet
 from scvi_sctab.cli._models import open_model
 from scvi_sctab.cli._outputs import check_free
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def map_query(
@@ -100,11 +103,8 @@ def map_query(
         console.event("done", files=files + ([str(save)] if save else []))
 
 
-def _name_batches(obs: object, setup: dict[str, object], key: str | None, query: Path) -> None:
+def _name_batches(obs: pd.DataFrame, setup: dict[str, Any], key: str | None, query: Path) -> None:
     """Give the query the column of batches that the reference was set up with."""
-    import pandas as pd
-
-    assert isinstance(obs, pd.DataFrame)
     own = setup.get("batch_key")
     if own is None:
         if key is not None:

@@ -10,6 +10,7 @@ import typer
 from scvi_sctab.cli import _options as options
 from scvi_sctab.cli._console import Console, session
 from scvi_sctab.cli._errors import CommandError, ExitCode
+from scvi_sctab.cli._terms import read_terms
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -134,12 +135,7 @@ def _read(
 def _set_ontology(console: Console, model: Any, ontology: str) -> None:
     if ontology == _NONE:
         return
-    terms = {}
-    if ontology != _AUTO:
-        import pandas as pd
-
-        table = pd.read_csv(ontology, dtype=str)
-        terms = dict(zip(table["label"], table["term_id"], strict=True))
+    terms = {} if ontology == _AUTO else read_terms(Path(ontology))
     try:
         model.set_ontology(terms)
     except ValueError as error:

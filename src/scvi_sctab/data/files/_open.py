@@ -116,5 +116,6 @@ def _choose(names: list[str], path: Path, modality: str | None) -> str:
 def _damaged(path: Path, error: Exception) -> RefusedInputError:
     why = " ".join(str(error).split())
     return RefusedInputError(
-        f"{path} cannot be read, it is damaged or incomplete: {why}", "Copy or write it again."
+        f"{path} cannot be read, it is damaged or incomplete: {why.rstrip('.')}.",
+        "Copy or write it again.",
     )

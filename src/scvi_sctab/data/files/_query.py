@@ -92,7 +92,7 @@ def find_query(
     Raises
     ------
     RefusedInputError
-        If there are no cells, cells share names, no matrix holds raw counts, there is no such
+        If cells share names, no matrix holds raw counts, there is no such
         layer or column, or too few genes are the model's.
     """
     _check_cells(stored)
@@ -111,8 +111,6 @@ def find_query(
 
 
 def _check_cells(stored: StoredCells) -> None:
-    if not len(stored.obs):
-        raise RefusedInputError(f"{stored.path} has no cells.", "Choose a file with cells.")
     names = stored.obs.index
     if not names.is_unique:
         raise RefusedInputError(
