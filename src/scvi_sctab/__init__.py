@@ -1,17 +1,22 @@
 """Cell-type annotation with scTab, as a plugin of scvi-tools."""
 
-from scvi_sctab import (
-    baselines,
-    benchmark,
-    data,
-    datasets,
-    external,
-    metrics,
-    nn,
-    ontology,
-    pretrain,
-)
-from scvi_sctab.model import SCTAB, SCTABEnsemble, annotate_files
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from scvi_sctab import (
+        baselines,
+        benchmark,
+        data,
+        datasets,
+        external,
+        metrics,
+        nn,
+        ontology,
+        plotting,
+        pretrain,
+    )
+    from scvi_sctab.model import SCTAB, SCTABEnsemble, annotate_files
 
 __all__ = [
     "SCTAB",
@@ -29,11 +34,20 @@ __all__ = [
     "pretrain",
 ]
 
+_OF_MODEL = ("SCTAB", "SCTABEnsemble", "annotate_files")
+
 
 def __getattr__(name: str) -> object:
-    """Import ``plotting``, which needs matplotlib, at its first use."""
-    if name == "plotting":
-        from importlib import import_module
+    """Import a public name at its first use, so that commands start without torch."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in _OF_MODEL:
+        value = getattr(import_module("scvi_sctab.model"), name)
+    else:
+        value = import_module(f"scvi_sctab.{name}")
+    globals()[name] = value
+    return value
 
-        return import_module("scvi_sctab.plotting")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

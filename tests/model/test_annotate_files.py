@@ -113,11 +113,12 @@ def cluster():
 
 def test_each_table_is_what_annotate_returns(files, small, out):
     table = annotate_files(files, small, out, **SERIAL)
-    columns = ["path", "output", "n_cells", "seconds", "status", "error", "warnings"]
+    columns = ["path", "output", "n_cells", "seconds", "status", "found", "error", "warnings"]
     assert list(table) == columns
     assert list(table["path"]) == [str(path) for path in files]
     assert list(table["status"]) == ["done"] * 3
     assert list(table["n_cells"]) == [43, 44, 45]
+    assert table["found"][0].startswith("43 cells, counts in X; 12 of the model's 12 genes")
     assert (table["seconds"] > 0).all()
     assert set(table["error"]) == {""}
     assert sorted(tables(out)) == [f"sample{seed}.annotations.parquet" for seed in (3, 4, 5)]
@@ -180,6 +181,7 @@ def test_a_shift_is_reported_and_does_not_warn_in_between(suffix, small, tmp_pat
     again = annotate_files(path, small, tmp_path / "out", **SERIAL)
     assert list(again["status"]) == ["skipped"]
     assert list(again["warnings"]) == list(table["warnings"])
+    assert list(again["found"]) == list(table["found"])
 
 
 def test_a_file_without_cells_gives_a_table_without_rows(small, tmp_path):
@@ -228,17 +230,17 @@ def test_broken_files_are_reported_and_do_not_stop_the_others(files, small, out,
     normalised.X = normalised.X.log1p()
     normalised.write_h5ad(logs)
     csv = files[0].with_name("counts.csv")
+    csv.write_text("cell,G0")
     table = annotate_files([*broken, csv, *files], small, out, **SERIAL)
     assert list(table["status"]) == ["failed"] * 5 + ["done"] * 3
     assert table["n_cells"].isna().tolist() == [True] * 5 + [False] * 3
     error = dict(zip(table["path"], table["error"], strict=True))
     for path in (text, cut):
-        assert f"{path} is not read as .h5ad" in error[str(path)]
-        assert "Copy it again" in error[str(path)]
-    assert "NotCountsError" in error[str(logs)]
-    assert "log" in error[str(logs)]
+        assert f"{path} cannot be read, it is damaged or incomplete" in error[str(path)]
+        assert "Copy or write it again" in error[str(path)]
+    assert "has no raw counts: X looks log-normalised" in error[str(logs)]
     assert error[str(missing)] == f"There is no file {missing}."
-    assert "neither an .h5ad file nor a .zarr folder" in error[str(csv)]
+    assert "format that is not read" in error[str(csv)]
     assert "5 of 8 files could not be annotated, see the column 'error'" in caplog.text
     check(table[5:], small)
     assert len(tables(out)) == 3
@@ -449,7 +451,7 @@ def test_a_scheduler_by_its_address_gives_the_same(files, small, out, cluster, t
     bad.write_text("")
     table = annotate_files([bad, *files], small, out, scheduler=cluster.scheduler_address)
     assert list(table["status"]) == ["failed", *["done"] * 3]
-    assert "is not read as .h5ad" in table["error"][0]
+    assert "damaged or incomplete" in table["error"][0]
     check(table[1:], small)
     assert len(list(out.iterdir())) == 3  # the model for the workers is gone
     small.save(tmp_path / "model")

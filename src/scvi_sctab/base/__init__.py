@@ -16,6 +16,7 @@ from scvi_sctab.base._files import (
     find_leftovers,
     flush,
     move_files,
+    publish_files,
     resolve_target,
     temporary_folder,
 )
@@ -75,6 +76,7 @@ __all__ = [
     "is_other_process",
     "move_files",
     "network_of_encoder",
+    "publish_files",
     "read_checked",
     "read_checkpoint",
     "read_digest",

@@ -8,8 +8,8 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from errno import EDQUOT, EIO, ENOSPC
+from contextlib import contextmanager, suppress
+from errno import EDQUOT, EEXIST, EIO, ENOSPC
 from pathlib import Path
 from platform import node
 
@@ -162,6 +162,52 @@ def move_files(folder: Path, target: Path) -> None:
         return
     for file in files:
         file.replace(target / file.name)
+
+
+def publish_files(folder: Path, target: Path, overwrite: bool) -> None:
+    """Move files into a directory that other processes may write to; all of them, or none.
+
+    Parameters
+    ----------
+    folder
+        Folder of :func:`temporary_folder`, complete.
+    target
+        Directory of the files; it is created if it does not exist.
+    overwrite
+        Whether files of the same names are replaced.
+
+    Raises
+    ------
+    FileExistsError
+        If there is a file of one of the names without ``overwrite``.
+    """
+    files = sorted(folder.iterdir())
+    for file in files:
+        flush(file)
+    target.mkdir(parents=True, exist_ok=True)
+    with _alone_in(target):
+        taken = [file.name for file in files if (target / file.name).exists()]
+        if taken and not overwrite:
+            raise FileExistsError(EEXIST, f"{taken[0]} is there already", str(target))
+        for file in files:
+            file.replace(target / file.name)
+
+
+@contextmanager
+def _alone_in(directory: Path) -> Iterator[None]:
+    """Wait for other processes that publish files to a directory, so that their files do not mix."""
+    try:
+        import fcntl
+    except ImportError:  # on Windows
+        yield
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a disk without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def flush(path: Path) -> None:

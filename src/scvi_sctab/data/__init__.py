@@ -46,12 +46,13 @@ from scvi_sctab.data._query import (
 from scvi_sctab.data._reader import get_matrix, read_counts, refuse_view
 from scvi_sctab.data._reference import check_cells, check_reference, check_transfer
 from scvi_sctab.data._registration import check_labels_unchanged, labelled_fields, make_manager
-from scvi_sctab.data._selection import CellSelection, check_anndata, choose_layer
+from scvi_sctab.data._selection import X_LAYER, CellSelection, check_anndata, choose_layer
 from scvi_sctab.data._spelling import respell_genes, strip_versions
 from scvi_sctab.data._splits import class_weights, split_by_donor, split_by_label, split_cells
 from scvi_sctab.sparse import slice_rows, to_tensor
 
 __all__ = [
+    "X_LAYER",
     "BatchOrder",
     "CellDataset",
     "CellIdentities",

@@ -212,14 +212,30 @@ def _explain_mismatch(
                 f"`query.var_names = query.var[{column!r}].tolist()`."
             )
     species = _tell_species(genes, names)
-    text += species or (
-        f" The model's genes look like {list_names(well_known_first(genes))}; the query's like "
-        f"{list_names(well_known_first(names))}."
-    )
+    text += species or _tell_names(genes, names)
     if overlap and not species:
         share = math.floor(100 * overlap) / 100
         text += f" Or lower the limit: `min_gene_overlap={share:g}`; the others then count as 0."
     return text
+
+
+def describe_mismatch(genes: Names, names: Names) -> str:
+    """Describe how the genes of a query differ from those of a model.
+
+    Parameters
+    ----------
+    genes, names
+        Names of the model's genes and of the query's.
+    """
+    model, query = (strip_versions(pd.Index(side, dtype=object)) for side in (genes, names))
+    return (_tell_species(model, query) or _tell_names(model, query)).strip()
+
+
+def _tell_names(genes: pd.Index, names: pd.Index) -> str:
+    return (
+        f" The model's genes look like {list_names(well_known_first(genes))}; the query's like "
+        f"{list_names(well_known_first(names))}."
+    )
 
 
 def _tell_species(genes: pd.Index, names: pd.Index) -> str:

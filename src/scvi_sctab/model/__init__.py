@@ -1,7 +1,16 @@
 """Models with the interface of scvi-tools."""
 
 from scvi_sctab.model._annotate_files import annotate_files
+from scvi_sctab.model._annotate_query import AnnotatedQuery, annotate_query
 from scvi_sctab.model._ensemble import SCTABEnsemble
+from scvi_sctab.model._load import load_model
 from scvi_sctab.model._sctab import SCTAB
 
-__all__ = ["SCTAB", "SCTABEnsemble", "annotate_files"]
+__all__ = [
+    "SCTAB",
+    "AnnotatedQuery",
+    "SCTABEnsemble",
+    "annotate_files",
+    "annotate_query",
+    "load_model",
+]

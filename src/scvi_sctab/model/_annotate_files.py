@@ -15,15 +15,12 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from scvi_sctab._constants import ENSEMBLE_FILE
 from scvi_sctab._logging import logger, shows_progress
 from scvi_sctab._messages import list_names
 from scvi_sctab.base import temporary_folder
 from scvi_sctab.data import check_arguments
 from scvi_sctab.model._annotator import CellAnnotator
-from scvi_sctab.model._ensemble import SCTABEnsemble
 from scvi_sctab.model._file_annotation import (
-    SUFFIXES,
     AnnotationJob,
     FileResult,
     FileTask,
@@ -32,10 +29,13 @@ from scvi_sctab.model._file_annotation import (
     read_result,
 )
 from scvi_sctab.model._file_workers import connect, run_on_cluster, run_serially
-from scvi_sctab.model._sctab import SCTAB
+from scvi_sctab.model._load import load_model
 
 if TYPE_CHECKING:
     from distributed import Client
+
+    from scvi_sctab.model._ensemble import SCTABEnsemble
+    from scvi_sctab.model._sctab import SCTAB
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
@@ -76,9 +76,11 @@ def annotate_files(
     Parameters
     ----------
     paths
-        ``.h5ad`` files and ``.zarr`` folders of raw counts; counts are read in blocks, so that
-        memory does not grow with the number of cells if they are stored by rows (CSR). A mapping
-        gives each its name in place of the stem, ``{"sample1": "sample1/counts.h5ad"}``.
+        Files of raw counts: ``.h5ad``, ``.h5mu``, ``.zarr``, 10x ``.h5``, or folders with a
+        ``matrix.mtx``. Counts are found in ``X``, layers or ``raw``, and genes in ``var_names`` or
+        a column of ``var``. Counts of the first three kinds are read in blocks, so that memory
+        does not grow with the number of cells if they are stored by rows (CSR). A mapping gives
+        each its name in place of the stem, ``{"sample1": "sample1/counts.h5ad"}``.
     model
         A trained model, or the directory of a saved one.
     out_dir
@@ -110,8 +112,8 @@ def annotate_files(
     Returns
     -------
     A row per file, in the order of ``paths``: ``path``; ``output``, the table; ``n_cells``;
-    ``seconds``; ``status``, ``"done"``, ``"skipped"`` or ``"failed"``; ``error``; and
-    ``warnings`` about its cells.
+    ``seconds``; ``status``, ``"done"``, ``"skipped"`` or ``"failed"``; ``found``, where its counts
+    and genes are; ``error``; and ``warnings`` about its cells.
 
     Raises
     ------
@@ -248,9 +250,7 @@ def _load(model: Any, accelerator: str) -> tuple[Any, str | None]:
     path = None
     if isinstance(model, str | os.PathLike):
         path = os.path.abspath(model)
-        is_ensemble = (Path(path) / ENSEMBLE_FILE).exists()
-        cls = SCTABEnsemble if is_ensemble else SCTAB
-        model = cls.load(path, adata=False, accelerator=accelerator)
+        model = load_model(path, accelerator)
     if not isinstance(model, CellAnnotator):
         raise TypeError(
             "`model` is a trained SCTAB or SCTABEnsemble, or the directory of a saved one, not a "
@@ -265,10 +265,6 @@ def _plan(
 ) -> FileTask | FileResult:
     """Return a file that is to be annotated, or the outcome where there is nothing to do."""
     source = Path(path).absolute()
-    if source.suffix not in SUFFIXES:
-        return FileResult(
-            "failed", error=f"{path} is neither an .h5ad file nor a .zarr folder; convert it."
-        )
     try:
         origin = {"input": fingerprint(source), **origin}
         task = FileTask(name, str(source), str(folder / f"{name}{_SUFFIX}"), origin)
@@ -326,6 +322,7 @@ def _tabulate(
             "n_cells": pd.array([result.n_cells for result in found], dtype="Int64"),
             "seconds": pd.array([result.seconds for result in found], dtype="Float64"),
             "status": [result.status for result in found],
+            "found": [result.found for result in found],
             "error": [result.error for result in found],
             "warnings": [result.warnings for result in found],
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -207,13 +207,7 @@ class CellAnnotator(CellClassifier):
         self._require_trained()
         rates = self._check_statements(error_rate, false_alarm_rate, term_level, unassigned)
         cells = self._select(adata, indices, layer, min_gene_overlap)
-        if not cells.adata.obs_names.is_unique:
-            raise ValueError(
-                "Cells share names, so that rows could not be distinguished: "
-                "`adata.obs_names_make_unique()`."
-            )
-        state, logits = self._look_at(cells, batch_size)
-        frame, statistics = annotate_cells(state, logits, cells.names, rates, self._is_adapted)
+        frame, statistics = self._annotate(cells, rates, batch_size)
         if statistics is not None:
             self._warn_of_shift(statistics, cells)
         if unassigned is not None:
@@ -704,6 +698,27 @@ class CellAnnotator(CellClassifier):
                 raise ValueError(f"{unassigned=} is a label of the model; choose another word.")
         return rates
 
+    def _annotate(
+        self,
+        cells: CellSelection,
+        rates: Rates,
+        batch_size: int | None = None,
+        logits: list[CellLogits] | None = None,
+    ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+        """Annotate cells; return statistics for the test of shift, too, if there is a calibration.
+
+        Logits of minibatches are appended to ``logits``, if given.
+        """
+        if not cells.adata.obs_names.is_unique:
+            raise ValueError(
+                "Cells share names, so that rows could not be distinguished: "
+                "`adata.obs_names_make_unique()`."
+            )
+        state, parts = self._look_at(cells, batch_size)
+        if logits is not None:
+            parts = _keep(parts, logits)
+        return annotate_cells(state, parts, cells.names, rates, self._is_adapted)
+
     def _predict(self, cells: CellSelection, batch_size: int | None = None) -> NDArray[np.str_]:
         """Return the most probable label of each cell."""
         return predict_labels(self.annotation, self._logits_of(cells, batch_size))
@@ -838,3 +853,10 @@ class CellAnnotator(CellClassifier):
         if found:
             message = shift_message(found, len(cells), self._n_trained_on(cells))
             warn(message)
+
+
+def _keep(parts: Iterable[CellLogits], kept: list[CellLogits]) -> Iterator[CellLogits]:
+    """Append what passes to a list."""
+    for part in parts:
+        kept.append(part)
+        yield part

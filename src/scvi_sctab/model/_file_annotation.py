@@ -8,27 +8,23 @@ import secrets
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from errno import EACCES, EDQUOT, EIO, ENOSPC, EPERM, EROFS
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import anndata
-import h5py
 import pandas as pd
-from anndata.io import read_elem, sparse_dataset
 
+from scvi_sctab._constants import MIN_GENE_OVERLAP
 from scvi_sctab._logging import hide_progress
 from scvi_sctab._optional import import_optional
 from scvi_sctab.base import flush
+from scvi_sctab.data import X_LAYER
+from scvi_sctab.data.files import RefusedInputError, find_query, open_stored
 
-if TYPE_CHECKING:
-    from anndata import AnnData
-
-SUFFIXES = (".h5ad", ".zarr")
 # Key of the metadata of a table under which its origin is recorded.
 _ORIGIN_KEY = b"scvi_sctab"
 # Errors of writing that every other file would have, too.
@@ -118,6 +114,8 @@ class FileResult:
         Number of annotated cells.
     seconds
         Time from opening the file to the finished table.
+    found
+        Where counts and genes were found.
     error
         Message, empty if there was no error.
     warnings
@@ -129,6 +127,7 @@ class FileResult:
     status: str
     n_cells: int | None = None
     seconds: float | None = None
+    found: str = ""
     error: str = ""
     warnings: str = ""
     errno: int | None = None
@@ -188,7 +187,7 @@ def annotate_file(
         start = time.perf_counter()
         warnings.simplefilter("always")
         try:
-            n_cells = _annotate(task, job, model(), caught, start)
+            n_cells, found = _annotate(task, job, model(), caught, start)
         except _FolderError as error:
             return FileResult("failed", error=str(error), errno=error.errno)
         except MemoryError as error:
@@ -196,7 +195,7 @@ def annotate_file(
         except Exception as error:  # noqa: BLE001 - one broken file must not stop the others
             return FileResult("failed", error=_describe(error))
         seconds = time.perf_counter() - start
-    return FileResult("done", n_cells, seconds, warnings=_messages(caught))
+    return FileResult("done", n_cells, seconds, found, warnings=_messages(caught))
 
 
 _MEMORY_CURE = (
@@ -215,19 +214,31 @@ class _FolderError(Exception):
 
 def _annotate(
     task: FileTask, job: AnnotationJob, model: Any, caught: list[Any], start: float
-) -> int:
-    with open_cells(Path(task.path)) as adata:
-        frame = model.annotate(adata, **job.arguments)
+) -> tuple[int, str]:
+    given = dict(job.arguments)
+    layer = given.pop("layer", None)
+    with open_stored(Path(task.path)) as stored:
+        query = find_query(
+            stored,
+            model.gene_names,
+            layer=layer,
+            own_layer=model.registry["setup_args"].get("layer"),
+            min_gene_overlap=given.get("min_gene_overlap", MIN_GENE_OVERLAP),
+        )
+        frame = model.annotate(query.cells, layer=X_LAYER, **given)
     if fingerprint(Path(task.path)) != task.origin["input"]:
         raise RuntimeError("The file changed while it was read. Call again when it is complete.")
     seconds = time.perf_counter() - start
+    found = query.describe()
     try:
-        _write(frame, task, job, {"seconds": seconds, "warnings": _messages(caught)})
+        _write(
+            frame, task, job, {"seconds": seconds, "warnings": _messages(caught), "found": found}
+        )
     except OSError as error:
         if error.errno in _OF_FOLDER:
             raise _FolderError(error) from error
         raise
-    return len(frame)
+    return len(frame), found
 
 
 def _messages(caught: list[Any]) -> str:
@@ -237,68 +248,9 @@ def _messages(caught: list[Any]) -> str:
 
 
 def _describe(error: Exception) -> str:
+    if isinstance(error, RefusedInputError):
+        return str(error)
     return f"{type(error).__name__}: {error}"
-
-
-@contextmanager
-def open_cells(path: Path) -> Iterator[AnnData]:
-    """Open a file; counts stay on disk, also those of layers, which ``backed="r"`` reads whole.
-
-    Parameters
-    ----------
-    path
-        An ``.h5ad`` file or a ``.zarr`` folder.
-
-    Yields
-    ------
-    AnnData with ``X``, ``layers``, ``obs`` and ``var``.
-
-    Raises
-    ------
-    ValueError
-        If it is no such file, or is damaged.
-    """
-    try:
-        store = _open_store(path)
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(_unreadable(path, error)) from error
-    with store if isinstance(store, h5py.File) else nullcontext():
-        try:
-            adata = _read_lazily(store)
-        except MemoryError:
-            raise
-        except Exception as error:
-            raise ValueError(_unreadable(path, error)) from error
-        yield adata
-
-
-def _open_store(path: Path) -> Any:
-    if path.suffix == ".h5ad":
-        return h5py.File(path, "r")
-    zarr = import_optional("zarr", "files", "Annotating .zarr folders")
-    return zarr.open_group(str(path), mode="r")
-
-
-def _read_lazily(store: Any) -> AnnData:
-    names = set(store.keys())
-    layers = store["layers"] if "layers" in names else {}
-    return anndata.AnnData(
-        _lazy(store["X"]) if "X" in names else None,
-        obs=read_elem(store["obs"]),
-        var=read_elem(store["var"]),
-        layers={name: _lazy(layers[name]) for name in layers.keys()},
-    )
-
-
-def _lazy(stored: Any) -> Any:
-    return sparse_dataset(stored) if hasattr(stored, "keys") else stored
-
-
-def _unreadable(path: Path, error: Exception) -> str:
-    return (
-        f"{path} is not read as {path.suffix}: {error}. The file is damaged, incomplete, or of "
-        f"another format. Copy it again, or write it again with `adata.write_{path.suffix[1:]}`."
-    )
 
 
 def fingerprint(path: Path) -> dict[str, int]:
@@ -366,7 +318,11 @@ def read_result(task: FileTask, run: str | None = None) -> FileResult | None:
             found = parquet.read_metadata(file)
         record = json.loads((found.metadata or {})[_ORIGIN_KEY])
         result = FileResult(
-            "skipped", found.num_rows, float(record["seconds"]), warnings=record["warnings"]
+            "skipped",
+            found.num_rows,
+            float(record["seconds"]),
+            record.get("found", ""),
+            warnings=record["warnings"],
         )
         origin = record["origin"]
     except (OSError, ValueError, KeyError, arrow.ArrowException) as error:

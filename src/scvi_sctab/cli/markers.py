@@ -1,0 +1,58 @@
+"""Command ``markers``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from scvi_sctab.cli import _options as options
+from scvi_sctab.cli._annotating import Source
+from scvi_sctab.cli._console import session
+from scvi_sctab.cli._models import open_model
+from scvi_sctab.cli._tables import check_table, write_table
+
+
+def markers(
+    query: options.Query,
+    model: options.Model,
+    groupby: Annotated[
+        str | None,
+        typer.Option(
+            help="Column of obs with groups; predicted labels if not given.", show_default=False
+        ),
+    ] = None,
+    n_genes: Annotated[int, typer.Option(help="Number of genes per group.", min=1)] = 20,
+    out: options.Table = None,
+    overwrite: options.Overwrite = False,
+    layer: options.Layer = None,
+    modality: options.Modality = None,
+    gene_column: options.GeneColumn = None,
+    gene_table: options.GeneTable = None,
+    min_gene_overlap: options.MinGeneOverlap = 0.25,
+    batch_size: options.BatchSize = None,
+    accelerator: options.Device = options.Accelerator.auto,
+    threads: options.Threads = None,
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Rank the genes that tell each type from the others."""
+    with session(as_json, quiet, debug, threads) as console:
+        check_table(out, overwrite)
+        loaded = open_model(model, str(accelerator))
+        from scvi_sctab.data.files import open_stored
+
+        source = Source(layer, modality, gene_column, gene_table, min_gene_overlap)
+        with open_stored(query, modality) as stored:
+            found = source.find(stored, loaded)
+            console.note(f"{query}: {found.describe()}")
+            ranked = loaded.get_markers(
+                found.cells,
+                groupby,
+                n_genes,
+                batch_size=batch_size,
+                layer="X",
+                min_gene_overlap=min_gene_overlap,
+            )
+        write_table(console, ranked, out, overwrite, index=False)

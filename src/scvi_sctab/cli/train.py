@@ -1,0 +1,144 @@
+"""Command ``train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from scvi_sctab.cli import _options as options
+from scvi_sctab.cli._console import Console, session
+from scvi_sctab.cli._errors import CommandError, ExitCode
+from scvi_sctab.cli._terms import read_terms
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+_AUTO, _NONE = "auto", "none"
+
+
+def train(
+    reference: Annotated[
+        Path,
+        typer.Argument(
+            help="File of raw counts with labels: .h5ad, .h5mu or .zarr.", show_default=False
+        ),
+    ],
+    labels_key: Annotated[
+        str, typer.Option(help="Column of obs with cell types.", show_default=False)
+    ],
+    out: options.Folder,
+    donor_key: Annotated[
+        str | None,
+        typer.Option(
+            help="Column with donors, of which some are held out whole.", show_default=False
+        ),
+    ] = None,
+    batch_key: Annotated[
+        str | None,
+        typer.Option(
+            help="Column with batches, so that queries can be mapped.", show_default=False
+        ),
+    ] = None,
+    unlabeled_category: Annotated[
+        str, typer.Option(help="Label of cells without one.")
+    ] = "unknown",
+    preset: Annotated[str, typer.Option(help="Network and recipe: auto, small or paper.")] = _AUTO,
+    ontology: Annotated[
+        str,
+        typer.Option(
+            help="Cell Ontology terms of labels: 'auto' matches names, 'none' leaves them out; or a "
+            "CSV file with the columns label and term_id."
+        ),
+    ] = _AUTO,
+    ensemble: Annotated[int, typer.Option(help="Number of networks.", min=1)] = 1,
+    max_epochs: Annotated[
+        int | None,
+        typer.Option(help="Number of epochs, if not that of the preset.", show_default=False),
+    ] = None,
+    overwrite: options.Overwrite = False,
+    layer: options.Layer = None,
+    modality: options.Modality = None,
+    gene_column: options.GeneColumn = None,
+    accelerator: options.Device = options.Accelerator.auto,
+    seed: options.Seed = 0,
+    threads: options.Threads = None,
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Train a model on an annotated reference, and save it."""
+    with session(as_json, quiet, debug, threads) as console:
+        if out.exists() and not overwrite:
+            raise CommandError(
+                ExitCode.USAGE,
+                f"{out} exists and was left as it is.",
+                "Choose another folder, or pass --overwrite.",
+            )
+        cells = _read(console, reference, layer, modality, gene_column)
+        import scvi
+
+        from scvi_sctab import SCTAB, SCTABEnsemble
+
+        scvi.settings.seed = seed
+        SCTAB.setup_anndata(
+            cells,
+            labels_key=labels_key,
+            donor_key=donor_key,
+            batch_key=batch_key,
+            unlabeled_category=unlabeled_category,
+        )
+        model: SCTAB | SCTABEnsemble = (
+            SCTAB(cells, preset)
+            if ensemble == 1
+            else SCTABEnsemble(cells, preset, n_members=ensemble)
+        )
+        shows_bar = not (quiet or as_json)
+        model.train(
+            max_epochs, accelerator=str(accelerator), enable_progress_bar=shows_bar and _is_shown()
+        )
+        _set_ontology(console, model, ontology)
+        if model.calibration is not None:
+            scores = model.evaluate()["f1"]
+            console.note(
+                f"Held-out cells: macro F1 {scores['macro average']:.3f}, accuracy "
+                f"{scores['accuracy']:.3f}."
+            )
+        model.save(out, overwrite=overwrite)
+        console.note(f"{out}: a model of {len(model.labels)} labels.")
+        console.event("done", files=[str(out)])
+
+
+def _is_shown() -> bool:
+    from scvi_sctab._logging import shows_progress
+
+    return shows_progress()
+
+
+def _read(
+    console: Console,
+    path: Path,
+    layer: str | None,
+    modality: str | None,
+    gene_column: str | None,
+) -> AnnData:
+    """Read a reference into memory, as training goes over its cells many times."""
+    from scvi_sctab.data.files import find_query, open_stored
+
+    with open_stored(path, modality) as stored:
+        found = find_query(stored, layer=layer, gene_column=gene_column)
+        console.note(f"{path}: {found.describe()}")
+        return found.to_memory()
+
+
+def _set_ontology(console: Console, model: Any, ontology: str) -> None:
+    if ontology == _NONE:
+        return
+    terms = {} if ontology == _AUTO else read_terms(Path(ontology))
+    try:
+        model.set_ontology(terms)
+    except ValueError as error:
+        if ontology != _AUTO:
+            raise
+        console.note(f"No Cell Ontology terms: {error}")

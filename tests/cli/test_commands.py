@@ -1,0 +1,219 @@
+"""Each command does what the method of its name does."""
+
+import json
+import sys
+import types
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scvi_sctab import SCTAB, SCTABEnsemble
+
+BRIEFLY = ("--max-epochs", "3", "--accelerator", "cpu")
+
+
+def read(text, **arguments):
+    from io import StringIO
+
+    return pd.read_csv(StringIO(text), **arguments)
+
+
+def test_evaluate_prints_or_writes_the_scores(run, folder, model, path, query, tmp_path):
+    line = ("evaluate", path, "-m", folder, "--labels-key", "cell_type", "-q")
+    done = run(*line)
+    assert done.code == 0, done.err
+    with pytest.warns(UserWarning, match="does not know"):
+        expected = model.evaluate(query, "cell_type")
+    printed = read(done.out, index_col="label")
+    pd.testing.assert_frame_equal(printed, expected, check_names=False, check_dtype=False)
+    assert "warning: The model does not know" in done.err
+    table = tmp_path / "scores.csv"
+    done = run(*line, "-o", table)
+    assert (done.code, done.out) == (0, "")
+    pd.testing.assert_frame_equal(pd.read_csv(table, index_col="label"), printed)
+    assert run(*line, "-o", table).code == 2
+    assert run(*line, "-o", table, "--overwrite").code == 0
+    rows = run(*line, "--json").named("done")[0]["rows"]
+    assert [row["label"] for row in rows] == list(printed.index)
+    done = run("evaluate", path, "-m", folder, "--labels-key", "no_such")
+    assert done.code == 3
+    assert "no_such" in done.err
+
+
+def test_markers_are_those_of_get_markers(run, folder, model, path, query):
+    done = run("markers", path, "-m", folder, "--n-genes", 4)
+    assert done.code == 0, done.err
+    printed = read(done.out)
+    expected = model.get_markers(query, n_genes=4)
+    assert list(printed["gene"]) == list(expected["gene"])
+    assert list(printed["group"]) == list(expected["group"])
+
+
+def test_inspect_states_genes_counts_and_shift_and_writes_nothing(
+    run, write, folder, model, query, tmp_path
+):
+    shift = model.get_shift(query)
+    path = write("layer", query, tmp_path)
+    done = run("inspect", path, "-m", folder)
+    assert done.code == 0, done.err
+    assert "528 cells, counts in layers['counts']" in done.out
+    assert "300 of the model's 300 genes" in done.out
+    assert all(f"{name}: distance" in done.out for name in shift.index)
+    (facts,) = run("inspect", path, "-m", folder, "--json").named("inspection")
+    assert facts["shift"].keys() == set(shift.index)
+    for name, row in facts["shift"].items():
+        assert row["distance"] == pytest.approx(shift.loc[name, "distance"])
+    assert not any(label in done.out for label in model.labels)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_model_is_trained_and_a_query_mapped(run, write, reference, query, tmp_path):
+    reference.layers["counts"] = reference.X
+    reference.X = reference.X.log1p()
+    source = tmp_path / "reference"
+    source.mkdir()
+    cells = write("h5ad", reference, source)
+    out = tmp_path / "model"
+    keys = ("--labels-key", "cell_type", "--batch-key", "donor_id", "--donor-key", "donor_id")
+    line = ("train", cells, "-o", out, *keys, *BRIEFLY)
+    done = run(*line)
+    assert (done.code, done.out) == (0, ""), done.err
+    assert "counts in layers['counts']" in done.err
+    assert "Held-out cells: macro F1 0." in done.err
+    model = SCTAB.load(out, adata=False)
+    assert model.hierarchy is not None
+    assert model.calibration is not None
+    assert set(model.labels) == set(reference.obs["cell_type"])
+    assert run(*line).code == 2  # it exists
+
+    del query.obs["donor_id"]
+    path = write("h5ad", query, tmp_path)
+    saved = tmp_path / "adapted"
+    done = run("map", path, "-m", out, "-o", tmp_path / "a", "--save", saved, "--h5ad", *BRIEFLY)
+    assert done.code == 0, done.err
+    frame = pd.read_csv(tmp_path / "a" / "annotations.csv", index_col=0)
+    assert "reference_label" in frame
+    adapted = SCTAB.load(saved, adata=False)
+    query.obs["donor_id"] = "cells"
+    np.testing.assert_array_equal(frame["label"], adapted.predict(query))
+    done = run("map", path, "-m", out, "-o", tmp_path / "b", "--batch-key", "no_such")
+    assert done.code == 3
+    assert "no column 'no_such'" in done.err
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_model_without_batches_maps_by_none(run, folder, path, tmp_path):
+    done = run("map", path, "-m", folder, "-o", tmp_path / "out", "--batch-key", "batch")
+    assert done.code == 2
+    assert "trained without batches" in done.err
+
+
+def test_an_ensemble_with_terms_of_a_table(run, write, reference, tmp_path):
+    kept = reference[reference.obs["cell_type"].isin(["B", "NK", "CD14 Mono"])].copy()
+    kept.obs["cell_type"] = kept.obs["cell_type"].astype(str).replace({"B": "my cells"})
+    cells = write("h5ad", kept, tmp_path)
+    terms = tmp_path / "terms.csv"
+    terms.write_text("label,term_id\nmy cells,CL:0000236\n")
+    out = tmp_path / "model"
+    options = ("--labels-key", "cell_type", "--ensemble", "2", "--ontology", terms)
+    done = run("train", cells, "-o", out, *options, *BRIEFLY)
+    assert done.code == 0, done.err
+    ensemble = SCTABEnsemble.load(out, adata=False)
+    assert len(ensemble.members) == 2
+    hierarchy = ensemble.hierarchy
+    own = hierarchy.own[list(hierarchy.labels).index("my cells")]
+    assert hierarchy.terms[own] == "CL:0000236"
+    done = run("annotate", cells, "-m", out, "-o", tmp_path / "out")
+    assert done.code == 0, done.err
+
+
+def test_a_reference_is_refused_as_by_setup(run, path, tmp_path):
+    done = run("train", path, "-o", tmp_path / "m", "--labels-key", "no_such")
+    assert done.code == 3
+    assert "no_such" in done.err
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_pickled_model_is_converted_only_if_trusted(run, folder, path, model, query, tmp_path):
+    pickled = tmp_path / "pickled"
+    pickled.mkdir()
+    (pickled / "model.pt").write_bytes((folder / "model.pt").read_bytes())
+    line = ("convert", pickled, "-o", tmp_path / "safe")
+    done = run(*line)
+    assert done.code == 3
+    assert "runs code" in done.err
+    assert run(*line, "--allow-pickle").code == 0
+    assert (tmp_path / "safe" / "model.safetensors").exists()
+    loaded = SCTAB.load(tmp_path / "safe", adata=False)
+    np.testing.assert_array_equal(loaded.predict(query), model.predict(query))
+
+
+def test_a_published_checkpoint_needs_names(run, tmp_path, monkeypatch):
+    checkpoint = tmp_path / "run5.ckpt"
+    checkpoint.write_bytes(b"")
+    line = ("convert", checkpoint, "-o", tmp_path / "safe")
+    done = run(*line)
+    assert done.code == 2
+    assert "--genes" in done.err
+    assert run("convert", tmp_path / "none.ckpt", "-o", tmp_path / "safe").code == 4
+    asked = {}
+
+    class Imported:
+        gene_names, labels = ["CD3D", "LYZ"], ["B", "T"]
+
+        def save(self, out, overwrite):
+            out.mkdir()
+
+    def import_checkpoint(path, var_names, labels):
+        asked.update(path=path, genes=var_names, labels=labels)
+        return Imported()
+
+    monkeypatch.setattr(SCTAB, "from_sctab_checkpoint", import_checkpoint)
+    var = tmp_path / "var.parquet"
+    pd.DataFrame({"feature_id": ["ENSG1", "ENSG2"], "feature_name": ["CD3D", "LYZ"]}).to_parquet(
+        var
+    )
+    (tmp_path / "labels.txt").write_text("B\nT\n")
+    names = ("--genes", var, "--labels", tmp_path / "labels.txt")
+    assert run(*line, *names, "--symbols").code == 0
+    assert asked == {"path": checkpoint, "genes": ["CD3D", "LYZ"], "labels": ["B", "T"]}
+    assert run(*line, *names, "--overwrite").code == 1  # the toy's folder exists
+    assert asked["genes"] == ["ENSG1", "ENSG2"]
+
+
+def test_a_corpus_is_prepared_with_these_arguments(run, path, tmp_path, monkeypatch):
+    from scvi_sctab.data import stores
+
+    asked = {}
+
+    def prepare(files, out, **arguments):
+        asked.update(arguments, files=files, out=out)
+        return range(528)
+
+    monkeypatch.setattr(stores, "prepare_corpus", prepare)
+    keys = ("--labels-key", "cell_type", "--donor-key", "a", "--donor-key", "b")
+    done = run("corpus", path, "-o", tmp_path / "corpus", *keys, "--genes", "union")
+    assert done.code == 0, done.err
+    assert "528 cells" in done.err
+    assert asked["files"] == [path]
+    assert (asked["labels_key"], asked["donor_key"]) == ("cell_type", ["a", "b"])
+    assert (asked["genes"], asked["layer"], asked["overwrite"]) == ("union", None, False)
+
+
+def test_models_are_found_by_name(run, folder, path, tmp_path, monkeypatch):
+    """By whatever `scvi_sctab.models` lists."""
+
+    def find(name):
+        if name != "blood":
+            raise KeyError(name)
+        return folder
+
+    module = types.ModuleType("scvi_sctab.models")
+    module.path = find
+    monkeypatch.setitem(sys.modules, "scvi_sctab.models", module)
+    assert run("models", "path", "blood").out == f"{folder}\n"
+    done = run("annotate", path, "-m", "blood", "-o", tmp_path / "out")
+    assert done.code == 0, done.err
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["model"] == "blood"
+    assert run("models", "path", "heart").code == 4
