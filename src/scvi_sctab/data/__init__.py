@@ -28,6 +28,7 @@ from scvi_sctab.data._genes import (
 from scvi_sctab.data._held_out import find_cells, find_held_out, true_labels
 from scvi_sctab.data._identity import CellIdentities, TrainingRecord, identify
 from scvi_sctab.data._indices import align_cells, check_indices
+from scvi_sctab.data._join import join_references
 from scvi_sctab.data._keywords import as_keys, check_arguments, check_key, check_keywords
 from scvi_sctab.data._mudata import cells_of_mudata, is_mudata
 from scvi_sctab.data._names import canonical, name_as_known, name_values
@@ -104,6 +105,7 @@ __all__ = [
     "identify",
     "is_mudata",
     "join_proteins",
+    "join_references",
     "labelled_fields",
     "list_names",
     "list_near_names",
