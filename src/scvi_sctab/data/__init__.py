@@ -44,7 +44,7 @@ from scvi_sctab.data._query import (
     query_labels,
     query_registry,
 )
-from scvi_sctab.data._reader import get_matrix, read_counts, refuse_view
+from scvi_sctab.data._reader import count_totals, get_matrix, read_counts, refuse_view
 from scvi_sctab.data._reference import check_cells, check_reference, check_transfer
 from scvi_sctab.data._registration import check_labels_unchanged, labelled_fields, make_manager
 from scvi_sctab.data._selection import CellSelection, check_anndata, choose_layer
@@ -90,6 +90,7 @@ __all__ = [
     "choose_layer",
     "class_weights",
     "condition_codes",
+    "count_totals",
     "describe_empty_cells",
     "describe_unknown",
     "donor_difference_vectors",
