@@ -8,7 +8,7 @@ from math import ceil
 from numbers import Integral
 from typing import Any, Literal
 
-EncoderName = Literal["tabnet", "mlp", "linear", "selu"]
+EncoderName = Literal["tabnet", "mlp", "linear", "selu", "celltypist"]
 MaskName = Literal["entmax", "sparsemax"]
 
 _OF_TABNET = {
@@ -20,6 +20,7 @@ _BY_ENCODER = {
     "mlp": {"n_d"},
     "linear": {"n_d"},
     "selu": {"widths"},
+    "celltypist": set(),  # imported, and not trained
 }
 # The decoder of masked reconstruction has ghost batch norm, whatever the encoder.
 _OF_DECODER = {"virtual_batch_size", "momentum"}

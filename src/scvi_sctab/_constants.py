@@ -9,6 +9,8 @@ CONDITIONS_KEY: Final = "conditions"
 """Key of the codes of batch and covariates in a minibatch."""
 MEASURED_KEY: Final = "measured"
 """Key of the flags of genes in a minibatch, without those that a query lacks; absent if it has all."""
+TOTAL_KEY: Final = "total"
+"""Key of the counts of cells over all genes of a query in a minibatch, for imported models."""
 UNKNOWN_CODE: Final = -1
 """Code of an unknown or missing batch or covariate."""
 

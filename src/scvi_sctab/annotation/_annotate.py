@@ -114,11 +114,12 @@ def describe_cells(
         Whether to add label and probability by the reference logits.
     """
     probabilities = state.probabilities(logits.logits)
+    shares = state.as_shares(probabilities)
     value, code = torch.from_numpy(probabilities).topk(2, dim=1)
     columns: dict[str, NDArray[Any]] = {
         "label": code[:, 0].numpy(),
         "probability": value[:, 0].numpy(),
-        "uncertainty": normalized_entropy(torch.from_numpy(probabilities)).numpy(),
+        "uncertainty": normalized_entropy(torch.from_numpy(shares)).numpy(),
         "runner_up": code[:, 1].numpy(),
     }
     sets = None
@@ -133,7 +134,7 @@ def describe_cells(
         described = state.calibration.describe(logits)
         columns |= {STATISTIC + name: described[name].to_numpy() for name in described}
     if state.hierarchy is not None:
-        add_terms(columns, state.hierarchy, probabilities, sets, rates.term_level)
+        add_terms(columns, state.hierarchy, shares, sets, rates.term_level)
     if is_adapted:
         before = state.probabilities(logits.reference_logits)
         columns |= {

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
+from scipy.special import expit, softmax
 
 from scvi_sctab.annotation._coarse import accepted_labels
 from scvi_sctab.metrics import Calibration, CellLogits
@@ -36,12 +36,16 @@ class AnnotationState:
         Terms of the labels in the Cell Ontology, if they were matched.
     coarse_labels
         Finer labels of each coarse label; coarse labels are not predicted.
+    one_vs_rest
+        Whether a logit is that of a label against all others, as in models imported from
+        CellTypist. Before a calibration the probabilities of a cell then need not sum to one.
     """
 
     labels: NDArray[np.str_]
     calibration: Calibration | None = None
     hierarchy: LabelHierarchy | None = None
     coarse_labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    one_vs_rest: bool = False
 
     @property
     def predictable(self) -> NDArray[np.bool_]:
@@ -55,8 +59,9 @@ class AnnotationState:
 
     def class_balanced(self, logits: NDArray[np.floating]) -> NDArray[np.float32]:
         """Compute probabilities without the label prior, at the calibrated temperature."""
-        temperature = 1.0 if self.calibration is None else self.calibration.scaling.temperature
-        return softmax(logits / temperature, axis=1)
+        if self.calibration is None:
+            return self.as_shares(self.probabilities(logits))
+        return softmax(logits / self.calibration.scaling.temperature, axis=1)
 
     def with_label_prior(self, probabilities: NDArray[np.floating]) -> NDArray[np.floating]:
         """Apply the label prior to class-balanced probabilities."""
@@ -68,8 +73,15 @@ class AnnotationState:
     def probabilities(self, logits: NDArray[np.floating]) -> NDArray[np.float32]:
         """Compute probabilities, with the label prior if calibrated, ``(n_cells, n_labels)``."""
         if self.calibration is None:
-            return softmax(logits, axis=1)
+            return expit(logits) if self.one_vs_rest else softmax(logits, axis=1)
         return self.calibration.scaling.probabilities(logits)
+
+    def as_shares(self, probabilities: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Divide probabilities of a label against all others by their sum over the labels."""
+        if not self.one_vs_rest or self.calibration is not None:
+            return probabilities
+        total = probabilities.sum(axis=1, keepdims=True)
+        return probabilities / np.maximum(total, _MIN_PROBABILITY)
 
     def prediction_sets(
         self, probabilities: NDArray[np.float32], error_rate: float, by_label: bool = False
@@ -116,6 +128,7 @@ class AnnotationState:
             "calibration": self.calibration and self.calibration.to_dict(),
             "hierarchy": self.hierarchy and self.hierarchy.to_dict(),
             "coarse_labels": {label: list(finer) for label, finer in self.coarse_labels.items()},
+            "one_vs_rest": self.one_vs_rest,
         }
 
     @classmethod
@@ -127,6 +140,7 @@ class AnnotationState:
             None if calibration is None else Calibration.from_dict(calibration),
             None if hierarchy is None else LabelHierarchy.from_dict(hierarchy),
             dict(saved["coarse_labels"]),
+            saved.get("one_vs_rest", False),
         )
 
     def __eq__(self, other: object) -> bool:

@@ -2,6 +2,7 @@
 
 from scvi_sctab.base._arrays import draw_cells, spread_cells
 from scvi_sctab.base._cells import CellReader, CellsMixin
+from scvi_sctab.base._celltypist import read_celltypist
 from scvi_sctab.base._checkpoint import CheckpointMixin, read_digest
 from scvi_sctab.base._devices import count_processes, is_other_process, steps_per_epoch
 from scvi_sctab.base._digest import hash_json, hash_tensors, read_checked, write_checked
@@ -78,6 +79,7 @@ __all__ = [
     "network_of_encoder",
     "publish_files",
     "read_checked",
+    "read_celltypist",
     "read_checkpoint",
     "read_digest",
     "registry_without_cells",

@@ -28,6 +28,7 @@ from scvi_sctab.data._genes import (
 from scvi_sctab.data._held_out import find_cells, find_held_out, true_labels
 from scvi_sctab.data._identity import CellIdentities, TrainingRecord, identify
 from scvi_sctab.data._indices import align_cells, check_indices
+from scvi_sctab.data._join import join_references
 from scvi_sctab.data._keywords import as_keys, check_arguments, check_key, check_keywords
 from scvi_sctab.data._mudata import cells_of_mudata, is_mudata
 from scvi_sctab.data._names import canonical, name_as_known, name_values
@@ -43,7 +44,7 @@ from scvi_sctab.data._query import (
     query_labels,
     query_registry,
 )
-from scvi_sctab.data._reader import get_matrix, read_counts, refuse_view
+from scvi_sctab.data._reader import count_totals, get_matrix, read_counts, refuse_view
 from scvi_sctab.data._reference import check_cells, check_reference, check_transfer
 from scvi_sctab.data._registration import check_labels_unchanged, labelled_fields, make_manager
 from scvi_sctab.data._selection import X_LAYER, CellSelection, check_anndata, choose_layer
@@ -90,6 +91,7 @@ __all__ = [
     "choose_layer",
     "class_weights",
     "condition_codes",
+    "count_totals",
     "describe_empty_cells",
     "describe_unknown",
     "donor_difference_vectors",
@@ -105,6 +107,7 @@ __all__ = [
     "identify",
     "is_mudata",
     "join_proteins",
+    "join_references",
     "labelled_fields",
     "list_names",
     "list_near_names",

@@ -224,6 +224,25 @@ def read_counts(
         yield in_order(block) if alignment is None else alignment.apply(block)
 
 
+def count_totals(
+    adata: AnnData, layer: str | None = None, indices: NDArray[np.int64] | None = None
+) -> NDArray[np.float32]:
+    """Sum the counts of each cell over all genes of the AnnData, ``(n_cells,)``.
+
+    Parameters
+    ----------
+    adata, layer, indices
+        As of :func:`read_counts`.
+
+    Raises
+    ------
+    NotCountsError
+        If a value is not a raw count.
+    """
+    parts = [np.asarray(part.sum(axis=1)).ravel() for part in read_counts(adata, layer, indices)]
+    return np.concatenate([np.zeros(0, np.float32), *parts]).astype(np.float32)
+
+
 def _refusal(
     adata: AnnData, layer: str | None, matrix: Any, found: Diagnosis, cells: pd.Index
 ) -> NotCountsError:

@@ -12,6 +12,8 @@ from anndata import AnnData, read_h5ad
 __all__ = [
     "bulk_cell_lines_holik17",
     "cell_lines_tian19",
+    "pancreas_baron16",
+    "pancreas_panc8",
     "pbmc3k",
     "pbmc_kang18",
     "thp1_papalexi21",
@@ -39,6 +41,35 @@ def pbmc3k() -> AnnData:
     ``obs``: ``cell_type`` (9 clusters), ``cell_type_ontology_term_id``.
     """
     return _read("pbmc3k_labelled.h5ad")
+
+
+def pancreas_panc8() -> AnnData:
+    """Read cells of human islets from five laboratories, each with a technology of its own.
+
+    They are cells of Grün et al. :cite:p:`Gruen16` (CEL-seq), Muraro et al. :cite:p:`Muraro16`
+    (CEL-seq2), Lawlor et al. :cite:p:`Lawlor17` (Fluidigm C1), Segerstolpe et al.
+    :cite:p:`Segerstolpe16` (Smart-seq2) and Baron et al. :cite:p:`Baron16` (inDrop).
+
+    Returns
+    -------
+    Counts of 500 cells, 100 of each, and 2,000 variable genes (symbols; Ensembl ids in
+    ``var["feature_id"]``); reads of Lawlor et al. and Segerstolpe et al., else molecules.
+    ``obs``: ``cell_type`` (6 types), ``cell_type_ontology_term_id``, ``donor_id``,
+    ``dataset_id``.
+    """
+    return _read("panc8_small_500.h5ad")
+
+
+def pancreas_baron16() -> AnnData:
+    """Read cells of human islets of four donors, sequenced by inDrop :cite:p:`Baron16`.
+
+    Returns
+    -------
+    Raw counts of 175 cells and 12,474 genes with an ortholog in mice (symbols; Ensembl ids in
+    ``var["feature_id"]``). ``obs``: ``cell_type`` (5 types), ``cell_type_ontology_term_id``,
+    ``donor_id``. One cell is among those of :func:`pancreas_panc8`, too.
+    """
+    return _read("baron16_human_175.h5ad")
 
 
 def thp1_papalexi21() -> AnnData:

@@ -11,7 +11,7 @@ import torch
 from scipy import sparse
 from scvi import REGISTRY_KEYS
 
-from scvi_sctab._constants import CONDITIONS_KEY
+from scvi_sctab._constants import CONDITIONS_KEY, TOTAL_KEY
 from scvi_sctab.nn import TabNetEncoder, normalize_counts
 from scvi_sctab.sparse import CSR, to_scipy
 
@@ -74,7 +74,7 @@ def expression(tensors: Tensors) -> Tensor | CSR:
     tensors
         Raw counts and codes of conditions.
     """
-    return normalize_counts(tensors[REGISTRY_KEYS.X_KEY])
+    return normalize_counts(tensors[REGISTRY_KEYS.X_KEY], tensors.get(TOTAL_KEY))
 
 
 def dense_expression(tensors: Tensors) -> Tensor:

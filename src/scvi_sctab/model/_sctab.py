@@ -29,6 +29,7 @@ from scvi_sctab._config import (
 from scvi_sctab._constants import (
     CONDITIONS_KEY,
     MIN_GENE_OVERLAP,
+    TOTAL_KEY,
     UNKNOWN_CODE,
     UNLABELED_CATEGORY,
 )
@@ -55,12 +56,14 @@ from scvi_sctab.data import (
     check_labels_unchanged,
     check_reference,
     check_transfer,
+    count_totals,
     describe_unknown,
     find_cells,
     is_mudata,
     labelled_fields,
 )
 from scvi_sctab.metrics import CellLogits, check_method
+from scvi_sctab.model._celltypist import load_celltypist
 from scvi_sctab.model._explainer import CellExplainer
 from scvi_sctab.model._left_out import predict_left_out
 from scvi_sctab.model._mudata import columns_of, find_registered, register_mudata
@@ -85,6 +88,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from scvi_sctab._types import HasEncoder, TrainingCells
+    from scvi_sctab.base import CellReader
     from scvi_sctab.data import CellSelection, CellSplitter
     from scvi_sctab.data.stores import AtlasDataModule
     from scvi_sctab.metrics import ScalingMethod
@@ -383,7 +387,9 @@ class SCTAB(BaseModel, CellExplainer):
         )
         self._summarize_as(self._summarize(config))
         coarse = {label: list(finer) for label, finer in (coarse_labels or {}).items()}
-        self.annotation = AnnotationState(self.labels, coarse_labels=coarse)
+        self.annotation = AnnotationState(
+            self.labels, coarse_labels=coarse, one_vs_rest=self.module.is_imported
+        )
 
     def _summarize(self, config: NetworkConfig) -> str:
         shape = f"{len(self.gene_names):,} genes, {len(self.labels)} labels"
@@ -560,6 +566,44 @@ class SCTAB(BaseModel, CellExplainer):
             raise FileNotFoundError(f"There is no run1, run2, ... in {path}.")
         return [cls.from_sctab_checkpoint(run, var_names, labels) for run in runs]
 
+    @classmethod
+    def from_celltypist(cls, path: str | os.PathLike[str]) -> Any:
+        """Import a model of CellTypist :cite:p:`DominguezConde22`; its pickle is not executed.
+
+        The labels and ``predict(soft=True)`` are those of ``celltypist.annotate``, without
+        majority voting: the probability of a label is that of the label against all others, so
+        that those of a cell need not sum to one. As there, a cell is normalised by its counts over
+        all genes of the query, and a gene that the query lacks contributes nothing.
+
+        After :meth:`calibrate` on labelled cells, probabilities sum to one, and there are
+        prediction sets and novelty. The model is saved and loaded as any other.
+
+        Parameters
+        ----------
+        path
+            A ``.pkl`` file of CellTypist.
+
+        Returns
+        -------
+        A trained model without an AnnData, to predict with. Its genes are symbols; raw counts over
+        all genes of a query are needed, not log-normalised expression.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If the file names code that a model does not need, is damaged, or is no model of
+            CellTypist. Nothing of it was executed.
+
+        Examples
+        --------
+        >>> model = SCTAB.from_celltypist("Immune_All_Low.pkl")  # doctest: +SKIP
+        >>> model.calibrate(labelled, labels_key="cell_type")  # doctest: +SKIP
+        >>> model.annotate(query)  # doctest: +SKIP
+        """
+        return load_celltypist(cls, Path(path))
+
     def train(
         self,
         max_epochs: int | None = None,
@@ -656,6 +700,7 @@ class SCTAB(BaseModel, CellExplainer):
         so far are kept, and calibrated. A training that is resumed ends with the weights that it
         would have had; one that has ended repeats the steps after its last state.
         """
+        self._refuse_imported("trained")
         self._check_arguments(max_epochs, trainer_kwargs, "train", datamodule)
         check_labels_unchanged(self.adata_manager)
         self._check_own_cells()
@@ -897,6 +942,7 @@ class SCTAB(BaseModel, CellExplainer):
         >>> print(query_model.surgery_report())  # doctest: +SKIP
         """
         reference = cls._load_reference(reference_model, allow_pickle, accelerator, device)
+        reference._refuse_imported("adapted to a query")
         model = map_query(
             cls,
             reference,
@@ -1031,6 +1077,24 @@ class SCTAB(BaseModel, CellExplainer):
             tensors = {**tensors, CONDITIONS_KEY: unknown}
         outputs, _ = self.module(tensors, compute_loss=False)
         return outputs["z"].cpu().numpy()
+
+    def _read(
+        self, cells: CellSelection, arrays: Mapping[str, NDArray[Any]] | None = None
+    ) -> CellReader:
+        """Read cells, with their counts over all genes for imported models."""
+        if self.module.is_imported:
+            totals = count_totals(cells.adata, cells.layer, cells.positions)
+            arrays = {**(arrays or {}), TOTAL_KEY: totals}
+        return super()._read(cells, arrays)
+
+    def _refuse_imported(self, verb: str) -> None:
+        """Refuse to change the weights of a model of another package."""
+        if self.module.is_imported:
+            raise ValueError(
+                f"A model imported from CellTypist is not {verb}: it predicts, and "
+                "`model.calibrate(adata)` with labelled cells adds prediction sets and novelty. "
+                "Train a model of your own, `SCTAB(reference)`, for anything else."
+            )
 
     def _label_codes(self) -> NDArray[np.int64]:
         """Return label codes of the model's AnnData; unlabelled cells have the last code."""

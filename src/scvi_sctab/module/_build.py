@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from scvi_sctab.module._classifier import CellTypeClassifier
 from scvi_sctab.module._latent_classifier import LatentClassifier
 from scvi_sctab.module._latent_space import VAELatentSpace
+from scvi_sctab.module._one_vs_rest import OneVsRestClassifier
 from scvi_sctab.module._reconstruction import MaskedReconstruction
 from scvi_sctab.nn import LinearEncoder, MLPEncoder, SELUEncoder, TabNetEncoder
 
@@ -55,6 +56,8 @@ def build_classifier(
     if pretrained is not None:
         space = VAELatentSpace(n_categories=n_categories, **pretrained)
         return LatentClassifier(space, build_encoder(space.n_output, config), n_labels, **shared)
+    if config.encoder == "celltypist":
+        return OneVsRestClassifier(n_genes, n_labels)
     encoder = build_encoder(n_genes, config)
     wanted = config.reconstruction_weight > 0
     return CellTypeClassifier(

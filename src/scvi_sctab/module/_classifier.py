@@ -10,7 +10,7 @@ from scvi import REGISTRY_KEYS
 from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
 from torch import Tensor, nn
 
-from scvi_sctab._constants import CONDITIONS_KEY
+from scvi_sctab._constants import CONDITIONS_KEY, TOTAL_KEY
 from scvi_sctab.module._query_paths import QueryPaths
 from scvi_sctab.nn import (
     UNLABELED_CODE,
@@ -136,7 +136,7 @@ class CellTypeClassifier(BaseModuleClass):  # type: ignore[misc]
         self, tensors: dict[str, Tensor], transform: Callable[[Cells], Cells] | None = None
     ) -> dict[str, Any]:
         """Normalise counts, and apply ``transform``, the augmentation of training, if given."""
-        x = normalize_counts(tensors[REGISTRY_KEYS.X_KEY])
+        x = normalize_counts(tensors[REGISTRY_KEYS.X_KEY], tensors.get(TOTAL_KEY))
         conditions = tensors.get(CONDITIONS_KEY)
         return {"x": x if transform is None else transform(x), "conditions": conditions}
 
@@ -173,6 +173,11 @@ class CellTypeClassifier(BaseModuleClass):  # type: ignore[misc]
     def reads_genes(self) -> bool:
         """Whether the classifier reads genes, not a latent space."""
         return True
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether the weights are another package's, and are not trained here."""
+        return False
 
     @property
     def has_unsupervised_loss(self) -> bool:

@@ -1,5 +1,6 @@
 """Networks, losses and tensor transforms; torch, and numba where cells are sparse."""
 
+from scvi_sctab.nn._capped_linear import CappedLinear
 from scvi_sctab.nn._conditions import BatchEmbedding
 from scvi_sctab.nn._contrastive import Projector, barlow_twins_loss, byol_loss, embedding_spread
 from scvi_sctab.nn._decoder import TabNetDecoder
@@ -50,6 +51,7 @@ __all__ = [
     "UNLABELED_CODE",
     "AttentiveTransformer",
     "BatchEmbedding",
+    "CappedLinear",
     "CellViews",
     "EncoderOutput",
     "FeatureTransformer",
