@@ -8,6 +8,7 @@
 # PYTEST_FLAGS=...    passed on to pytest, such as -k entmax
 # WORKERS=...         processes that share the tests (auto: one per CPU, at most four)
 # SPEED_FLAGS=...     passed on to benchmarks/speed.py, such as --parts network
+# MODELS_FLAGS=...    passed on by make models, such as --check
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -30,6 +31,7 @@ PYTEST = OMP_NUM_THREADS=1 $(1)/python -m pytest -m "$(MARKERS)" -n $(WORKERS) -
 	$(PYTEST_FLAGS)
 TORCH_FLAGS ?=
 SPEED_FLAGS ?=
+MODELS_FLAGS ?=
 
 # $(call first_working,CANDIDATES,TEST): full path of the first candidate that starts and passes.
 # Asking `command -v` is not enough: a pyenv shim is on PATH and refuses to run, and Debian splits
@@ -45,7 +47,7 @@ PYTHON ?= $(call first_working,python3.11 python3.12 python3.13 python3 \
 PYTHON312 ?= $(call first_working,python3.12 $(PYENV_VERSIONS)/3.12*/bin/python,\
 	sys.version_info[:2] == (3, 12))
 
-.PHONY: help setup quickstart test test-latest lint docs bench bench-speed clean which-python312
+.PHONY: help setup quickstart test test-latest lint docs bench bench-speed models clean which-python312
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -114,6 +116,10 @@ docs: setup $(VENV)/.done-doc $(VENV)/.done-tutorials ## the pages, into docs/_b
 
 bench: setup $(VENV)/.done-benchmark ## accuracy beside the baselines, as a table
 	$(BIN)/python benchmarks/accuracy.py
+
+# One thread, so that sums have one order: a model is the same bit for bit on one machine.
+models: setup ## build the ready-made models and their cards again; MODELS_FLAGS=--check compares
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m scvi_sctab.models._build $(MODELS_FLAGS)
 
 # CellTypist trains with scikit-learn < 1.8 only, so the pin of scikit-learn is left out.
 # pytorch-tabnet wants nothing that is not there.

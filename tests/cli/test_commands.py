@@ -1,8 +1,6 @@
 """Each command does what the method of its name does."""
 
 import json
-import sys
-import types
 
 import numpy as np
 import pandas as pd
@@ -201,19 +199,32 @@ def test_a_corpus_is_prepared_with_these_arguments(run, path, tmp_path, monkeypa
     assert (asked["genes"], asked["layer"], asked["overwrite"]) == ("union", None, False)
 
 
-def test_models_are_found_by_name(run, folder, path, tmp_path, monkeypatch):
-    """By whatever `scvi_sctab.models` lists."""
-
-    def find(name):
-        if name != "blood":
-            raise KeyError(name)
-        return folder
-
-    module = types.ModuleType("scvi_sctab.models")
-    module.path = find
-    monkeypatch.setitem(sys.modules, "scvi_sctab.models", module)
+def test_models_of_a_folder_are_found_by_name(run, folder, path, tmp_path, monkeypatch):
+    monkeypatch.setenv("SCVI_SCTAB_MODELS", str(folder.parent))
     assert run("models", "path", "blood").out == f"{folder}\n"
+    listed = run("models", "list").out.splitlines()
+    assert listed[0].split() == ["name", "title", "species", "n_types", "n_genes", "n_cells"]
+    assert [line.split()[0] for line in listed[1:]] == ["pancreas", "pbmc", "blood"]
+    names = [record["name"] for record in json.loads(run("models", "list", "--json").out)]
+    assert names == ["pancreas", "pbmc", "blood"]
     done = run("annotate", path, "-m", "blood", "-o", tmp_path / "out")
     assert done.code == 0, done.err
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["model"] == "blood"
-    assert run("models", "path", "heart").code == 4
+
+
+def test_the_card_of_a_model_is_shown(run, folder, monkeypatch):
+    shown = run("models", "show", "pancreas")
+    assert shown.code == 0, shown.err
+    assert shown.out.startswith("## `pancreas`: Pancreatic islets\n")
+    assert json.loads(run("models", "show", "pancreas", "--json").out)["species"] == "Homo sapiens"
+    monkeypatch.setenv("SCVI_SCTAB_MODELS", str(folder.parent))
+    without = run("models", "show", "blood")
+    assert without.code == 4
+    assert "has no card.json" in without.err
+
+
+def test_a_model_that_is_not_there_names_those_that_are(run):
+    done = run("models", "path", "pancraes")
+    assert done.code == 4
+    assert "There is no model 'pancraes'" in done.err
+    assert "models list" in done.err

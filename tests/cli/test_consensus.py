@@ -5,12 +5,6 @@ from io import StringIO
 import pandas as pd
 import pytest
 
-from scvi_sctab import ontology
-
-pytestmark = pytest.mark.skipif(
-    not hasattr(ontology, "consensus"), reason="the ontology finds no consensus yet"
-)
-
 
 @pytest.fixture
 def tables(tmp_path):

@@ -55,7 +55,15 @@ def start(code, *arguments, **environment):
     )
 
 
-@pytest.mark.parametrize("line", ["--help", "--version", "annotate --help", "models --help"])
+@pytest.mark.parametrize("line", ["models list", "models show pancreas"])
+def test_models_are_listed_without_what_runs_them(line):
+    process = start(LOOK, *line.split())
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "Pancreatic islets" in out
+
+
+@pytest.mark.parametrize("line", ["--help", "--version", "annotate --help"])
 def test_help_and_version_import_nothing_heavy(line):
     process = start(LOOK, *line.split())
     out, err = process.communicate(timeout=60)

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from scvi_sctab import models
 from scvi_sctab.cli._errors import CommandError, ExitCode, split
 
 if TYPE_CHECKING:
     from scvi_sctab.model import SCTAB, SCTABEnsemble
-
-
-def catalogue() -> Any:
-    """Import the ready-made models, which takes neither torch nor numpy."""
-    return import_module("scvi_sctab.models")
 
 
 def find_model(name: str) -> Path:
@@ -32,11 +27,12 @@ def find_model(name: str) -> Path:
     """
     if Path(name).is_dir():
         return Path(name)
-    cure = "Give the folder of a saved model, or a name that `scvi-sctab models list` shows."
     try:
-        return Path(catalogue().path(name))
-    except (ImportError, KeyError, ValueError, FileNotFoundError):
-        raise CommandError(ExitCode.NO_MODEL, f"There is no model {name!r}.", cure) from None
+        return models.path(name)
+    except KeyError as error:
+        cause, _ = split(str(error.args[0]))
+        cure = "Give the folder of a saved model, or a name that `scvi-sctab models list` shows."
+        raise CommandError(ExitCode.NO_MODEL, cause, cure) from None
 
 
 def open_model(name: str, accelerator: str) -> SCTAB | SCTABEnsemble:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -52,8 +51,9 @@ def consensus(
             )
         import pandas as pd
 
-        ontology: Any = import_module("scvi_sctab.ontology")
-        columns = {name: _read(name, ontology) for name in annotations}
+        from scvi_sctab import ontology
+
+        columns = {name: _read(name) for name in annotations}
         labels = pd.DataFrame(columns)
         n_shared = len(pd.concat(columns.values(), axis=1, join="inner"))
         if not n_shared:
@@ -69,7 +69,7 @@ def consensus(
         write_table(console, agreed, out, overwrite, index=True)
 
 
-def _read(name: str, ontology: Any) -> pd.Series:
+def _read(name: str) -> pd.Series:
     """Read the labels of an annotator by the name of cells."""
     path, column = Path(name), None
     if not path.exists() and ":" in name:
@@ -78,7 +78,9 @@ def _read(name: str, ontology: Any) -> pd.Series:
     if not path.exists():
         raise CommandError(ExitCode.REFUSED, f"There is no file {path}.", "Check its name.")
     if path.suffix not in _SUFFIXES:
-        return ontology.read_labels(path, column)
+        from scvi_sctab.ontology import read_labels
+
+        return read_labels(path, column)
     from scvi_sctab.data.files import open_stored
 
     with open_stored(path) as stored:
