@@ -48,7 +48,7 @@ def statements(model: SCTAB, pair: Pair, folder: Path) -> Row:
     right = frame["label"].to_numpy(str) == truth
     state = model.annotation
     wide = sets_of(model, query)
-    model.annotation = replace(state, calibration=replace(state.calibration, entropy=np.nan))
+    model.annotation = replace(state, calibration=replace(state.calibration, entropy=None))
     narrow = sets_of(model, query)
     model.annotation = state
     confident = (frame["status"] == "confident").to_numpy()

@@ -61,6 +61,10 @@ class Network(Protocol):
     def reads_genes(self) -> bool:
         """Whether it reads genes, rather than a latent space."""
 
+    @property
+    def is_imported(self) -> bool:
+        """Whether the weights are another package's."""
+
     def condition(self, conditions: Tensor | None) -> Tensor | None:
         """Embed codes of batch and covariates."""
 

@@ -391,10 +391,14 @@ def test_labels_added_by_the_query_do_not_count(calibrated):
 def test_without_cells_or_a_known_entropy_nothing_changes(calibrated):
     calibration, cells = calibrated
     assert calibration.for_query(cells.take([])) is calibration
+    assert calibration.for_query(logits_of(cells.logits[:50] / 9)).widening > 1
+    assert calibration.for_query(logits_of(cells.logits[:49] / 9)) is calibration
     old = calibration.to_dict()
-    del old["entropy"], old["groups"]
+    del old["entropy"]
     early = Calibration.from_dict(old)
     assert early.for_query(logits_of(cells.logits / 9)) is early
+    # Nothing new is in what the digest of its model is made from.
+    assert early.to_dict().keys() == old.keys()
 
 
 def test_held_out_cells_without_any_doubt_give_a_finite_factor():

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from scvi_sctab import SCTAB, datasets
+from scvi_sctab import SCTAB, SCTABEnsemble, datasets
+from scvi_sctab.base import _plain_pickle
 
 FOLDER = Path(__file__).parent / "celltypist"
 LOW = {"min_gene_overlap": 0.1}
@@ -210,3 +211,38 @@ def test_arrays_of_any_protocol_and_order_are_read_as_they_are(tmp_path, protoco
     for name, array in arrays.items():
         assert found[name].shape == array.shape, name
         assert (found[name] == array).all(), name
+
+
+def test_a_small_file_cannot_stand_for_a_large_object(tmp_path):
+    shared = []
+    for _ in range(60):
+        shared = [shared, shared]
+    path = tmp_path / "model.pkl"
+    path.write_bytes(pickle.dumps({"Model": shared, "Scaler_": 1}))
+    assert path.stat().st_size < 2000
+    with pytest.raises(ValueError, match="too many parts"):
+        SCTAB.from_celltypist(path)
+
+
+def test_a_pickle_cannot_change_what_reads_the_next_one(tmp_path):
+    """`BUILD` may set attributes of whatever a name stands for."""
+    path = tmp_path / "model.pkl"
+    path.write_bytes(b"c_codecs\nencode\n(N}S'__doc__'\nS'changed'\nstb.")
+    with pytest.raises(ValueError, match="damaged, or no pickle of a model"):
+        SCTAB.from_celltypist(path)
+    assert "changed" not in str(_plain_pickle._NUMPY["_codecs", "encode"].__doc__)
+    SCTAB.from_celltypist(FOLDER / "logistic.pkl")
+
+
+def test_it_joins_no_ensemble_and_is_not_explained_as_ours_are(cells):
+    model = SCTAB.from_celltypist(FOLDER / "logistic.pkl")
+    with pytest.raises(ValueError, match="Models of CellTypist are not joined"):
+        SCTABEnsemble.from_members([model, model])
+    with pytest.raises(ValueError, match="explained by their coefficients"):
+        model.deletion_test(cells, min_gene_overlap=0.1)
+
+
+def test_its_encoder_is_not_for_models_of_ones_own(reference):
+    SCTAB.setup_anndata(reference, labels_key="cell_type")
+    with pytest.raises(ValueError, match=r"SCTAB\.from_celltypist\(path\)"):
+        SCTAB(reference, encoder="celltypist")

@@ -1,5 +1,6 @@
 """Statements about cells of another laboratory than the reference's."""
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +10,7 @@ from scvi_sctab import SCTAB
 from scvi_sctab.benchmark import Laboratory, simulate_laboratory
 from scvi_sctab.metrics import CellLogits
 from scvi_sctab.model import _annotator
+from scvi_sctab.pretrain import MaskedAutoencoder
 
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
 STEPS = {"max_epochs": 25, **QUIET}
@@ -165,3 +167,53 @@ def test_what_cannot_be_left_out_is_refused(model, reference, tmp_path):
     SCTAB.setup_anndata(reference, labels_key="cell_type")
     with pytest.raises(RuntimeError, match="not trained"):
         SCTAB(reference).calibrate_across("donor_id", **QUIET)
+
+
+def test_arguments_of_split_and_checkpoints_are_the_models_own(across):
+    model, _ = across
+    for name in ("train_size", "checkpoint_dir", "resume", "datamodule"):
+        with pytest.raises(
+            TypeError, match=f"{name}: cells and checkpoints are those of the model"
+        ):
+            model.calibrate_across("study", **{name: 1})
+
+
+def test_arguments_of_the_splitter_are_passed_on(across):
+    model, _ = across
+    before = model.calibration
+    steps = {"max_epochs": 2, **QUIET}
+    model.calibrate_across("study", datasplitter_kwargs={"num_workers": 0}, **steps)
+    assert len(model.calibration.truth) == len(before.truth)
+
+
+@pytest.mark.parametrize("kind", ["taken over", "pretrained"])
+def test_an_encoder_that_knows_all_studies_is_refused(reference, kind):
+    reference.obs["study"] = reference.obs["condition"].astype(str)
+    if kind == "taken over":
+        MaskedAutoencoder.setup_anndata(reference)
+        encoder = MaskedAutoencoder(reference, widths=(16, 8))
+        encoder.train(max_epochs=1, **QUIET)
+        model = SCTAB.from_pretrained(encoder, "cell_type", freeze_encoder=True)
+    else:
+        SCTAB.setup_anndata(reference, labels_key="cell_type")
+        model = SCTAB(reference)
+        model.pretrain(max_epochs=1, **QUIET)
+    model.train(max_epochs=2, **QUIET)
+    with pytest.raises(ValueError, match="encoder of this model was trained before"):
+        model.calibrate_across("study", **QUIET)
+
+
+def test_empty_droplets_do_not_widen_the_sets_of_cells(model, held_out, recwarn):
+    droplets = simulate_laboratory(held_out, Laboratory(0, 0.01, 0.2, 0))
+    droplets.obs_names = "droplet " + droplets.obs_names
+    mixed = anndata.concat([held_out, droplets])
+    assert (model.annotate(droplets)["status"] == "low_quality").mean() > 0.9
+    alone = model.get_prediction_sets(held_out)
+    beside = model.get_prediction_sets(mixed)[: held_out.n_obs]
+    assert (alone == beside).to_numpy().mean() > 0.99
+
+
+def test_few_cells_keep_the_sets_of_held_out_ones(model, elsewhere, recwarn):
+    few = model._select(elsewhere[:20].copy())
+    state, _ = model._look_at(few)
+    assert state.calibration.widening == 1

@@ -8,7 +8,7 @@ from importlib.resources import files
 import numpy as np
 import pytest
 
-from scvi_sctab import datasets, models
+from scvi_sctab import SCTABEnsemble, datasets, models
 from scvi_sctab.models import _registry
 from scvi_sctab.ontology import CellOntology
 
@@ -19,6 +19,11 @@ BUNDLED = ["pancreas", "pbmc"]
 @pytest.fixture(autouse=True)
 def no_folders(monkeypatch):
     monkeypatch.delenv(models.MODELS_VARIABLE, raising=False)
+
+
+@pytest.fixture
+def cells_of_kang(query):
+    return query[:40].copy()
 
 
 @pytest.fixture
@@ -140,3 +145,23 @@ def test_a_card_without_facts_is_a_page_of_its_types():
     page = models.render_card({"name": "a", "types": [{"label": "B", "term_id": "CL:0000236"}]})
     assert "| B | CL:0000236 |" in page
     assert "Held-out" not in page
+
+
+def test_an_ensemble_is_a_model_as_well(model, cells_of_kang, tmp_path, monkeypatch):
+    SCTABEnsemble.from_members([model, model]).save(tmp_path / "several")
+    monkeypatch.setenv(models.MODELS_VARIABLE, str(tmp_path))
+    assert [record.name for record in models.list()] == [*BUNDLED, "several"]
+    loaded = models.load("several", accelerator="cpu")
+    assert loaded.predict(cells_of_kang).tolist() == model.predict(cells_of_kang).tolist()
+    monkeypatch.setenv(models.MODELS_VARIABLE, str(tmp_path / "several"))
+    assert [record.name for record in models.list()] == [*BUNDLED, "several"]
+
+
+def test_a_card_may_have_few_facts_and_is_whole_or_as_before(own, model):
+    folder = own / "mine"
+    models.write_card(model, folder, {"title": "One", "training_data": [{"study": "a"}]})
+    assert "| a |" in (folder / "card.md").read_text()
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    with pytest.raises(KeyError, match="splits"):
+        models.write_card(model, folder, {"title": "Two", "held_out": {"types": {}, "x": 1}})
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before

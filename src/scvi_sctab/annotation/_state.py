@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
 from scvi_sctab.annotation._coarse import accepted_labels
+from scvi_sctab.annotation._status import FEWEST_MOLECULES
 from scvi_sctab.metrics import Calibration, CellLogits
 from scvi_sctab.ontology import LabelHierarchy
 
@@ -111,9 +112,14 @@ class AnnotationState:
         return replace(self, labels=labels, hierarchy=hierarchy)
 
     def for_query(self, cells: CellLogits) -> AnnotationState:
-        """Return the state for a query, of which some cells are given: :meth:`Calibration.for_query`."""
+        """Return the state for a query, of which some cells are given.
+
+        See :meth:`Calibration.for_query`; cells of low quality do not count.
+        """
         if self.calibration is None:
             return self
+        if cells.n_molecules is not None:
+            cells = cells.take(cells.n_molecules >= FEWEST_MOLECULES)
         return replace(self, calibration=self.calibration.for_query(cells))
 
     def no_logits(self) -> CellLogits:
@@ -128,7 +134,8 @@ class AnnotationState:
             "calibration": self.calibration and self.calibration.to_dict(),
             "hierarchy": self.hierarchy and self.hierarchy.to_dict(),
             "coarse_labels": {label: list(finer) for label, finer in self.coarse_labels.items()},
-            "one_vs_rest": self.one_vs_rest,
+            # Only where it holds: the digest of a model of an early version stays the same.
+            **({"one_vs_rest": True} if self.one_vs_rest else {}),
         }
 
     @classmethod

@@ -241,10 +241,12 @@ def _read_ahead(items: Iterator[T]) -> Iterator[T]:
     """Yield the items; a thread makes the next one while the caller works on this one."""
     end = object()
     with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as thread:
-        upcoming = thread.submit(next, items, end)
-        while (item := upcoming.result()) is not end:
+        # The first one here, where checks of all cells warn at the line of the user.
+        item = next(items, end)
+        while item is not end:
             upcoming = thread.submit(next, items, end)
             yield cast("T", item)
+            item = upcoming.result()
 
 
 def _is_range(cells: NDArray[np.intp]) -> bool:

@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _NUMERIC = "biuf"
+# Objects that a file may stand for; a model has some per gene and label, its arrays apart.
+_MAX_PARTS = 10_000_000
 _IS_LITTLE = sys.byteorder == "little"
 _ERRORS = (
     *(pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError, KeyError),
@@ -64,16 +66,21 @@ class _Type(Record):
     """Type of numpy: its code, and a state that begins with version and byte order."""
 
 
-def _encode(text: str, encoding: str) -> bytes:
-    if encoding not in ("latin1", "latin-1"):
-        raise ValueError(f"Bytes are written as {encoding!r}.")
-    return text.encode("latin1")
+class _Encode:
+    """Function that makes bytes of text; without attributes that a pickle could set."""
+
+    __slots__ = ()
+
+    def __call__(self, text: str, encoding: str) -> bytes:
+        if encoding not in ("latin1", "latin-1"):
+            raise ValueError(f"Bytes are written as {encoding!r}.")
+        return text.encode("latin1")
 
 
 _NUMPY: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Type,
-    ("_codecs", "encode"): _encode,  # bytes of the pickle protocols 0 to 2
+    ("_codecs", "encode"): _Encode(),  # bytes of the pickle protocols 0 to 2
     **{
         (f"numpy.{core}.{module}", name): record
         for core in ("core", "_core")
@@ -128,7 +135,7 @@ def read_plain_pickle(path: Path, classes: Mapping[tuple[str, str], type[Record]
     """
     with path.open("rb") as file:
         try:
-            return _plain(_PlainUnpickler(file, {**_NUMPY, **classes}).load())
+            return _Converter()(_PlainUnpickler(file, {**_NUMPY, **classes}).load())
         except _NotAllowedError as error:
             raise ValueError(
                 f"{path} was refused: it asks for {error}, which a model does not need. Nothing of "
@@ -138,32 +145,61 @@ def read_plain_pickle(path: Path, classes: Mapping[tuple[str, str], type[Record]
             raise ValueError(f"{path} is damaged, or no pickle of a model: {error}") from error
 
 
-def _plain(value: Any) -> Any:
-    """Convert records of numpy to arrays and scalars, within containers and records."""
-    if isinstance(value, dict):
-        return {_plain(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, tuple):
-        return tuple(_plain(item) for item in value)
-    if isinstance(value, _Array):
-        _, shape, kind, is_fortran, content = value.state
-        return _array(content, kind, shape, "F" if is_fortran else "C")
-    if isinstance(value, _Buffer):
-        return _array(*value.args)
-    if isinstance(value, _Scalar):
-        return _array(value.args[1], value.args[0], (), "C")[()]
-    if isinstance(value, _Type):
-        return _dtype(value)
-    if isinstance(value, Record):
-        value.args, value.state = _plain(value.args), _plain(value.state)
-    return value
+class _Converter:
+    """Conversion of records of numpy to arrays and scalars, within containers and records.
+
+    An object that is referred to several times is converted once. Its parts count each time, so
+    that a small file cannot stand for more than ``_MAX_PARTS``.
+    """
+
+    def __init__(self) -> None:
+        self._done: dict[int, tuple[Any, int]] = {}
+
+    def __call__(self, value: Any) -> Any:
+        return self._convert(value)[0]
+
+    def _convert(self, value: Any) -> tuple[Any, int]:
+        if not isinstance(value, dict | list | tuple | Record):
+            return value, 1
+        if id(value) not in self._done:
+            parts: list[int] = [1]
+            converted = self._rebuild(value, parts)
+            if sum(parts) > _MAX_PARTS:
+                raise ValueError("It has too many parts.")
+            self._done[id(value)] = converted, sum(parts)
+        return self._done[id(value)]
+
+    def _rebuild(self, value: Any, parts: list[int]) -> Any:
+        def convert(item: Any) -> Any:
+            found, n_parts = self._convert(item)
+            parts.append(n_parts)
+            return found
+
+        if isinstance(value, dict):
+            return {convert(key): convert(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [convert(item) for item in value]
+        if isinstance(value, tuple):
+            return tuple(convert(item) for item in value)
+        if isinstance(value, _Array):
+            _, shape, kind, is_fortran, content = value.state
+            if isinstance(content, list):
+                content = convert(content)
+            return _array(content, kind, shape, "F" if is_fortran else "C")
+        if isinstance(value, _Buffer):
+            return _array(*value.args)
+        if isinstance(value, _Scalar):
+            return _array(value.args[1], value.args[0], (), "C")[()]
+        if isinstance(value, _Type):
+            return _dtype(value)
+        value.args, value.state = convert(value.args), convert(value.state)
+        return value
 
 
 def _array(content: Any, kind: Any, shape: tuple[int, ...], order: str) -> NDArray[Any]:
     dtype = _dtype(kind)
     if dtype.kind == "O":
-        flat = np.fromiter((_plain(item) for item in content), object, len(content))
+        flat = np.fromiter(content, object, len(content))
     else:
         flat = np.frombuffer(content, dtype).copy()  # of its own, and writable
     return flat.reshape(shape, order="F" if order == "F" else "C")

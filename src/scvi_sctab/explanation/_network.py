@@ -37,6 +37,11 @@ def refuse_latent(networks: Sequence[Network]) -> None:
     ValueError
         If there is such a network.
     """
+    if any(network.is_imported for network in networks):
+        raise ValueError(
+            "Models of CellTypist are explained by their coefficients, "
+            "`model.networks[0].encoder.linear.weight`; ask a model that was trained here."
+        )
     if not all(network.reads_genes for network in networks):
         raise ValueError(
             "This model reads a latent space, so it attends to no genes; ask one that was "

@@ -20,6 +20,8 @@ Array = NDArray[Any]
 # Standard errors added to the log-temperature: the held-out cells also chose the best epoch and
 # come from few donors, so that the temperature fitted to them is too low for other cells.
 _CAUTION = 1.0
+# Fewer cells say nothing about a query as a whole.
+MIN_CELLS_TO_WIDEN = 50
 # Of held-out cells all of which are certain; a tenth of what one cell in two hundred at 50 % adds.
 _MIN_ENTROPY = 3e-4
 
@@ -105,8 +107,8 @@ class Calibration:
         Code of the study that each held-out cell is of, ``(n_held_out,)``, if whole studies were
         left out in turn; the rate of prediction sets is then kept within each.
     entropy
-        Mean entropy of the calibrated probabilities of the held-out cells, in nats; NaN if it is
-        not known, as in models of early versions.
+        Mean entropy of the calibrated probabilities of the held-out cells, in nats; ``None`` if it
+        is not known, as in models of early versions.
     widening
         Factor by which the cells of a query are less certain than the held-out ones, see
         :meth:`for_query`; at least 1.
@@ -119,7 +121,7 @@ class Calibration:
     distance: Array
     statistics: pd.DataFrame
     groups: Array | None = None
-    entropy: float = float("nan")
+    entropy: float | None = None
     widening: float = 1.0
 
     @classmethod
@@ -172,10 +174,10 @@ class Calibration:
         Parameters
         ----------
         cells
-            Cells of the query, or a sample of them. The logits before an adaptation count, since
-            adaptation raises all probabilities.
+            Cells of the query, or a sample of them; with fewer than 50 nothing changes. The logits
+            before an adaptation count, since adaptation raises all probabilities.
         """
-        if not len(cells) or not np.isfinite(self.entropy):
+        if len(cells) < MIN_CELLS_TO_WIDEN or self.entropy is None:
             return self
         known = cells.reference_logits[:, : len(self.scaling.bias)]
         found = _mean_entropy(replace(cells, reference_logits=known), self.scaling)
@@ -222,8 +224,9 @@ class Calibration:
             "probability": self.probability,
             "distance": self.distance,
             "statistics": self.statistics,
-            "groups": self.groups,
-            "entropy": self.entropy,
+            # Only where they are known: the digest of a model of an early version stays the same.
+            **({} if self.groups is None else {"groups": self.groups}),
+            **({} if self.entropy is None else {"entropy": self.entropy}),
         }
 
     @classmethod

@@ -168,7 +168,8 @@ class CellAnnotator(CellClassifier):
         If the model is calibrated, as it is after training with held-out cells:
 
         - ``prediction_set``: labels that cannot be ruled out, ``"B | NK"``, the most probable
-          first; ``"no label"`` if none is probable enough. See :meth:`get_prediction_sets`.
+          first; ``"no label"`` if none is probable enough. It also depends on the other cells, see
+          :meth:`get_prediction_sets`.
         - ``novelty_p_value``: see :meth:`get_novelty`; ``novel``: whether it is at most
           ``false_alarm_rate``.
         - ``status``: which labels to use. ``"low_quality"`` below 50 molecules of the model's
@@ -446,6 +447,10 @@ class CellAnnotator(CellClassifier):
         :meth:`get_shift`, nor are those of a sample with other label frequencies, for which rates
         within labels hold. The sets are the smallest such sets on average :cite:p:`Sadinle19`; a
         set is empty if no label is probable enough.
+
+        For 50 or more cells that are less certain on the mean than the held-out ones, as those of
+        another laboratory are, the sets are wider and aim at the rate :cite:p:`Kasa25`. A set then
+        depends on the cells that are asked about together.
 
         Parameters
         ----------

@@ -123,11 +123,17 @@ class SCTABEnsemble(CellExplainer):
         Raises
         ------
         ValueError
-            If there are none, or they differ in genes, labels, coarse labels or batches.
+            If there are none, they differ in genes, labels, coarse labels or batches, or one was
+            imported from CellTypist.
         """
         if not members:
             raise ValueError("An ensemble has at least one member.")
         first = members[0]
+        if any(network.is_imported for member in members for network in member.networks):
+            raise ValueError(
+                "Models of CellTypist are not joined: their probabilities are those of a label "
+                "against all others. Compare them by `scvi_sctab.ontology.consensus`."
+            )
         for number, member in enumerate(members):
             for name in ("gene_names", "labels", "coarse_labels", "conditions"):
                 if not same_values(getattr(member, name), getattr(first, name)):

@@ -17,6 +17,15 @@ if TYPE_CHECKING:
 
     from scvi_sctab.model._sctab import SCTAB
 
+# Arguments of `train` that say which cells to train on, or where its state is.
+_OWN_ARGUMENTS = (
+    "train_size",
+    "validation_size",
+    "shuffle_set_split",
+    "datamodule",
+    "checkpoint_dir",
+    "resume",
+)
 # Cells of each study that a calibration takes.
 _MAX_CELLS_PER_STUDY = 10_000
 
@@ -44,11 +53,18 @@ def predict_left_out(
     ------
     KeyError
         If there is no such column.
+    TypeError
+        If an argument of the split or of checkpoints is given.
     ValueError
-        If fewer than two studies have enough labelled cells, or the model was not built from genes
-        alone.
+        If fewer than two studies have enough labelled cells, or the model cannot be trained again
+        from the start.
     """
     _check_can_be_rebuilt(model)
+    taken = [name for name in _OWN_ARGUMENTS if name in train_kwargs]
+    if taken:
+        raise TypeError(
+            f"{', '.join(taken)}: cells and checkpoints are those of the model. Leave these out."
+        )
     codes = model._codes_of(model._select(None))
     studies = name_values(find_column(model.adata.obs, study_key, "study_key"))
     enough = [
@@ -88,8 +104,9 @@ def _predict_study(
         nobody if part is None else part[~of_study[part]]
         for part in (model.train_indices, model.validation_indices)
     )
-    split = {"external_indexing": [trained, checked, nobody]}
-    sibling.train(**train_kwargs, datasplitter_kwargs=split)
+    own_split = {"external_indexing": [trained, checked, nobody]}
+    further = train_kwargs.get("datasplitter_kwargs") or {}
+    sibling.train(**{**train_kwargs, "datasplitter_kwargs": {**further, **own_split}})
     own, own_codes = sibling._labeled_logits(sibling._select(None, trained), None, None)
     chosen = draw_cells(np.flatnonzero(of_study & np.isin(codes, own_codes)), _MAX_CELLS_PER_STUDY)
     logits, true = sibling._labeled_logits(sibling._select(None, chosen), None, None)
@@ -106,8 +123,9 @@ def _check_can_be_rebuilt(model: SCTAB) -> None:
         )
     if model.query_record is not None:
         raise ValueError("A query model cannot be trained without a study of the reference.")
-    if not model.module.reads_genes:
+    was_trained_before = model.has_pretrained_encoder_ or hasattr(model, "pretraining_history_")
+    if was_trained_before or not model.module.reads_genes:
         raise ValueError(
-            "This model reads the latent space of an autoencoder that was trained on all studies: "
-            "leave one out there, too, and calibrate on its cells, `model.calibrate(adata)`."
+            "The encoder of this model was trained before, on all studies, so that none can be left "
+            "out. Train both without a study, and calibrate on its cells, `model.calibrate(adata)`."
         )

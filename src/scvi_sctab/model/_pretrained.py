@@ -45,6 +45,7 @@ def build_on_encoder(
     cls.setup_anndata(adata, layer=encoder.registry["setup_args"]["layer"], **setup)
     sctab = cls(adata, preset, **network)
     start_from_encoder(sctab, encoder)
+    sctab.has_pretrained_encoder_ = True
     return sctab
 
 

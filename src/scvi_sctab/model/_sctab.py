@@ -185,6 +185,8 @@ class SCTAB(BaseModel, CellExplainer):
 
     # Whether Ctrl-C ended the last training, for ensembles.
     _was_interrupted = False
+    # Whether the encoder was trained before this model was built on it.
+    has_pretrained_encoder_ = False
     # State; each part is frozen and replaced as a whole.
     training_record: TrainingRecord | None = None
     reference_statistics: ReferenceStatistics | None = None
@@ -360,7 +362,12 @@ class SCTAB(BaseModel, CellExplainer):
         arguments = locals()
         given = {f.name: arguments[f.name] for f in fields(NetworkConfig)}
         overrides = {name: value for name, value in given.items() if value is not None}
+        is_rebuilt = any(name in others for name in _RECORDED_ARGUMENTS)
         pretrained, first_query_batches = (others.pop(name, None) for name in _RECORDED_ARGUMENTS)
+        if encoder == "celltypist" and adata is not None and not is_rebuilt:
+            raise ValueError(
+                "encoder='celltypist' is that of imported models: `SCTAB.from_celltypist(path)`."
+            )
         if is_mudata(adata):
             adata, self.modalities_ = find_registered(type(self), adata)
         super().__init__(adata, registry)
@@ -768,7 +775,8 @@ class SCTAB(BaseModel, CellExplainer):
         method
             As in :meth:`calibrate`.
         **train_kwargs
-            Arguments of :meth:`train` that the model was trained with.
+            Arguments of :meth:`train` that the model was trained with, but for those of its split
+            and of its checkpoints.
 
         Raises
         ------
@@ -776,10 +784,11 @@ class SCTAB(BaseModel, CellExplainer):
             If there is no such column.
         RuntimeError
             If the model is not trained.
+        TypeError
+            If an argument of the split or of checkpoints is given.
         ValueError
             If fewer than two studies have enough labelled cells, the cells that the model was
-            trained on are not here, or it reads the latent space of an autoencoder or is a query
-            model.
+            trained on are not here, its encoder was trained before, or it is a query model.
         """
         self._require_trained()
         if method is not None:

@@ -61,8 +61,11 @@ def write_card(model: SCTAB, folder: str | os.PathLike[str], facts: Mapping[str,
         "digest": model.digest,
     }
     text = json.dumps(card, indent=1, ensure_ascii=False) + "\n"
-    (target / CARD_FILE).write_text(text, encoding="utf-8")
-    (target / PAGE_FILE).write_text(render_card(card), encoding="utf-8")
+    # Both are made before one of them is written.
+    for name, content in ((PAGE_FILE, render_card(card)), (CARD_FILE, text)):
+        beside = target / f".{name}.part"
+        beside.write_text(content, encoding="utf-8")
+        beside.replace(target / name)
 
 
 def render_card(card: Mapping[str, Any]) -> str:
@@ -92,7 +95,8 @@ def render_card(card: Mapping[str, Any]) -> str:
         keys = ("study", "publication", "assay", "cells", "donors", "licence")
         data = [tuple(str(row.get(key, "")) for key in keys) for row in card["training_data"]]
         parts += ["### Training data", _table(keys, data)]
-        parts += [_list(f"`{row['study']}`: {row['source']}" for row in card["training_data"])]
+        sources = [row for row in card["training_data"] if "source" in row]
+        parts += [_list(f"`{row.get('study', '')}`: {row['source']}" for row in sources)]
     parts += [_list(card["notes"])] if card.get("notes") else []
     parts += [f"Digest: `{card['digest']}`."] if "digest" in card else []
     return "\n\n".join(part for part in parts if part) + "\n"

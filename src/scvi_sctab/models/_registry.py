@@ -10,11 +10,11 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scvi_sctab._constants import WEIGHTS_FILE
+from scvi_sctab._constants import ENSEMBLE_FILE, WEIGHTS_FILE
 from scvi_sctab.models._card import CARD_FILE
 
 if TYPE_CHECKING:
-    from scvi_sctab.model import SCTAB
+    from scvi_sctab.model import SCTAB, SCTABEnsemble
 
 MODELS_VARIABLE = "SCVI_SCTAB_MODELS"
 """Environment variable with folders of models, separated as in ``PATH``."""
@@ -132,14 +132,14 @@ def show(name: str) -> dict[str, Any]:
     return card
 
 
-def load(name: str, accelerator: str = "auto", device: int | str = "auto") -> SCTAB:
+def load(name: str, accelerator: str = "auto") -> SCTAB | SCTABEnsemble:
     """Load a model, to predict with, to calibrate, or as a reference of a query.
 
     Parameters
     ----------
     name
         As of :func:`path`.
-    accelerator, device
+    accelerator
         Device of the model.
 
     Returns
@@ -158,10 +158,9 @@ def load(name: str, accelerator: str = "auto", device: int | str = "auto") -> SC
     >>> model = load("pbmc")  # doctest: +SKIP
     >>> query.obs = query.obs.join(model.annotate(query))  # doctest: +SKIP
     """
-    from scvi_sctab.model import SCTAB
+    from scvi_sctab.model import load_model
 
-    model: SCTAB = SCTAB.load(path(name), False, accelerator, device)
-    return model
+    return load_model(path(name), accelerator)
 
 
 def _folders() -> Iterator[tuple[Path, bool]]:
@@ -183,7 +182,7 @@ def _within(folder: Path) -> list[Path]:
 
 
 def _is_model(folder: Path) -> bool:
-    return (folder / WEIGHTS_FILE).is_file()
+    return any((folder / name).is_file() for name in (WEIGHTS_FILE, ENSEMBLE_FILE))
 
 
 def _record(folder: Path, bundled: bool) -> ModelRecord:
