@@ -1,12 +1,15 @@
 """Each command does what the method of its name does."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from scvi_sctab import SCTAB, SCTABEnsemble
+from scvi_sctab import SCTAB, SCTABEnsemble, datasets, models
+from scvi_sctab.cli.map import _name_batches
 
 BRIEFLY = ("--max-epochs", "3", "--accelerator", "cpu")
 
@@ -228,3 +231,112 @@ def test_a_model_that_is_not_there_names_those_that_are(run):
     assert done.code == 4
     assert "There is no model 'pancraes'" in done.err
     assert "models list" in done.err
+
+
+TERMS = {
+    "no such label": "label,term_id\nno such label,CL:0000236\n",
+    "no such term": "label,term_id\nB,CL:9999999\n",
+    "no such column": "label,term\nB,CL:0000236\n",
+    "no such file": None,
+}
+
+
+@pytest.mark.parametrize("what", TERMS)
+def test_terms_are_checked_before_training(what, run, write, reference, tmp_path, monkeypatch):
+    cells = write("h5ad", reference, tmp_path)
+    terms = tmp_path / "terms.csv"
+    if TERMS[what] is not None:
+        terms.write_text(TERMS[what])
+    monkeypatch.setattr(SCTAB, "train", lambda *_, **__: pytest.fail("the model is trained"))
+    line = ("train", cells, "-o", tmp_path / "model", "--labels-key", "cell_type")
+    done = run(*line, "--ontology", terms)
+    assert done.code == 3, done.err
+    assert {"no such label": "no such label", "no such term": "CL:9999999"}.get(
+        what, f"{terms} cannot be read"
+    ) in done.err
+    assert not (tmp_path / "model").exists()
+
+
+def test_labels_that_no_term_matches_are_no_obstacle(run, write, reference, tmp_path):
+    kept = reference[reference.obs["cell_type"].isin(["B", "NK"])].copy()
+    kept.obs["cell_type"] = kept.obs["cell_type"].astype(str).replace({"B": "b1x", "NK": "n1x"})
+    cells = write("h5ad", kept, tmp_path)
+    out = tmp_path / "model"
+    done = run("train", cells, "-o", out, "--labels-key", "cell_type", *BRIEFLY)
+    assert done.code == 0, done.err
+    assert "No Cell Ontology terms: " in done.err
+    assert SCTAB.load(out, adata=False).hierarchy is None
+
+
+def test_terms_that_are_set_before_training_are_saved(run, write, reference, tmp_path):
+    cells = write("h5ad", reference, tmp_path)
+    for ontology in ("auto", "none"):
+        out = tmp_path / ontology
+        options = ("--labels-key", "cell_type", "--ontology", ontology)
+        assert run("train", cells, "-o", out, *options, *BRIEFLY).code == 0
+        model = SCTAB.load(out, adata=False)
+        assert (model.hierarchy is None) is (ontology == "none")
+        assert model.calibration is not None
+
+
+@pytest.mark.parametrize("name", ["pbmc", "pancreas"])
+def test_a_ready_made_model_annotates(name, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cells = datasets.pbmc3k() if name == "pbmc" else datasets.pancreas_baron16()
+    cells[:60].copy().write_h5ad("query.h5ad")
+    line = ("annotate", "query.h5ad", "-m", name, "-o", name)  # results of the same name
+    done = run(*line)
+    assert done.code == 0, done.err
+    assert len(pd.read_csv(f"{name}/annotations.csv")) == 60
+    again = run(*line, "--overwrite")
+    assert again.code == 0, again.err
+    summary = json.loads((tmp_path / name / "summary.json").read_text())
+    assert summary["model"] == name
+    assert summary["model_digest"] == models.load(name, "cpu").digest
+    done = run("annotate", "query.h5ad", "-m", f"./{name}", "-o", "other")
+    assert done.code == 4
+    assert f"The folder ./{name} holds no model" in done.err
+
+
+def test_a_name_means_the_same_on_the_command_line_and_in_python(
+    run, folder, tmp_path, monkeypatch
+):
+    (tmp_path / "models").mkdir()
+    for name in ("pancreas", "listed", "models/listed", "own"):
+        shutil.copytree(folder, tmp_path / name)
+        card = {"name": name, "title": f"the one of {name}"}
+        (tmp_path / name / "card.json").write_text(json.dumps(card))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SCVI_SCTAB_MODELS", str(tmp_path / "models"))
+    bundled = models.path("pancreas")
+    assert bundled.parent != tmp_path
+    expected = {
+        "pancreas": bundled,
+        "./pancreas": tmp_path / "pancreas",
+        str(tmp_path / "pancreas"): tmp_path / "pancreas",
+        "listed": tmp_path / "models" / "listed",
+        "./listed": tmp_path / "listed",
+        "models/listed": tmp_path / "models" / "listed",
+        "own": tmp_path / "own",
+    }
+    for name, place in expected.items():
+        assert run("models", "path", name).out == f"{place}\n"
+        assert models.path(name).absolute() == place
+        shown = json.loads(run("models", "show", name, "--json").out)
+        assert shown["title"] == models.show(name)["title"]
+        assert shown == json.loads((place / "card.json").read_text())
+
+
+@pytest.mark.parametrize("key", [None, "site"])
+def test_batches_of_a_query_are_in_the_column_of_the_reference_if_it_has_it(key):
+    obs = pd.DataFrame({"donor": ["a", "b"], "site": ["x", "y"]})
+    _name_batches(obs, {"batch_key": "donor"}, key, Path("query.h5ad"))
+    assert list(obs["donor"]) == (["a", "b"] if key is None else ["x", "y"])
+    del obs["donor"]
+    _name_batches(obs, {"batch_key": "donor"}, key, Path("query.h5ad"))
+    assert list(obs["donor"]) == (["query", "query"] if key is None else ["x", "y"])
+
+
+def test_help_says_which_batches_are_taken(run):
+    text = " ".join(run("map", "--help", env={"COLUMNS": "300"}).out.split())
+    assert "the column that the reference was trained with, if the query has it" in text

@@ -8,7 +8,14 @@ import pytest
 from anndata import AnnData
 from scipy import sparse
 
-from scvi_sctab.data.files import StoredCells, StoredMatrix, find_genes, find_query
+from scvi_sctab.data.files import (
+    RefusedInputError,
+    StoredCells,
+    StoredMatrix,
+    find_genes,
+    find_query,
+    open_stored,
+)
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Writing zarr v2 data:UserWarning"),
@@ -99,8 +106,8 @@ def test_options_overrule_what_is_found(run, write, folder, model, query, tmp_pa
 
 
 def test_the_layer_of_the_model_comes_first(query):
-    names = ["X", "other", "own"]
-    matrices = {name: StoredMatrix(query.X, query.var) for name in names}
+    places = ["X", "layers['other']", "layers['own']"]
+    matrices = {place: StoredMatrix(query.X, query.var) for place in places}
     stored = StoredCells("file", "h5ad", query.obs, matrices)
     assert find_query(stored, own_layer="own").counts == "layers['own']"
     assert find_query(stored, own_layer="absent").counts == "X"
@@ -133,3 +140,51 @@ def test_a_modality_is_chosen_by_name(run, write, folder, model, query, tmp_path
     done = run("annotate", path, "-m", folder, "-o", tmp_path / "out", "--modality", "prot")
     assert done.code == 3
     assert "0 of the model's 300 genes" in done.err
+
+
+@pytest.fixture
+def alike(query, tmp_path):
+    """A file whose `X`, `raw` and layers of these names hold 1, 2, 3 and 4 times the counts."""
+    cells = AnnData(query.X.copy(), query.obs[[]], query.var[[]])
+    cells.raw = AnnData(query.X * 2, query.obs[[]], query.var[[]])
+    cells.layers["raw"] = query.X * 3
+    cells.layers["X"] = query.X * 4
+    cells.write_h5ad(tmp_path / "alike.h5ad")
+    return tmp_path / "alike.h5ad"
+
+
+@pytest.mark.parametrize(
+    ("layer", "times", "place"),
+    [
+        (None, 1, "X"),
+        ("X", 1, "X"),
+        ("raw.X", 2, "raw.X"),
+        ("raw", 3, "layers['raw']"),
+        ("layers['raw']", 3, "layers['raw']"),
+        ("layers['X']", 4, "layers['X']"),
+    ],
+)
+def test_matrices_of_one_name_are_kept_apart(layer, times, place, alike, query):
+    with open_stored(alike) as stored:
+        assert list(stored.matrices) == ["X", "layers['X']", "layers['raw']", "raw.X"]
+        assert stored.name_matrices() == ["X", "layers['X']", "raw", "raw.X"]
+        found = find_query(stored, layer=layer)
+        assert found.counts == place
+        assert f"counts in {place}" in found.describe()
+        assert found.to_memory().X.sum() == times * query.X.sum()
+        with pytest.raises(RefusedInputError, match="Name one that it has: 'X', \"layers"):
+            find_query(stored, layer="counts")
+
+
+def test_raw_is_that_of_the_file_without_a_layer_of_the_name(write, query, tmp_path):
+    with open_stored(write("raw", query, tmp_path)) as stored:
+        assert find_query(stored, layer="raw").counts == "raw.X"
+        assert stored.find_place("layers['raw']") is None
+
+
+def test_a_layer_named_x_is_found_where_there_is_no_x(query, tmp_path):
+    cells = AnnData(obs=query.obs[[]], var=query.var[[]], layers={"X": query.X})
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    with open_stored(tmp_path / "cells.h5ad") as stored:
+        assert find_query(stored).counts == "layers['X']"
+        assert find_query(stored, layer="X").counts == "layers['X']"

@@ -1,16 +1,21 @@
 """Files of an annotation: their layouts, and that they are whole or not there."""
 
 import json
+import os
 import threading
 
+import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from anndata import read_h5ad
+from anndata import AnnData, read_h5ad
 from typer.testing import CliRunner
 
 from scvi_sctab.base import publish_files, temporary_folder
 from scvi_sctab.cli import app
+from scvi_sctab.cli._annotating import Statements
+from scvi_sctab.cli._layouts import Request
 from scvi_sctab.data import files
 from scvi_sctab.data.files import open_stored, write_annotated
 
@@ -349,3 +354,196 @@ def test_many_files_by_a_scheduler(run, folder, model, path, query, tmp_path):
     frame = pd.read_parquet(tmp_path / "out" / "cells.annotations.parquet")
     np.testing.assert_array_equal(frame["label"], model.predict(query))
     assert "cells.annotations.parquet: skipped" in run(*line).err
+
+
+@pytest.fixture
+def shifted(query, tmp_path):
+    """A file of cells that differ from those of the model."""
+    query.X = np.tile(np.float32([5] + [0] * (query.n_vars - 1)), (query.n_obs, 1))
+    query.write_h5ad(tmp_path / "shifted.h5ad")
+    return tmp_path / "shifted.h5ad"
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["refused first", "refused last"])
+def test_a_refusal_counts_more_than_a_shift(order, run, folder, shifted, tmp_path):
+    bad = tmp_path / "bad.h5ad"
+    bad.write_text("no counts here")
+    line = ("annotate", *[bad, shifted][::order], "-m", folder, "-o", tmp_path / "out", "--strict")
+    done = run(*line)
+    assert done.code == 3
+    assert "differ from those that the model was calibrated on" in done.err
+    assert names(tmp_path / "out") == ["shifted.annotations.csv", "shifted.summary.json"]
+
+
+@pytest.mark.filterwarnings("ignore:Writing zarr v2 data:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*:FutureWarning:mudata")
+@pytest.mark.parametrize("kind", ["h5ad", "zarr", "h5mu"])
+@pytest.mark.parametrize("place", ["layers['counts']", "raw.X"])
+def test_an_annotated_copy_of_a_file_without_x(
+    place, kind, run, write, folder, model, query, tmp_path
+):
+    expected, counts = model.predict(query), query.X.toarray()
+    cells = AnnData(obs=query.obs[[]], var=query.var[[]])
+    if place == "raw.X":
+        cells.raw = AnnData(query.X, query.obs[[]], query.var[[]])
+    else:
+        cells.layers["counts"] = query.X
+    path = write(kind, cells, tmp_path)
+    done = run("annotate", path, "-m", folder, "-o", tmp_path / "out", "--h5ad")
+    assert done.code == 0, done.err
+    assert f"counts in {place}" in done.err
+    annotated = read_h5ad(tmp_path / "out" / "annotated.h5ad")
+    np.testing.assert_array_equal(annotated.obs["sctab_label"], expected)
+    assert list(annotated.obs_names) == list(query.obs_names)
+    if kind != "h5ad":  # which is copied as it is
+        np.testing.assert_array_equal(annotated.X.toarray(), counts)
+        assert list(annotated.var_names) == list(query.var_names)
+
+
+@pytest.mark.filterwarnings("ignore:Writing zarr v2 data:UserWarning")
+@pytest.mark.parametrize("kind", ["h5ad", "zarr"])
+def test_an_annotated_copy_keeps_strings_with_missing_values(
+    kind, run, write, folder, query, tmp_path
+):
+    site = pd.array([None, *["blood"] * (query.n_obs - 1)], dtype="string")
+    cells = AnnData(query.X, query.obs[[]].assign(site=site), query.var[[]])
+    cells.var["note"] = pd.array([None, *["a"] * (query.n_vars - 1)], dtype="string")
+    cells.strings_to_categoricals = lambda *_: None  # as pandas writers leave them
+    with anndata.settings.override(allow_write_nullable_strings=True):
+        path = write(kind, cells, tmp_path)
+    with open_stored(path) as stored:
+        assert stored.obs["site"].dtype == "string"
+    done = run("annotate", path, "-m", folder, "-o", tmp_path / "out", "--h5ad")
+    assert done.code == 0, done.err
+    annotated = read_h5ad(tmp_path / "out" / "annotated.h5ad")
+    assert annotated.obs["site"].isna().tolist() == [True] + [False] * (query.n_obs - 1)
+    assert set(annotated.obs["site"].dropna()) == {"blood"}
+    assert annotated.var["note"].isna().sum() == 1
+
+
+def test_a_column_that_cannot_be_written_is_refused_before_annotating(
+    run, folder, path, tmp_path, monkeypatch
+):
+    read = files._open.read_stored
+
+    def add_column(*arguments):
+        stored = read(*arguments)
+        stored.obs["mixed"] = [{"a": 1}] * len(stored.obs)
+        return stored
+
+    monkeypatch.setattr(files._open, "read_stored", add_column)
+    monkeypatch.setattr(Statements, "annotate", lambda *_: pytest.fail("cells are annotated"))
+    done = run("annotate", path, "-m", folder, "-o", tmp_path / "out", "--h5ad")
+    assert done.code == 3
+    assert "the column 'mixed' of obs cannot be written" in done.err
+    assert "leave out --h5ad" in done.err
+    assert names(tmp_path) == ["cells.h5ad"]
+
+
+def test_offsets_of_an_annotated_copy_have_64_bits(write, query, tmp_path):
+    path = write("tenx", query, tmp_path)
+    with open_stored(path) as stored:
+        write_annotated(stored, stored.obs.assign(label="a"), tmp_path / "copy.h5ad")
+    with h5py.File(tmp_path / "copy.h5ad") as file:
+        assert file["X/indptr"].dtype == np.int64
+        assert file["X/indices"].dtype == np.int32
+
+
+@pytest.mark.parametrize("parents", ["notes.txt", "notes.txt/out", "notes.txt/a/b"])
+@pytest.mark.parametrize("options", [(), ("--scheduler", "serial")], ids=["one", "many"])
+def test_a_folder_in_a_file_is_wrong_usage(options, parents, run, folder, path, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    done = run("annotate", path, "-m", folder, "-o", tmp_path / parents, *options)
+    assert done.code == 2
+    assert f"{tmp_path / 'notes.txt'} is a file, not a folder" in done.err
+    assert names(tmp_path) == ["cells.h5ad", "notes.txt"]
+
+
+@pytest.mark.parametrize("command", ["evaluate", "train", "map"])
+def test_other_commands_check_parents_before_they_start(
+    command, run, folder, path, tmp_path, monkeypatch
+):
+    notes = tmp_path / "notes.txt"
+    notes.write_text("mine")
+    options = {
+        "evaluate": ("-m", folder, "--labels-key", "cell_type", "-o", notes / "scores.csv"),
+        "train": ("--labels-key", "cell_type", "-o", notes / "model"),
+        "map": ("-m", folder, "-o", tmp_path / "out", "--save", notes / "model"),
+    }[command]
+    monkeypatch.setattr(files, "open_stored", lambda *_: pytest.fail("the cells are read"))
+    done = run(command, path, *options)
+    assert done.code == 2
+    assert f"{notes} is a file, not a folder" in done.err
+    assert ("--save" if command == "map" else "--out") in done.err
+
+
+def test_a_folder_of_somebody_else_is_wrong_usage(run, folder, path, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda _, mode, **__: not mode & os.W_OK)
+    done = run("annotate", path, "-m", folder, "-o", tmp_path / "new" / "out")
+    assert done.code == 2
+    assert f"There is no permission to write to {tmp_path}." in done.err
+
+
+@pytest.mark.parametrize("prefix", ["sub/x", "/tmp/x", "../x", "x/"])
+def test_a_prefix_is_a_plain_name(prefix, run, folder, path, tmp_path, monkeypatch):
+    monkeypatch.setattr(Statements, "annotate", lambda *_: pytest.fail("cells are annotated"))
+    for command in ("annotate", "map"):
+        done = run(command, path, "-m", folder, "-o", tmp_path / "out", "--prefix", prefix)
+        assert done.code == 2
+        assert "is no plain name of a file" in done.err
+        assert "Leave folders out of --prefix" in done.err
+    assert names(tmp_path) == ["cells.h5ad"]
+
+
+def test_a_folder_of_the_name_of_a_file_is_wrong_usage(run, folder, path, tmp_path):
+    out = tmp_path / "out"
+    (out / "summary.json").mkdir(parents=True)
+    done = run("annotate", path, "-m", folder, "-o", out, "--overwrite")
+    assert done.code == 2
+    assert f"{out / 'summary.json'} is no file" in done.err
+    assert names(out) == ["summary.json"]
+
+
+def test_an_error_that_something_exists_is_not_taken_for_the_results(
+    run, folder, path, tmp_path, monkeypatch
+):
+    def fail(*_):
+        raise FileExistsError(17, "File exists", "cache")
+
+    monkeypatch.setattr(Request, "write", fail)
+    done = run("annotate", path, "-m", folder, "-o", tmp_path / "out")
+    assert done.code == 1
+    assert "error: File exists: cache." in done.err
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_all_names_are_checked_before_the_first_file_is_moved(overwrite, tmp_path):
+    out = tmp_path / "out"
+    (out / "b").mkdir(parents=True)
+    (out / "a").write_text("old")
+    if not overwrite:
+        (out / "a").unlink()
+    with temporary_folder(out) as aside:
+        for name in ("a", "b", "c"):
+            (aside / name).write_text("new")
+        error = IsADirectoryError if overwrite else FileExistsError
+        with pytest.raises(error, match=f"'{out / 'b'}'"):
+            publish_files(aside, out, overwrite)
+    assert names(out) == ["a", "b"] if overwrite else ["b"]
+    assert not overwrite or (out / "a").read_text() == "old"
+
+
+def test_a_link_to_nothing_is_not_replaced_unless_asked(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a").symlink_to(tmp_path / "unmounted")
+    for overwrite in (False, True):
+        with temporary_folder(out) as aside:
+            (aside / "a").write_text("new")
+            if overwrite:
+                publish_files(aside, out, overwrite)
+            else:
+                with pytest.raises(FileExistsError, match="such a file already"):
+                    publish_files(aside, out, overwrite)
+                assert (out / "a").is_symlink()
+    assert (out / "a").read_text() == "new"

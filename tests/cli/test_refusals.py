@@ -2,6 +2,7 @@
 
 import re
 import sys
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -10,8 +11,9 @@ import pytest
 from mudata import MuData
 from typer.testing import CliRunner
 
+from scvi_sctab import SCTAB
 from scvi_sctab.cli import app
-from scvi_sctab.data.files import RefusedInputError, read_gene_table
+from scvi_sctab.data.files import RefusedInputError, open_stored, read_gene_table
 
 
 def missing(adata, folder, write):
@@ -237,3 +239,145 @@ def test_modalities_without_rna_are_to_be_named(run, folder, query, tmp_path):
     assert "it has 'gex', 'prot'" in done.err
     done = run("annotate", path, "-m", folder, "-o", tmp_path / "out", "--modality", "atac")
     assert "has no modality 'atac'" in done.err
+
+
+def damage(path, name):
+    """Write a block of a dataset that cannot be decompressed."""
+    with h5py.File(path) as file:
+        chunk = file[name].id.get_chunk_info(file[name].id.get_num_chunks() - 1)
+    content = bytearray(path.read_bytes())
+    content[chunk.byte_offset : chunk.byte_offset + chunk.size] = bytes(chunk.size)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("options", [(), ("--h5ad",), ("--scheduler", "serial")], ids=str)
+def test_damage_that_is_found_while_reading_refuses_that_file(
+    options, run, folder, path, query, tmp_path
+):
+    bad = tmp_path / "bad.h5ad"
+    query.write_h5ad(bad, compression="gzip")
+    damage(bad, "X/data")
+    done = run("annotate", bad, path, "-m", folder, "-o", tmp_path / "out", *options)
+    assert done.code == 3, done.err
+    assert f"error: {bad} cannot be read, it is damaged or incomplete" in done.err
+    assert "cure: Copy or write it again." in done.err
+    made = [file.name for file in (tmp_path / "out").iterdir()]
+    assert [name for name in made if name.startswith("cells.annotations")]
+    assert not [name for name in made if name.startswith("bad")]
+
+
+@pytest.mark.filterwarnings("ignore:Writing zarr v2 data:UserWarning")
+@pytest.mark.parametrize("command", ["inspect", "evaluate", "train"])
+def test_damage_of_a_zarr_folder_is_a_refusal(command, run, write, folder, query, tmp_path):
+    path = write("zarr", query, tmp_path)
+    block = sorted(path.glob("X/data/**/[0-9]*"))[-1]
+    block.write_bytes(block.read_bytes()[:16] + bytes(block.stat().st_size - 16))
+    model = () if command == "train" else ("-m", folder)
+    keys = () if command == "inspect" else ("--labels-key", "cell_type")
+    out = () if command == "inspect" else ("-o", tmp_path / "out")
+    done = run(command, path, *model, *keys, *out)
+    assert done.code == 3, done.err
+    assert f"error: {path} cannot be read, it is damaged or incomplete" in done.err
+
+
+def test_a_full_disk_is_no_damage_of_the_file_that_is_read(path):
+    for error in (
+        OSError(28, "No space left on device"),
+        OSError("Can't synchronously write data"),
+        RuntimeError("a fault"),
+    ):
+        with pytest.raises(type(error), match=str(error.args[-1])), open_stored(path):
+            raise error
+
+
+@pytest.mark.parametrize("options", [(), ("--scheduler", "serial")], ids=["one", "many"])
+def test_unassigned_needs_a_calibrated_model(options, run, folder, path, tmp_path):
+    model = SCTAB.load(folder, adata=False)
+    model.annotation = replace(model.annotation, calibration=None)
+    model.save(tmp_path / "model")
+    line = ("annotate", path, "-m", tmp_path / "model", "-o", tmp_path / "out", *options)
+    done = run(*line, "--unassigned", "x")
+    assert done.code == 2, done.err
+    assert "this one is not calibrated" in done.err
+    assert "cure: Leave out --unassigned; or calibrate the model" in done.err
+    assert not (tmp_path / "out").exists()
+    assert run(*line).code == 0
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "tcp://nohost.invalid:8786", "nonsense"])
+def test_a_scheduler_that_is_not_there_is_wrong_usage(address, run, folder, path, tmp_path):
+    out = tmp_path / "out"
+    done = run("annotate", path, "-m", folder, "-o", out, "--scheduler", address)
+    assert done.code == 2, done.err
+    assert f"error: There is no Dask scheduler at '{address}'" in done.err
+    assert "--scheduler local" in done.err
+    assert "`scheduler`" not in done.err
+
+
+def test_workers_are_those_of_this_machine(run, folder, path, tmp_path):
+    line = ("annotate", path, "-m", folder, "-o", tmp_path / "out", "--workers", 2)
+    done = run(*line, "--scheduler", "tcp://127.0.0.1:9")
+    assert done.code == 2
+    assert "--workers does not apply without --scheduler local" in done.err
+
+
+@pytest.mark.parametrize("options", [(), ("--scheduler", "serial")], ids=["one", "many"])
+@pytest.mark.parametrize("what", ["an empty folder", "a damaged file", "no folder"])
+def test_a_model_is_opened_alike_for_one_file_and_many(what, options, run, folder, path, tmp_path):
+    model = tmp_path / "model"
+    if what != "no folder":
+        model.mkdir()
+    if what == "a damaged file":
+        whole = (folder / "model.safetensors").read_bytes()
+        (model / "model.safetensors").write_bytes(whole[:-100])
+    done = run("annotate", path, "-m", model, "-o", tmp_path / "out", *options)
+    assert done.code == 4, done.err
+    assert str(model) in done.err
+    if what == "an empty folder":
+        assert "holds no model: it has no model.safetensors" in done.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("what", ["genes", "labels"])
+@pytest.mark.parametrize("suffix", ["txt", "parquet"])
+def test_names_of_a_checkpoint_that_are_missing_are_refused(what, suffix, run, tmp_path):
+    checkpoint = tmp_path / "run5.ckpt"
+    checkpoint.write_bytes(b"")
+    names = {"genes": tmp_path / "genes.txt", "labels": tmp_path / "labels.txt"}
+    for file in names.values():
+        file.write_text("a\n")
+    names[what] = tmp_path / f"missing.{suffix}"
+    options = [word for option, file in names.items() for word in (f"--{option}", file)]
+    done = run("convert", checkpoint, "-o", tmp_path / "out", *options)
+    assert done.code == 3, done.err
+    assert f"error: There is no file {names[what]}." in done.err
+    assert f"--{what}" in done.err
+    names[what].mkdir()
+    done = run("convert", checkpoint, "-o", tmp_path / "out", *options)
+    assert done.code == 3
+    assert "is a folder, not a file" in done.err
+
+
+def test_a_parquet_file_that_is_none_is_refused(run, tmp_path):
+    pytest.importorskip("pyarrow")
+    (tmp_path / "run5.ckpt").write_bytes(b"")
+    (tmp_path / "var.parquet").write_text("no table")
+    names = ("--genes", tmp_path / "var.parquet", "--labels", tmp_path / "var.parquet")
+    done = run("convert", tmp_path / "run5.ckpt", "-o", tmp_path / "out", *names)
+    assert done.code == 3, done.err
+    assert "var.parquet cannot be read" in done.err
+
+
+def test_files_of_a_corpus_that_are_missing_are_refused(run, path, tmp_path):
+    keys = ("-o", tmp_path / "out", "--labels-key", "cell_type")
+    done = run("corpus", path, *keys, "--genes", "intersect")
+    assert done.code == 3, done.err
+    assert "error: There is no file intersect." in done.err
+    assert "Pass intersection, union, or a file" in done.err
+    done = run("corpus", path, tmp_path / "missing.h5ad", *keys)
+    assert done.code == 3, done.err
+    assert f"error: There is no file {tmp_path / 'missing.h5ad'}." in done.err
+    (tmp_path / "genes.txt").write_bytes(b"\xff\xfe\x00")
+    done = run("corpus", path, *keys, "--genes", tmp_path / "genes.txt")
+    assert done.code == 3
+    assert "Pass a text file" in done.err

@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from errno import EDQUOT, EEXIST, EIO, ENOSPC
+from errno import EDQUOT, EEXIST, EIO, EISDIR, ENOSPC
 from pathlib import Path
 from platform import node
 
@@ -165,7 +165,11 @@ def move_files(folder: Path, target: Path) -> None:
 
 
 def publish_files(folder: Path, target: Path, overwrite: bool) -> None:
-    """Move files into a directory that other processes may write to; all of them, or none.
+    """Move files into a directory that other processes may write to, one by one.
+
+    All is checked before the first one is moved, and processes wait for each other. The limit: each
+    rename is complete or not done, but not all of them together. If the process is killed between
+    two renames, some files are new and others missing, or those of an earlier run.
 
     Parameters
     ----------
@@ -179,16 +183,22 @@ def publish_files(folder: Path, target: Path, overwrite: bool) -> None:
     Raises
     ------
     FileExistsError
-        If there is a file of one of the names without ``overwrite``.
+        If there is a file of one of the names without ``overwrite``; ``filename`` is its path.
+    IsADirectoryError
+        If there is a directory, or else no regular file, of one of the names. As all errors here,
+        it leaves the directory as it was.
     """
     files = sorted(folder.iterdir())
     for file in files:
         flush(file)
     target.mkdir(parents=True, exist_ok=True)
     with _alone_in(target):
-        taken = [file.name for file in files if (target / file.name).exists()]
+        taken = [target / file.name for file in files if os.path.lexists(target / file.name)]
         if taken and not overwrite:
-            raise FileExistsError(EEXIST, f"{taken[0]} is there already", str(target))
+            raise FileExistsError(EEXIST, "There is such a file already", str(taken[0]))
+        for path in taken:
+            if path.exists() and not path.is_file():
+                raise IsADirectoryError(EISDIR, "There is something else than a file", str(path))
         for file in files:
             file.replace(target / file.name)
 

@@ -158,6 +158,11 @@ def write_query(
     Paths of the files.
     """
     console.note(f"{stored.path}: {query.describe()}")
+    names = request.name_files(prefix)
+    if "h5ad" in names:
+        from scvi_sctab.data.files import check_writable
+
+        check_writable(stored)
     overlap = source.min_gene_overlap
     annotated = statements.annotate(model, query, overlap, request.needs_probabilities)
     if annotated.difference:
@@ -166,8 +171,7 @@ def write_query(
             f"{annotated.difference}; error rates and false-alarm rates may not hold."
         )
         if statements.strict:
-            console.exit_code = max(console.exit_code, ExitCode.SHIFTED)
-    names = request.name_files(prefix)
+            console.exit_code = console.exit_code or ExitCode.SHIFTED  # a refusal counts more
     files = [str(folder / name) for name in names.values()]
     summary = {
         "query": str(stored.path),
@@ -186,7 +190,7 @@ def write_query(
             columns = request.columns(annotated)
             if request.layout == "plain":
                 columns = columns.add_prefix("sctab_")
-            write_annotated(stored, columns, aside / names["h5ad"])
+            write_annotated(stored, columns, aside / names["h5ad"], query.counts)
     counts = summary["labels"]
     shown = ", ".join(f"{label} {n:,}" for label, n in list(counts.items())[:5])
     more = f" and {len(counts) - 5} more" if len(counts) > 5 else ""

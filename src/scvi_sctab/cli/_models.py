@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scvi_sctab import models
+from scvi_sctab._constants import ENSEMBLE_FILE, PICKLE_FILE, WEIGHTS_FILE
 from scvi_sctab.cli._errors import CommandError, ExitCode, split
 
 if TYPE_CHECKING:
@@ -18,18 +19,31 @@ def find_model(name: str) -> Path:
     Parameters
     ----------
     name
-        A folder, or the name of a ready-made model.
+        Name of a ready-made model or of one in folders that are listed, else a folder, in the order
+        of :func:`scvi_sctab.models.path`. With a separator, as in ``./pbmc``, it is a folder.
+
+    Returns
+    -------
+    Absolute path of the folder.
 
     Raises
     ------
     CommandError
         If there is no such model.
     """
-    if Path(name).is_dir():
-        return Path(name)
     try:
-        return models.path(name)
+        return models.path(name).absolute()
     except KeyError as error:
+        folder = Path(name).absolute()
+        if any((folder / file).is_file() for file in (ENSEMBLE_FILE, PICKLE_FILE)):
+            return folder
+        if folder.is_dir():
+            raise CommandError(
+                ExitCode.NO_MODEL,
+                f"The folder {name} holds no model: it has no {WEIGHTS_FILE}.",
+                "Give a folder that `scvi-sctab train` wrote, or a name that `scvi-sctab models "
+                "list` shows.",
+            ) from None
         cause, _ = split(str(error.args[0]))
         cure = "Give the folder of a saved model, or a name that `scvi-sctab models list` shows."
         raise CommandError(ExitCode.NO_MODEL, cause, cure) from None

@@ -39,14 +39,15 @@ Model = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="Folder of a model, or the name of a ready-made one.",
+        help="Name of a ready-made model, or folder of a model; ./NAME is always a folder.",
         show_default=False,
     ),
 ]
 Layer = Annotated[
     str | None,
     typer.Option(
-        help="Matrix with raw counts: X, raw, or a layer; found if not given.",
+        help="Matrix with raw counts: X, a layer, or raw (raw.X, if a layer is named raw); found if not "
+        "given.",
         rich_help_panel=INPUT,
         show_default=False,
     ),

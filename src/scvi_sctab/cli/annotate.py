@@ -12,12 +12,12 @@ import typer
 from scvi_sctab.cli import _options as options
 from scvi_sctab.cli._annotating import Source, Statements, write_query
 from scvi_sctab.cli._console import Console, session
-from scvi_sctab.cli._errors import CommandError, ExitCode, explain
+from scvi_sctab.cli._errors import CommandError, ExitCode, explain, split
 from scvi_sctab.cli._layouts import Layout, Request, TableFormat, require_parquet
 from scvi_sctab.cli._models import find_model, open_model
 from scvi_sctab.cli._outputs import check_free
 
-_LOCAL = "local"
+_LOCAL, _SERIAL = "local", "serial"
 
 
 def annotate(
@@ -146,8 +146,8 @@ def annotate(
         paths = _read_names(queries)
         if over_clustering is not None and not majority_voting:
             raise _does_not_apply("--over-clustering", "without --majority-voting")
-        if workers is not None and scheduler is None:
-            raise _does_not_apply("--workers", "without --scheduler")
+        if workers is not None and scheduler != _LOCAL:
+            raise _does_not_apply("--workers", f"without --scheduler {_LOCAL}")
         if scheduler is not None:
             unused = {
                 "--prefix": prefix,
@@ -177,13 +177,15 @@ def annotate(
                 console, paths, model, out, scheduler, str(accelerator), run | statements
             )
             return
-        request = Request(columns, table, _name_model(model), probabilities, h5ad)
+        named = _name_model(model)
+        request = Request(columns, table, named, probabilities, h5ad)
         if probabilities or table == TableFormat.parquet or columns == Layout.nf_core:
             require_parquet()
         prefixes = _name_queries(paths, prefix, columns)
         for path in paths:
             check_free(out, list(request.name_files(prefixes[path]).values()), overwrite)
         loaded = open_model(model, str(accelerator))
+        _check_unassigned(loaded, unassigned)
         source = Source(layer, modality, gene_column, gene_table, min_gene_overlap)
         stated = Statements(
             error_rate,
@@ -243,7 +245,18 @@ def _read_names(queries: list[Path]) -> list[Path]:
 
 
 def _name_model(model: str) -> str:
-    return Path(model).resolve().name if Path(model).is_dir() else model
+    folder = find_model(model)
+    return model if model == folder.name else folder.resolve().name
+
+
+def _check_unassigned(model: Any, unassigned: str | None) -> None:
+    if unassigned is not None and model.calibration is None:
+        raise CommandError(
+            ExitCode.USAGE,
+            "--unassigned is for a calibrated model, and this one is not calibrated.",
+            "Leave out --unassigned; or calibrate the model in Python, `model.calibrate(adata)` with "
+            "labelled cells that it was not trained on, and save it.",
+        )
 
 
 def _name_queries(paths: list[Path], prefix: str | None, layout: Layout) -> dict[Path, str]:
@@ -277,18 +290,31 @@ def _annotate_many(
     arguments: dict[str, Any],
 ) -> None:
     """Annotate by :func:`scvi_sctab.annotate_files`."""
-    folder = find_model(model)
+    check_free(out, [], overwrite=True)
+    loaded = open_model(model, accelerator)
+    _check_unassigned(loaded, arguments["unassigned"])
     from scvi_sctab import annotate_files
 
-    outcomes = annotate_files(
-        paths,
-        folder,
-        out,
-        scheduler=None if scheduler == _LOCAL else scheduler,
-        accelerator=accelerator,
-        progress=False if console.quiet or console.as_json else None,
-        **arguments,
-    )
+    try:
+        outcomes = annotate_files(
+            paths,
+            loaded,
+            out,
+            scheduler=None if scheduler == _LOCAL else scheduler,
+            accelerator=accelerator,
+            progress=False if console.quiet or console.as_json else None,
+            **arguments,
+        )
+    except OSError as error:
+        is_connection = isinstance(error, ConnectionError | TimeoutError) or error.errno is None
+        if scheduler in (_LOCAL, _SERIAL) or not is_connection:
+            raise  # of a disk
+        raise CommandError(
+            ExitCode.USAGE,
+            split(str(error))[0],
+            "Pass the address that `dask scheduler` prints, such as tcp://192.168.0.10:8786, and see "
+            "that this machine reaches it; or --scheduler local, for processes on this machine.",
+        ) from error
     for row in outcomes.itertuples():
         if row.status == "failed":
             console.exit_code = console.refuse(ValueError(row.error), input=row.path)

@@ -10,6 +10,8 @@ import typer
 from scvi_sctab.cli import _options as options
 from scvi_sctab.cli._console import session
 from scvi_sctab.cli._errors import CommandError, ExitCode
+from scvi_sctab.cli._inputs import read_text, require_file
+from scvi_sctab.cli._outputs import check_folder
 
 _COLUMNS = {"genes": ("feature_id", "feature_name"), "labels": ("label",)}
 
@@ -56,12 +58,7 @@ def convert(
 ) -> None:
     """Convert a published checkpoint to a model that is loaded without running code."""
     with session(as_json, quiet, debug) as console:
-        if out.exists() and not overwrite:
-            raise CommandError(
-                ExitCode.USAGE,
-                f"{out} exists and was left as it is.",
-                "Choose another folder, or pass --overwrite.",
-            )
+        check_folder(out, overwrite)
         if not checkpoint.exists():
             raise CommandError(
                 ExitCode.NO_MODEL, f"There is no file {checkpoint}.", "Check its name and folder."
@@ -93,12 +90,22 @@ def _load(
 
 
 def _read_names(path: Path, what: str, symbols: bool) -> list[str]:
+    cure = f"Check its name and folder: --{what}."
     if path.suffix != ".parquet":
-        return path.read_text().split("\n")[: -1 if path.read_text().endswith("\n") else None]
+        text = read_text(path, cure)
+        return text.split("\n")[: -1 if text.endswith("\n") else None]
+    require_file(path, cure)
     import pandas as pd
 
     column = _COLUMNS[what][1 if symbols else 0]
-    table = pd.read_parquet(path)
+    try:
+        table = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise CommandError(
+            ExitCode.REFUSED,
+            f"{path} cannot be read: {error}.",
+            f"Pass a Parquet file, or a text file with a name per line, as --{what}.",
+        ) from error
     if column not in table:
         raise CommandError(
             ExitCode.REFUSED,

@@ -9,6 +9,8 @@ import typer
 
 from scvi_sctab.cli import _options as options
 from scvi_sctab.cli._console import session
+from scvi_sctab.cli._errors import CommandError, ExitCode
+from scvi_sctab.cli._inputs import read_text
 
 
 def corpus(
@@ -52,11 +54,17 @@ def corpus(
 ) -> None:
     """Join files into a shuffled store that is trained from without loading it into memory."""
     with session(as_json, quiet, debug, threads) as console:
-        from scvi_sctab.data.stores import prepare_corpus
-
         chosen: str | list[str] = genes
         if genes not in ("intersection", "union"):
-            chosen = Path(genes).read_text().split()
+            cure = "Pass intersection, union, or a file with a name per line as --genes."
+            chosen = read_text(Path(genes), cure).split()
+        for file in files:
+            if not file.exists():
+                raise CommandError(
+                    ExitCode.REFUSED, f"There is no file {file}.", "Check its name and folder."
+                )
+        from scvi_sctab.data.stores import prepare_corpus
+
         made = prepare_corpus(
             files,
             out,

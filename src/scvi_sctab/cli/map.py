@@ -13,7 +13,7 @@ from scvi_sctab.cli._console import session
 from scvi_sctab.cli._errors import CommandError, ExitCode
 from scvi_sctab.cli._layouts import Layout, Request, TableFormat, require_parquet
 from scvi_sctab.cli._models import open_model
-from scvi_sctab.cli._outputs import check_free
+from scvi_sctab.cli._outputs import check_folder, check_free
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +26,8 @@ def map_query(
     batch_key: Annotated[
         str | None,
         typer.Option(
-            help="Column of obs with the batches of the query; one batch if not given.",
+            help="Column of obs with the batches of the query. If not given: the column that the "
+            "reference was trained with, if the query has it, else the file is one batch.",
             show_default=False,
         ),
     ] = None,
@@ -70,10 +71,8 @@ def map_query(
         if table == TableFormat.parquet:
             require_parquet()
         check_free(out, list(request.name_files(prefix).values()), overwrite)
-        if save is not None and save.exists() and not overwrite:
-            raise CommandError(
-                ExitCode.USAGE, f"{save} exists and was left as it is.", "Choose another --save."
-            )
+        if save is not None:
+            check_folder(save, overwrite, "--save")
         reference = open_model(model, str(accelerator))
         import scvi
 

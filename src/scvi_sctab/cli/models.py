@@ -39,12 +39,12 @@ def list_models(as_json: _AsJson = False, debug: options.Debug = False) -> None:
 def show(name: _Name, as_json: _AsJson = False, debug: options.Debug = False) -> None:
     """Show the card of a model: types, training data, scores, intended use."""
     with session(debug=debug) as console:
-        folder = find_model(name)
+        find_model(name)
         try:
-            card = catalogue.show(str(folder))
-        except (FileNotFoundError, ValueError) as error:
+            card = catalogue.show(name)
+        except (FileNotFoundError, KeyError, ValueError) as error:
             raise CommandError(
-                ExitCode.NO_MODEL, str(error), "Choose one of `scvi-sctab models list`."
+                ExitCode.NO_MODEL, str(error.args[0]), "Choose one of `scvi-sctab models list`."
             ) from None
         text = json.dumps(card, ensure_ascii=False) if as_json else catalogue.render_card(card)
         console.result(text.rstrip())

@@ -9,7 +9,7 @@ import typer
 
 from scvi_sctab.cli import _options as options
 from scvi_sctab.cli._console import Console, session
-from scvi_sctab.cli._errors import CommandError, ExitCode
+from scvi_sctab.cli._outputs import check_folder
 from scvi_sctab.cli._terms import read_terms
 
 if TYPE_CHECKING:
@@ -70,12 +70,8 @@ def train(
 ) -> None:
     """Train a model on an annotated reference, and save it."""
     with session(as_json, quiet, debug, threads) as console:
-        if out.exists() and not overwrite:
-            raise CommandError(
-                ExitCode.USAGE,
-                f"{out} exists and was left as it is.",
-                "Choose another folder, or pass --overwrite.",
-            )
+        check_folder(out, overwrite)
+        terms = None if ontology in (_AUTO, _NONE) else read_terms(Path(ontology))
         cells = _read(console, reference, layer, modality, gene_column)
         import scvi
 
@@ -94,11 +90,12 @@ def train(
             if ensemble == 1
             else SCTABEnsemble(cells, preset, n_members=ensemble)
         )
+        if ontology != _NONE:  # before training, which is lost if a term does not exist
+            _set_ontology(console, model, terms)
         shows_bar = not (quiet or as_json)
         model.train(
             max_epochs, accelerator=str(accelerator), enable_progress_bar=shows_bar and _is_shown()
         )
-        _set_ontology(console, model, ontology)
         if model.calibration is not None:
             scores = model.evaluate()["f1"]
             console.note(
@@ -132,13 +129,10 @@ def _read(
         return found.to_memory()
 
 
-def _set_ontology(console: Console, model: Any, ontology: str) -> None:
-    if ontology == _NONE:
-        return
-    terms = {} if ontology == _AUTO else read_terms(Path(ontology))
+def _set_ontology(console: Console, model: Any, terms: dict[str, str] | None) -> None:
     try:
         model.set_ontology(terms)
     except ValueError as error:
-        if ontology != _AUTO:
+        if terms is not None:
             raise
         console.note(f"No Cell Ontology terms: {error}")

@@ -5,7 +5,7 @@ from scvi_sctab.data.files._open import open_stored
 from scvi_sctab.data.files._query import Query, find_query
 from scvi_sctab.data.files._refusal import RefusedInputError
 from scvi_sctab.data.files._stored import StoredCells, StoredMatrix
-from scvi_sctab.data.files._write import write_annotated
+from scvi_sctab.data.files._write import check_writable, write_annotated
 
 __all__ = [
     "GenesFound",
@@ -13,6 +13,7 @@ __all__ = [
     "RefusedInputError",
     "StoredCells",
     "StoredMatrix",
+    "check_writable",
     "find_genes",
     "find_query",
     "open_stored",

@@ -21,6 +21,8 @@ from scvi_sctab.data.files._tenx import (
 )
 
 _RNA = "rna"
+# Packages that decode the blocks of a .zarr folder.
+_DECODERS = ("numcodecs", "zarr")
 _FORMATS = (
     "Convert it to .h5ad; .h5mu, .zarr, 10x .h5 files and matrix-market folders are read, too."
 )
@@ -45,8 +47,20 @@ def open_stored(path: Path, modality: str | None = None) -> Iterator[StoredCells
     Raises
     ------
     RefusedInputError
-        If there is no such file, it is of another format, or damaged.
+        If there is no such file, it is of another format, or damaged, which may be found only when
+        its counts are read.
     """
+    with _open(path, modality) as stored:
+        try:
+            yield stored
+        except (OSError, RuntimeError) as error:
+            if _is_of_reading(error):
+                raise _damaged(path, error) from error
+            raise
+
+
+@contextmanager
+def _open(path: Path, modality: str | None) -> Iterator[StoredCells]:
     if not path.exists():
         raise RefusedInputError(f"There is no file {path}.", "Check its name and folder.")
     if path.is_dir():
@@ -111,6 +125,18 @@ def _choose(names: list[str], path: Path, modality: str | None) -> str:
     raise RefusedInputError(
         f"{path} {cause}: it has {list_names(names)}.", "Name the modality with counts of genes."
     )
+
+
+def _is_of_reading(error: OSError | RuntimeError) -> bool:
+    """Return whether a block on disk could not be decoded, by HDF5 or by zarr."""
+    if isinstance(error, OSError):
+        # HDF5 gives a failed filter no number; a failed disk has one, and writing another text.
+        return error.errno is None and "read data" in str(error)
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__"))
+    return module.split(".")[0] in _DECODERS
 
 
 def _damaged(path: Path, error: Exception) -> RefusedInputError:

@@ -15,14 +15,14 @@ from scvi_sctab.data._genes import describe_mismatch
 from scvi_sctab.data._reader import row_readable, take_rows
 from scvi_sctab.data.files._gene_names import GenesFound, find_genes
 from scvi_sctab.data.files._refusal import RefusedInputError
-from scvi_sctab.data.files._stored import StoredCells, StoredMatrix
+from scvi_sctab.data.files._stored import RAW, StoredCells, StoredMatrix
 
 if TYPE_CHECKING:
     from scvi_sctab._types import Names
 
 # Cells whose values are looked at to find counts; all are checked when they are read.
 _N_CELLS_LOOKED_AT = 200
-_USUAL = ("X", "counts", "raw_counts")
+_USUAL = ("X", "counts", "raw_counts")  # places or layers
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,9 @@ def find_query(
     model_genes
         The model's gene names; if not given, genes keep the names of the file.
     layer
-        Matrix with raw counts: ``"X"``, ``"raw"`` or a layer. If not given, the first one with
-        counts of ``own_layer``, ``X``, layers and ``raw``.
+        Matrix with raw counts: ``"X"``, a layer, ``"raw"``, or a place such as ``"raw.X"``, see
+        :meth:`StoredCells.find_place`. If not given, the first one with counts of ``own_layer``,
+        ``X``, layers and ``raw``.
     own_layer
         Layer that the model was set up with.
     gene_column
@@ -96,7 +97,7 @@ def find_query(
         layer or column, or too few genes are the model's.
     """
     _check_cells(stored)
-    name, matrix = _find_counts(stored, layer, own_layer)
+    place, matrix = _find_counts(stored, layer, own_layer)
     names, found = matrix.var.index, None
     if model_genes is not None:
         found = find_genes(matrix.var, model_genes, gene_column, gene_table, str(stored.path))
@@ -107,7 +108,7 @@ def find_query(
         names = find_genes(matrix.var, names, gene_column, (), str(stored.path)).names
     var = matrix.var.set_axis(names.astype(str), axis=0)
     cells = AnnData(matrix.values, stored.obs, var)
-    return Query(cells, _place(name), found)
+    return Query(cells, place, found)
 
 
 def _check_cells(stored: StoredCells) -> None:
@@ -120,32 +121,30 @@ def _check_cells(stored: StoredCells) -> None:
         )
 
 
-def _place(name: str) -> str:
-    return {"X": "X", "raw": "raw.X"}.get(name, f"layers[{name!r}]")
-
-
 def _order(stored: StoredCells, own_layer: str | None) -> Iterator[str]:
-    names = stored.matrices
-    first = [name for name in (own_layer, *_USUAL) if name in names]
-    yield from dict.fromkeys([*first, *(name for name in names if name != "raw"), *names])
+    places = stored.matrices
+    first = [stored.find_place(name) for name in (own_layer, *_USUAL) if name is not None]
+    others = [place for place in places if place != RAW]
+    yield from dict.fromkeys(p for p in (*first, *others, *places) if p is not None)
 
 
 def _find_counts(
     stored: StoredCells, layer: str | None, own_layer: str | None
 ) -> tuple[str, StoredMatrix]:
-    if layer is not None and layer not in stored.matrices:
-        places = list_names(stored.matrices)
+    chosen = None if layer is None else stored.find_place(layer)
+    if layer is not None and chosen is None:
+        names = list_names(stored.name_matrices())
         raise RefusedInputError(
-            f"{stored.path} has no matrix {layer!r}.", f"Name one that it has: {places}."
+            f"{stored.path} has no matrix {layer!r}.", f"Name one that it has: {names}."
         )
     seen = []
-    for name in [layer] if layer is not None else _order(stored, own_layer):
-        matrix = stored.matrices[name]
-        values = row_readable(matrix.values, _place(name))
+    for place in _order(stored, own_layer) if chosen is None else [chosen]:
+        matrix = stored.matrices[place]
+        values = row_readable(matrix.values, place)
         found = diagnose(take_rows(values, slice(0, min(_N_CELLS_LOOKED_AT, values.shape[0]))))
         if found is None:
-            return name, StoredMatrix(values, matrix.var)
-        seen.append(f"{_place(name)} {found.look.text}")
+            return place, StoredMatrix(values, matrix.var)
+        seen.append(f"{place} {found.look.text}")
     if not seen:
         raise RefusedInputError(f"{stored.path} has no matrix.", "Write the counts to `X`.")
     raise RefusedInputError(

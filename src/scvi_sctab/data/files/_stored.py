@@ -11,6 +11,9 @@ from anndata.io import read_elem, sparse_dataset
 if TYPE_CHECKING:
     import pandas as pd
 
+RAW = "raw.X"
+"""Place of the matrix of ``raw``."""
+
 
 @dataclass(frozen=True)
 class StoredMatrix:
@@ -41,13 +44,45 @@ class StoredCells:
     obs
         Table of cells.
     matrices
-        Matrices by name: ``"X"``, names of layers, and ``"raw"``.
+        Matrices by place: ``"X"``, ``"layers['counts']"`` of each layer, and ``"raw.X"``.
     """
 
     path: Path
     kind: str
     obs: pd.DataFrame
     matrices: dict[str, StoredMatrix]
+
+    def find_place(self, name: str) -> str | None:
+        """Return the place of a matrix.
+
+        Parameters
+        ----------
+        name
+            A place, the name of a layer, or ``"raw"`` for ``raw.X``. A layer of the name
+            ``"raw"`` comes before ``raw.X``, and ``X`` before a layer of the name ``"X"``.
+
+        Returns
+        -------
+        A key of ``matrices``, or ``None`` if there is no such matrix.
+        """
+        places = (name, place_of_layer(name), *([RAW] if name == "raw" else []))
+        return next((place for place in places if place in self.matrices), None)
+
+    def name_matrices(self) -> list[str]:
+        """Return a name of each matrix by which :meth:`find_place` finds it, the shortest one."""
+        short = {
+            place: place.removeprefix("layers['").removesuffix("']") for place in self.matrices
+        }
+        short |= {"X": "X", RAW: "raw"}
+        return [
+            short[place] if self.find_place(short[place]) == place else place
+            for place in self.matrices
+        ]
+
+
+def place_of_layer(name: str) -> str:
+    """Return the place of a layer, as messages name it."""
+    return f"layers[{name!r}]"
 
 
 def read_stored(group: Any, path: Path, kind: str) -> StoredCells:
@@ -63,12 +98,21 @@ def read_stored(group: Any, path: Path, kind: str) -> StoredCells:
     var = read_elem(group["var"])
     found = {"X": group["X"]} if "X" in group else {}
     layers = group["layers"] if "layers" in group else {}
-    found |= {name: layers[name] for name in layers.keys()}
-    matrices = {name: StoredMatrix(_lazy(stored), var) for name, stored in found.items()}
+    found |= {place_of_layer(name): layers[name] for name in layers.keys()}
+    matrices = {
+        place: StoredMatrix(_lazy(stored), var)
+        for place, stored in found.items()
+        if not _is_empty(stored)
+    }
     if "raw" in group and "X" in group["raw"]:
         raw = group["raw"]
-        matrices["raw"] = StoredMatrix(_lazy(raw["X"]), read_elem(raw["var"]))
+        matrices[RAW] = StoredMatrix(_lazy(raw["X"]), read_elem(raw["var"]))
     return StoredCells(path, kind, read_elem(group["obs"]), matrices)
+
+
+def _is_empty(stored: Any) -> bool:
+    """Return whether there is no matrix: an `.h5mu` file may hold an `X` that is null."""
+    return stored.attrs.get("encoding-type") == "null"
 
 
 def _lazy(stored: Any) -> Any:
