@@ -11,9 +11,7 @@ It needs no package of this repository. The cells are bundled data (MIT licence)
 import warnings
 from pathlib import Path
 
-import celltypist
 import numpy as np
-import scanpy as sc
 from anndata import AnnData, read_h5ad
 
 FOLDER = Path(__file__).parent
@@ -27,6 +25,8 @@ MODELS = {
 
 def normalized(adata: AnnData) -> AnnData:
     """Normalise as CellTypist wants it."""
+    import scanpy as sc
+
     adata = adata.copy()
     sc.pp.normalize_total(adata, target_sum=1e4)
     sc.pp.log1p(adata)
@@ -35,6 +35,8 @@ def normalized(adata: AnnData) -> AnnData:
 
 def main() -> None:
     """Train models on Kang et al., and annotate cells of pbmc3k by them."""
+    import celltypist
+
     warnings.simplefilter("ignore")
     reference = normalized(read_h5ad(DATA / "kang18_ifnb_2800.h5ad"))
     query = read_h5ad(DATA / "pbmc3k_labelled.h5ad")[::40].copy()
