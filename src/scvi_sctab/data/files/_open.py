@@ -53,7 +53,7 @@ def open_stored(path: Path, modality: str | None = None) -> Iterator[StoredCells
     with _open(path, modality) as stored:
         try:
             yield stored
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, ValueError) as error:  # of other versions of zarr
             if _is_of_reading(error):
                 raise _damaged(path, error) from error
             raise
@@ -127,7 +127,7 @@ def _choose(names: list[str], path: Path, modality: str | None) -> str:
     )
 
 
-def _is_of_reading(error: OSError | RuntimeError) -> bool:
+def _is_of_reading(error: Exception) -> bool:
     """Return whether a block on disk could not be decoded, by HDF5 or by zarr."""
     if isinstance(error, OSError):
         # HDF5 gives a failed filter no number; a failed disk has one, and writing another text.
