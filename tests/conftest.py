@@ -1,5 +1,7 @@
 """Small cuts of the bundled data; tests change copies."""
 
+import os
+
 import numpy as np
 import pytest
 import scvi
@@ -15,7 +17,13 @@ SMALL = {"widths": (32, 24, 8)}
 
 @pytest.fixture(autouse=True)
 def seed():
+    """Seed each test; scvi-tools appends a flag each time, until no process can be started."""
+    flags = os.environ.get("XLA_FLAGS")
     scvi.settings.seed = 0
+    yield
+    os.environ.pop("XLA_FLAGS", None)
+    if flags is not None:
+        os.environ["XLA_FLAGS"] = flags
 
 
 @pytest.fixture(scope="session")
