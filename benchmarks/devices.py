@@ -24,8 +24,9 @@ BATCH, EPOCHS, THREADS = 1024, 10, 2
 
 
 def train(devices: int) -> None:
-    """Train once, and let the first process print the seconds of the training alone."""
+    """Train once, and let the first process print the seconds from the first step to the last."""
     import scvi
+    from lightning.pytorch.callbacks import LambdaCallback
 
     from scvi_sctab import SCTAB, datasets
 
@@ -34,17 +35,24 @@ def train(devices: int) -> None:
     SCTAB.setup_anndata(reference, labels_key="cell_type", donor_key="donor_id")
     model = SCTAB(reference, preset="paper")
     several = {"strategy": "ddp"} if devices > 1 else {}
-    start = time.perf_counter()
+    marks: list[float] = []
+
+    def mark(*_: object) -> None:
+        marks.append(time.perf_counter())
+
+    # Without the start of the second process, which takes as long as the imports.
+    clock = LambdaCallback(on_train_start=mark, on_train_end=mark)
     model.train(
         max_epochs=EPOCHS,
         batch_size=BATCH // devices,
         devices=devices,
         accelerator="cpu",
         enable_progress_bar=False,
+        callbacks=[clock],
         **several,
     )
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        print(f"seconds {time.perf_counter() - start}", flush=True)
+        print(f"seconds {marks[1] - marks[0]}", flush=True)
 
 
 def measure(devices: int) -> float:
