@@ -21,6 +21,12 @@ MIN_GENES: Final = 10
 """Smallest number of genes of a reference."""
 MIN_GENE_OVERLAP: Final = 0.25
 """Share of the model's genes below which a query is refused."""
+ERROR_RATE: Final = 0.1
+"""Share of cells whose prediction set may miss the true label."""
+FALSE_ALARM_RATE: Final = 0.05
+"""Share of cells of known labels that may be called novel."""
+TERM_LEVEL: Final = 0.9
+"""Smallest probability of a term."""
 WARN_GENE_OVERLAP: Final = 0.8
 """Share of the model's genes below which a query is warned about."""
 MIN_CELLS_PER_LABEL: Final = 2

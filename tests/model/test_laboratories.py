@@ -217,3 +217,50 @@ def test_few_cells_keep_the_sets_of_held_out_ones(model, elsewhere, recwarn):
     few = model._select(elsewhere[:20].copy())
     state, _ = model._look_at(few)
     assert state.calibration.widening == 1
+
+
+def test_a_study_is_left_out_with_its_batches_and_coarse_labels_stay_coarse(reference):
+    """What is predicted is a new laboratory: no cell, and no batch, of it was trained on."""
+    siblings, asked = [], []
+
+    class Watched(SCTAB):
+        def train(self, *args, **kwargs):
+            if "datasplitter_kwargs" in kwargs:
+                siblings.append((self, kwargs["datasplitter_kwargs"]["external_indexing"]))
+            super().train(*args, **kwargs)
+
+        def _labeled_logits(self, cells, *args):
+            asked.append((self, cells))
+            return super()._labeled_logits(cells, *args)
+
+    reference.obs["study"] = reference.obs["condition"].astype(str)
+    finer = ["CD4 Naive T", "CD4 Memory T", "CD8 T"]
+    Watched.setup_anndata(
+        reference, labels_key="cell_type", batch_key="study", donor_key="donor_id"
+    )
+    model = Watched(reference, coarse_labels={"T activated": finer})
+    model.train(max_epochs=2, **QUIET)
+    model.calibrate_across("study", max_epochs=2, **QUIET)
+    study = model.adata.obs["study"].to_numpy(str)
+    assert [sorted(set(study[np.concatenate(parts[:2])])) for _, parts in siblings] == [
+        ["stim"],
+        ["ctrl"],
+    ]
+    for (sibling, _), left_out in zip(siblings, ("ctrl", "stim"), strict=True):
+        assert sibling.coarse_labels == {"T activated": finer}
+        predicted = [c for who, c in asked if who is sibling][-1]
+        assert set(study[predicted.positions]) == {left_out}
+        assert (sibling._conditions_of(predicted.adata) == -1).all()
+    assert "T activated" not in model.labels[model.calibration.truth]
+
+
+def test_cells_are_left_out_where_they_are_now(model, reference, tmp_path):
+    model.save(tmp_path / "model")
+    order = np.random.default_rng(0).permutation(reference.n_obs)
+    moved = reference[order].copy()
+    moved.obs["study"] = moved.obs["condition"].astype(str)
+    again = SCTAB.load(tmp_path / "model", moved, accelerator="cpu")
+    again.calibrate_across("study", max_epochs=2, **QUIET)
+    calibration = again.calibration
+    expected = [moved.obs["cell_type"][moved.obs["study"] == s] for s in ("ctrl", "stim")]
+    np.testing.assert_array_equal(again.labels[calibration.truth], np.concatenate(expected))

@@ -88,7 +88,8 @@ def annotate_cells(
         statistics = pop_statistics(columns)
         columns["prediction_set"] = name_sets(columns.pop("set"), columns["label"], state.labels)
         columns["novel"] = columns["novelty_p_value"] <= rates.false_alarm_rate
-        columns["status"] = status_of(columns["novel"], *map(columns.pop, (SET_SIZE, N_MOLECULES)))
+        set_size, n_molecules = columns.pop(SET_SIZE), columns.pop(N_MOLECULES)
+        columns["status"] = status_of(columns["novel"], set_size, n_molecules)
     if state.hierarchy is not None:
         name_terms(columns, state.hierarchy)
     for name in ("label", "runner_up", "reference_label"):

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scvi_sctab._constants import ERROR_RATE, FALSE_ALARM_RATE, MIN_GENE_OVERLAP, TERM_LEVEL
 from scvi_sctab.cli._errors import ExitCode
 from scvi_sctab.cli._outputs import results
 
@@ -34,7 +35,7 @@ class Source:
     modality: str | None = None
     gene_column: str | None = None
     gene_table: Path | None = None
-    min_gene_overlap: float = 0.25
+    min_gene_overlap: float = MIN_GENE_OVERLAP
 
     def find(self, stored: StoredCells, model: SCTAB | SCTABEnsemble) -> Query:
         """Find counts and genes of a file.
@@ -75,14 +76,14 @@ class Statements:
         Whether a shift changes the exit code.
     """
 
-    error_rate: float
-    false_alarm_rate: float
-    term_level: float
-    unassigned: str | None
-    batch_size: int | None
-    votes: bool
-    clusters: str | None
-    strict: bool
+    error_rate: float = ERROR_RATE
+    false_alarm_rate: float = FALSE_ALARM_RATE
+    term_level: float = TERM_LEVEL
+    unassigned: str | None = None
+    batch_size: int | None = None
+    votes: bool = False
+    clusters: str | None = None
+    strict: bool = False
 
     def annotate(
         self, model: SCTAB | SCTABEnsemble, query: Query, min_gene_overlap: float, logits: bool

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from scvi_sctab._constants import ERROR_RATE, FALSE_ALARM_RATE, MIN_GENE_OVERLAP, TERM_LEVEL
 from scvi_sctab.cli import _options as options
 from scvi_sctab.cli._annotating import Source, Statements, write_query
 from scvi_sctab.cli._console import Console, session
@@ -61,28 +62,28 @@ def annotate(
     modality: options.Modality = None,
     gene_column: options.GeneColumn = None,
     gene_table: options.GeneTable = None,
-    min_gene_overlap: options.MinGeneOverlap = 0.25,
+    min_gene_overlap: options.MinGeneOverlap = MIN_GENE_OVERLAP,
     error_rate: Annotated[
         float,
         typer.Option(
             help="Share of cells whose prediction set may miss the true label.",
             rich_help_panel=options.STATEMENTS,
         ),
-    ] = 0.1,
+    ] = ERROR_RATE,
     false_alarm_rate: Annotated[
         float,
         typer.Option(
             help="Share of cells of known types that may be called novel.",
             rich_help_panel=options.STATEMENTS,
         ),
-    ] = 0.05,
+    ] = FALSE_ALARM_RATE,
     term_level: Annotated[
         float,
         typer.Option(
             help="Smallest probability of the Cell Ontology term.",
             rich_help_panel=options.STATEMENTS,
         ),
-    ] = 0.9,
+    ] = TERM_LEVEL,
     unassigned: Annotated[
         str | None,
         typer.Option(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from scvi_sctab._constants import MIN_GENE_OVERLAP
 from scvi_sctab.cli import _options as options
 from scvi_sctab.cli._annotating import Source, Statements, write_query
 from scvi_sctab.cli._console import session
@@ -54,7 +55,7 @@ def map_query(
     modality: options.Modality = None,
     gene_column: options.GeneColumn = None,
     gene_table: options.GeneTable = None,
-    min_gene_overlap: options.MinGeneOverlap = 0.25,
+    min_gene_overlap: options.MinGeneOverlap = MIN_GENE_OVERLAP,
     max_epochs: Annotated[
         int | None, typer.Option(help="Number of epochs.", show_default=False)
     ] = None,
@@ -95,7 +96,7 @@ def map_query(
             if save is not None:
                 adapted.save(save, overwrite=overwrite)
             found = found.replace(cells)
-            stated = Statements(0.1, 0.05, 0.9, None, None, False, None, False)
+            stated = Statements()
             files = write_query(
                 console, adapted, stored, found, source, stated, request, prefix, out, overwrite
             )

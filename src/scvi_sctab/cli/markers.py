@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from scvi_sctab._constants import MIN_GENE_OVERLAP
 from scvi_sctab.cli import _options as options
 from scvi_sctab.cli._annotating import Source
 from scvi_sctab.cli._console import session
@@ -29,7 +30,7 @@ def markers(
     modality: options.Modality = None,
     gene_column: options.GeneColumn = None,
     gene_table: options.GeneTable = None,
-    min_gene_overlap: options.MinGeneOverlap = 0.25,
+    min_gene_overlap: options.MinGeneOverlap = MIN_GENE_OVERLAP,
     batch_size: options.BatchSize = None,
     accelerator: options.Device = options.Accelerator.auto,
     threads: options.Threads = None,

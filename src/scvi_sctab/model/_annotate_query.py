@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from scvi_sctab._constants import MIN_GENE_OVERLAP
-from scvi_sctab.annotation import find_shift, unassign
+from scvi_sctab._constants import ERROR_RATE, FALSE_ALARM_RATE, MIN_GENE_OVERLAP, TERM_LEVEL
+from scvi_sctab.annotation import annotate_cells, find_shift, unassign
 from scvi_sctab.data import X_LAYER
 from scvi_sctab.metrics import CellLogits
 
@@ -46,9 +46,9 @@ def annotate_query(
     model: CellAnnotator,
     cells: AnnData,
     *,
-    error_rate: float = 0.1,
-    false_alarm_rate: float = 0.05,
-    term_level: float = 0.9,
+    error_rate: float = ERROR_RATE,
+    false_alarm_rate: float = FALSE_ALARM_RATE,
+    term_level: float = TERM_LEVEL,
     unassigned: str | None = None,
     min_gene_overlap: float = MIN_GENE_OVERLAP,
     batch_size: int | None = None,
@@ -77,8 +77,12 @@ def annotate_query(
     model._require_trained()
     rates = model._check_statements(error_rate, false_alarm_rate, term_level, unassigned)
     selection = model._select(cells, None, X_LAYER, min_gene_overlap)
-    kept: list[CellLogits] | None = [] if keep_probabilities else None
-    columns, statistics = model._annotate(selection, rates, batch_size, kept)
+    model._check_names(selection)
+    state, parts = model._look_at(selection, batch_size)
+    kept = list(parts) if keep_probabilities else None
+    columns, statistics = annotate_cells(
+        state, parts if kept is None else kept, selection.names, rates, model._is_adapted
+    )
     shift, difference = None, ""
     if statistics is not None:
         calibration = model.annotation.calibrated()
@@ -87,7 +91,7 @@ def annotate_query(
         columns = unassign(columns, unassigned)
     if kept is None:
         return AnnotatedQuery(columns, shift=shift, difference=difference)
-    logits = CellLogits.concatenate(kept).logits
+    logits = CellLogits.concatenate(kept or [state.no_logits()]).logits
     logits, probabilities = (
         pd.DataFrame(values, columns.index, model.labels)
         for values in (logits, model.annotation.probabilities(logits))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from scvi_sctab._constants import MIN_GENE_OVERLAP
+from scvi_sctab._constants import ERROR_RATE, FALSE_ALARM_RATE, MIN_GENE_OVERLAP, TERM_LEVEL
 from scvi_sctab._logging import logger
 from scvi_sctab._messages import list_near_names, warn
 from scvi_sctab.annotation import (
@@ -127,9 +127,9 @@ class CellAnnotator(CellClassifier):
         indices: Sequence[int] | None = None,
         batch_size: int | None = None,
         *,
-        error_rate: float = 0.1,
-        false_alarm_rate: float = 0.05,
-        term_level: float = 0.9,
+        error_rate: float = ERROR_RATE,
+        false_alarm_rate: float = FALSE_ALARM_RATE,
+        term_level: float = TERM_LEVEL,
         unassigned: str | None = None,
         key_added: str | None = None,
         layer: str | None = None,
@@ -208,7 +208,9 @@ class CellAnnotator(CellClassifier):
         self._require_trained()
         rates = self._check_statements(error_rate, false_alarm_rate, term_level, unassigned)
         cells = self._select(adata, indices, layer, min_gene_overlap)
-        frame, statistics = self._annotate(cells, rates, batch_size)
+        self._check_names(cells)
+        state, logits = self._look_at(cells, batch_size)
+        frame, statistics = annotate_cells(state, logits, cells.names, rates, self._is_adapted)
         if statistics is not None:
             self._warn_of_shift(statistics, cells)
         if unassigned is not None:
@@ -433,7 +435,7 @@ class CellAnnotator(CellClassifier):
         self,
         adata: AnnData | None = None,
         indices: Sequence[int] | None = None,
-        error_rate: float = 0.1,
+        error_rate: float = ERROR_RATE,
         by_label: bool = False,
         batch_size: int | None = None,
         *,
@@ -690,9 +692,9 @@ class CellAnnotator(CellClassifier):
 
     def _check_statements(
         self,
-        error_rate: float = 0.1,
-        false_alarm_rate: float = 0.05,
-        term_level: float = 0.9,
+        error_rate: float = ERROR_RATE,
+        false_alarm_rate: float = FALSE_ALARM_RATE,
+        term_level: float = TERM_LEVEL,
         unassigned: str | None = None,
     ) -> Rates:
         """Check arguments of :meth:`annotate` that do not depend on the cells."""
@@ -703,26 +705,13 @@ class CellAnnotator(CellClassifier):
                 raise ValueError(f"{unassigned=} is a label of the model; choose another word.")
         return rates
 
-    def _annotate(
-        self,
-        cells: CellSelection,
-        rates: Rates,
-        batch_size: int | None = None,
-        logits: list[CellLogits] | None = None,
-    ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-        """Annotate cells; return statistics for the test of shift, too, if there is a calibration.
-
-        Logits of minibatches are appended to ``logits``, if given.
-        """
+    def _check_names(self, cells: CellSelection) -> None:
+        """Refuse cells that share names."""
         if not cells.adata.obs_names.is_unique:
             raise ValueError(
                 "Cells share names, so that rows could not be distinguished: "
                 "`adata.obs_names_make_unique()`."
             )
-        state, parts = self._look_at(cells, batch_size)
-        if logits is not None:
-            parts = _keep(parts, logits)
-        return annotate_cells(state, parts, cells.names, rates, self._is_adapted)
 
     def _predict(self, cells: CellSelection, batch_size: int | None = None) -> NDArray[np.str_]:
         """Return the most probable label of each cell."""
@@ -858,10 +847,3 @@ class CellAnnotator(CellClassifier):
         if found:
             message = shift_message(found, len(cells), self._n_trained_on(cells))
             warn(message)
-
-
-def _keep(parts: Iterable[CellLogits], kept: list[CellLogits]) -> Iterator[CellLogits]:
-    """Append what passes to a list."""
-    for part in parts:
-        kept.append(part)
-        yield part

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from anndata import AnnData
 
 from scvi_sctab._logging import logger
 from scvi_sctab.annotation import MIN_CELLS_TO_CALIBRATE
@@ -98,20 +99,33 @@ def _predict_study(
     train_kwargs: dict[str, Any],
 ) -> tuple[CellLogits, NDArray[np.int64], NDArray[np.float64]]:
     """Return logits, codes of labels and novelty distances of the cells of one study."""
-    sibling = type(model)(model.adata, **model.init_params_["non_kwargs"])
+    arguments = {**model.init_params_["non_kwargs"], "coarse_labels": model.coarse_labels}
+    sibling = type(model)(model.adata, **arguments)
     nobody = np.zeros(0, np.intp)
+    held_out = model._held_out_cells().positions if model._has_held_out() else nobody
     trained, checked = (
-        nobody if part is None else part[~of_study[part]]
-        for part in (model.train_indices, model.validation_indices)
+        part[~of_study[part]] for part in (model._trained_cells().positions, held_out)
     )
     own_split = {"external_indexing": [trained, checked, nobody]}
     further = train_kwargs.get("datasplitter_kwargs") or {}
     sibling.train(**{**train_kwargs, "datasplitter_kwargs": {**further, **own_split}})
     own, own_codes = sibling._labeled_logits(sibling._select(None, trained), None, None)
     chosen = draw_cells(np.flatnonzero(of_study & np.isin(codes, own_codes)), _MAX_CELLS_PER_STUDY)
-    logits, true = sibling._labeled_logits(sibling._select(None, chosen), None, None)
+    cells = sibling._select(_without_batches(model), chosen)
+    logits, true = sibling._labeled_logits(cells, None, None)
     distance = distance_to_centers(logits.features, fit_centers(own.features, own_codes))
     return logits, true, distance
+
+
+def _without_batches(model: SCTAB) -> AnnData:
+    """Return the model's cells as those of a new laboratory, whose batches no model knows."""
+    adata, layer = model.adata, model.layer
+    return AnnData(
+        adata.X if layer is None else None,
+        obs=adata.obs.drop(columns=[condition.key for condition in model.conditions]),
+        var=adata.var,
+        layers=None if layer is None else {layer: adata.layers[layer]},
+    )
 
 
 def _check_can_be_rebuilt(model: SCTAB) -> None:
