@@ -255,12 +255,20 @@ def test_a_study_is_left_out_with_its_batches_and_coarse_labels_stay_coarse(refe
 
 
 def test_cells_are_left_out_where_they_are_now(model, reference, tmp_path):
+    trained_on = []
+
+    class Watched(SCTAB):
+        def train(self, *args, **kwargs):
+            trained_on.extend(kwargs["datasplitter_kwargs"]["external_indexing"][0])
+            super().train(*args, **kwargs)
+
     model.save(tmp_path / "model")
     order = np.random.default_rng(0).permutation(reference.n_obs)
     moved = reference[order].copy()
     moved.obs["study"] = moved.obs["condition"].astype(str)
-    again = SCTAB.load(tmp_path / "model", moved, accelerator="cpu")
+    again = Watched.load(tmp_path / "model", moved, accelerator="cpu")
     again.calibrate_across("study", max_epochs=2, **QUIET)
+    assert set(moved.obs_names[trained_on]) == set(reference.obs_names[model.train_indices])
     calibration = again.calibration
     expected = [moved.obs["cell_type"][moved.obs["study"] == s] for s in ("ctrl", "stim")]
     np.testing.assert_array_equal(again.labels[calibration.truth], np.concatenate(expected))
