@@ -396,9 +396,54 @@ def test_without_cells_or_a_known_entropy_nothing_changes(calibrated):
     old = calibration.to_dict()
     del old["entropy"]
     early = Calibration.from_dict(old)
-    assert early.for_query(logits_of(cells.logits / 9)) is early
+    assert early.for_query(logits_of(cells.logits / 9)).widening == 1
     # Nothing new is in what the digest of its model is made from.
     assert early.to_dict().keys() == old.keys()
+
+
+def farther(cells, factor):
+    """Move cells away from all centers by a factor, with the same logits."""
+    center = cells.features.mean(axis=0)
+    return replace(cells, features=center + factor * (cells.features - center))
+
+
+def test_cells_that_are_all_farther_are_no_more_novel_than_held_out_ones(calibrated):
+    calibration, cells = calibrated
+    far = farther(cells, 1.4)
+    before = (calibration.novelty(far) <= 0.05).mean()
+    after = (calibration.for_query(far).novelty(far) <= 0.05).mean()
+    assert before > 0.15
+    assert after < 0.08
+    # The order of the cells stays.
+    one, other = calibration._distance(far), calibration.for_query(far)._distance(far)
+    np.testing.assert_allclose(other / one, (other / one)[0])
+
+
+def test_new_cells_are_novel_among_cells_that_are_all_farther(calibrated):
+    calibration, cells = calibrated
+    far = farther(cells, 1.4)
+    features = far.features.copy()
+    features[:80] += 20
+    mixed = replace(far, features=features)
+    novel = calibration.for_query(mixed).novelty(mixed) <= 0.05
+    assert novel[:80].all()
+    assert novel[80:].mean() < 0.08
+
+
+def test_cells_of_another_tissue_stay_novel(calibrated):
+    calibration, cells = calibrated
+    other = replace(cells, features=cells.features + 30)
+    assert (calibration.for_query(other).novelty(other) <= 0.05).all()
+
+
+def test_nearer_cells_and_few_cells_keep_their_p_values(calibrated):
+    calibration, cells = calibrated
+    codes = cells.logits.argmax(axis=1)
+    means = np.stack([cells.features[codes == code].mean(axis=0) for code in range(3)])[codes]
+    nearer = replace(cells, features=means + 0.3 * (cells.features - means))
+    for some in (nearer, farther(cells, 1.4).take(np.arange(49))):
+        expected = calibration.novelty(some)
+        np.testing.assert_array_equal(calibration.for_query(some).novelty(some), expected)
 
 
 def test_held_out_cells_without_any_doubt_give_a_finite_factor():

@@ -13,8 +13,18 @@ from scvi_sctab.annotation._calibrate import (
     fit_calibration,
     scaling_method,
 )
+from scvi_sctab.annotation._clusters import cluster_cells, embed_cells
 from scvi_sctab.annotation._coarse import accepted_labels, check_label
 from scvi_sctab.annotation._frame import EMPTY_SET, unassign
+from scvi_sctab.annotation._populations import (
+    MIN_CELLS_OF_POPULATION,
+    MIN_POPULATIONS,
+    Populations,
+    compare_populations,
+    gene_excess,
+    possible_causes,
+)
+from scvi_sctab.annotation._profiles import Profiles
 from scvi_sctab.annotation._scores import score_labels
 from scvi_sctab.annotation._shift import find_shift, shift_message
 from scvi_sctab.annotation._state import AnnotationState, same_values
@@ -31,24 +41,33 @@ from scvi_sctab.annotation._votes import (
 
 __all__ = [
     "EMPTY_SET",
+    "MIN_CELLS_OF_POPULATION",
     "MIN_CELLS_TO_CALIBRATE",
+    "MIN_POPULATIONS",
     "VOTE_WEIGHT",
     "AnnotationState",
     "Neighborhood",
+    "Populations",
+    "Profiles",
     "Rates",
     "accepted_labels",
     "annotate_cells",
     "check_entries",
     "check_label",
+    "cluster_cells",
+    "compare_populations",
     "count_labels",
     "describe_cells",
+    "embed_cells",
     "find_shift",
     "fit_calibration",
+    "gene_excess",
     "join_probabilities",
     "nearest_neighbors",
     "neighborhoods_of_groups",
     "neighborhoods_of_neighbors",
     "place_labels",
+    "possible_causes",
     "predict_labels",
     "refine_labels",
     "same_values",

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
 from scvi_sctab.annotation._coarse import accepted_labels
+from scvi_sctab.annotation._profiles import Profiles
 from scvi_sctab.annotation._status import FEWEST_MOLECULES
 from scvi_sctab.metrics import Calibration, CellLogits
 from scvi_sctab.ontology import LabelHierarchy
@@ -40,6 +41,8 @@ class AnnotationState:
     one_vs_rest
         Whether a logit is that of a label against all others, as in models imported from
         CellTypist. Before a calibration the probabilities of a cell then need not sum to one.
+    profiles
+        Expression of the labels in the reference, over the genes of the model, if it was measured.
     """
 
     labels: NDArray[np.str_]
@@ -47,6 +50,7 @@ class AnnotationState:
     hierarchy: LabelHierarchy | None = None
     coarse_labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     one_vs_rest: bool = False
+    profiles: Profiles | None = None
 
     @property
     def predictable(self) -> NDArray[np.bool_]:
@@ -136,18 +140,21 @@ class AnnotationState:
             "coarse_labels": {label: list(finer) for label, finer in self.coarse_labels.items()},
             # Only where it holds: the digest of a model of an early version stays the same.
             **({"one_vs_rest": True} if self.one_vs_rest else {}),
+            **({} if self.profiles is None else {"profiles": self.profiles.to_dict()}),
         }
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> AnnotationState:
         """Restore the result of :meth:`to_dict`."""
         calibration, hierarchy = saved["calibration"], saved["hierarchy"]
+        profiles = saved.get("profiles")
         return cls(
             np.asarray(saved["labels"]),
             None if calibration is None else Calibration.from_dict(calibration),
             None if hierarchy is None else LabelHierarchy.from_dict(hierarchy),
             dict(saved["coarse_labels"]),
             saved.get("one_vs_rest", False),
+            None if profiles is None else Profiles.from_dict(profiles),
         )
 
     def __eq__(self, other: object) -> bool:

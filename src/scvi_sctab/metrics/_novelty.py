@@ -16,6 +16,10 @@ class LabelCenters(NamedTuple):
     whitening: NDArray[np.float64]  # (n_features, n_features)
     centers: NDArray[np.float64]  # (n_present_labels, n_features)
 
+    def divided_by(self, factor: float) -> LabelCenters:
+        """Return centers from which all distances are smaller by a factor."""
+        return LabelCenters(self.whitening / factor, self.centers / factor)
+
 
 def fit_centers(features: NDArray[np.floating], labels: ArrayLike) -> LabelCenters:
     """Fit a Gaussian per label with one covariance for all :cite:p:`Lee18`.

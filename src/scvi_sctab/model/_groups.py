@@ -58,25 +58,46 @@ def cluster_codes(
     ValueError
         If clusters do not match the cells, or have missing values.
     """
-    values = _clusters_of(cells, clusters)
-    if pd.isna(values).any():
-        raise ValueError("clusters have missing values (NaN). Give them a cluster of their own.")
-    codes = np.column_stack([pd.factorize(values)[0], batches])
+    codes = np.column_stack([pd.factorize(group_values(cells, clusters, "clusters"))[0], batches])
     return np.unique(codes, axis=0, return_inverse=True)[1].ravel()
 
 
-def _clusters_of(cells: CellSelection, clusters: str | Sequence[object]) -> NDArray[Any]:
-    if isinstance(clusters, str):
-        return column_of(cells, clusters, "clusters")
-    if isinstance(clusters, pd.Series) and not isinstance(clusters.index, pd.RangeIndex):
-        return align_cells(clusters, cells.names, "clusters").to_numpy()
-    values, n_cells = np.asarray(clusters), cells.adata.n_obs
-    if values.shape != (n_cells,):
-        raise ValueError(
-            f"clusters are {values.shape}, not one for each of the {n_cells:,} cells of "
-            "`adata`, which `indices` choose from."
-        )
-    return values[cells.positions]
+def group_values(
+    cells: CellSelection, groups: str | Sequence[object], argument: str
+) -> NDArray[Any]:
+    """Return the group of each cell, ``(n_cells,)``.
+
+    Parameters
+    ----------
+    cells
+        The cells.
+    groups
+        Column of ``obs``, or a group for each cell of the AnnData; a series is aligned by name.
+    argument
+        Name of the argument with the groups, for messages.
+
+    Raises
+    ------
+    KeyError
+        If there is no such column.
+    ValueError
+        If groups do not match the cells, or have missing values.
+    """
+    if isinstance(groups, str):
+        values = column_of(cells, groups, argument)
+    elif isinstance(groups, pd.Series) and not isinstance(groups.index, pd.RangeIndex):
+        values = align_cells(groups, cells.names, argument).to_numpy()
+    else:
+        values, n_cells = np.asarray(groups), cells.adata.n_obs
+        if values.shape != (n_cells,):
+            raise ValueError(
+                f"{argument} are {values.shape}, not one for each of the {n_cells:,} cells of "
+                "`adata`, which `indices` choose from."
+            )
+        values = values[cells.positions]
+    if pd.isna(values).any():
+        raise ValueError(f"{argument} have missing values (NaN). Give them a group of their own.")
+    return values
 
 
 def column_of(cells: CellSelection, key: str, argument: str) -> NDArray[Any]:

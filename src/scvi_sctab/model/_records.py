@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from scvi_sctab._constants import QUERY_POLICIES
-from scvi_sctab.annotation import same_values
+from scvi_sctab.annotation import Profiles, same_values
 from scvi_sctab.metrics import Calibration
 from scvi_sctab.nn import NewEntries
 from scvi_sctab.ontology import LabelHierarchy
@@ -133,6 +133,7 @@ class QueryRecord:
 _PARTS: dict[str, Callable[[Any], Any]] = {
     "calibration": Calibration.from_dict,
     "hierarchy": LabelHierarchy.from_dict,
+    "profiles": Profiles.from_dict,
 }
 
 
@@ -175,7 +176,7 @@ def saved_annotation(part: str) -> Saved:
     Parameters
     ----------
     part
-        ``"calibration"`` or ``"hierarchy"``.
+        ``"calibration"``, ``"hierarchy"`` or ``"profiles"``.
     """
     decode = _PARTS[part]
 

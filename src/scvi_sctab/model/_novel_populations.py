@@ -1,0 +1,201 @@
+"""Populations of a query, and which of them are of no label of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from scvi_sctab._messages import warn
+from scvi_sctab.annotation import (
+    MIN_CELLS_OF_POPULATION,
+    MIN_POPULATIONS,
+    Populations,
+    Profiles,
+    cluster_cells,
+    compare_populations,
+    embed_cells,
+    gene_excess,
+    possible_causes,
+)
+from scvi_sctab.data import normalize_block, read_counts
+from scvi_sctab.metrics import CellLogits
+from scvi_sctab.model._groups import group_values
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from numpy.typing import NDArray
+
+    from scvi_sctab.data import CellSelection, GeneAlignment
+    from scvi_sctab.model._annotator import CellAnnotator
+
+_N_MARKERS = 10
+
+
+@dataclass(frozen=True, eq=False)
+class TestedPopulations:
+    """Populations of a query with the results of their test.
+
+    Parameters
+    ----------
+    table
+        A row per population, as of :meth:`scvi_sctab.SCTAB.get_novel_populations`.
+    codes
+        Row of each cell in the table, ``(n_cells,)``; -1 for cells of a population that is too small.
+    p_values
+        Novelty p-value of each cell, ``(n_cells,)``.
+    """
+
+    table: pd.DataFrame
+    codes: NDArray[np.intp]
+    p_values: NDArray[np.floating]
+
+    def of_cells(self, names: pd.Index) -> pd.DataFrame:
+        """Return the columns that a cell gets from its population.
+
+        Parameters
+        ----------
+        names
+            Names of the cells.
+        """
+        there, row = self.codes >= 0, np.maximum(self.codes, 0)
+        score = np.append(self.table["score"].to_numpy(), 0.0)[np.where(there, row, -1)]
+        novel = np.append(self.table["novel"].to_numpy(bool), False)[np.where(there, row, -1)]
+        columns = {
+            "population": pd.Categorical.from_codes(self.codes, categories=self.table.index),
+            "novel_population": novel,
+            "novelty_score": score - np.log(self.p_values),
+        }
+        return pd.DataFrame(columns, index=names)
+
+
+def profile_labels(
+    model: CellAnnotator, cells: CellSelection, codes: NDArray[np.int64]
+) -> Profiles:
+    """Measure the expression of labels.
+
+    Parameters
+    ----------
+    model
+        The model, whose genes and labels count.
+    cells
+        Cells that it was trained on.
+    codes
+        Codes of their labels, ``(n_cells,)``; -1 for those that do not count.
+    """
+    alignment = model._read(cells).alignment
+    return Profiles.fit(_expression(cells, alignment), codes, len(model.labels))
+
+
+def find_populations(
+    model: CellAnnotator,
+    cells: CellSelection,
+    groupby: str | Sequence[object] | None = None,
+    false_discovery_rate: float = 0.05,
+) -> TestedPopulations:
+    """Find the populations of a query, and test each.
+
+    Parameters
+    ----------
+    model
+        Calibrated model.
+    cells
+        The query.
+    groupby, false_discovery_rate
+        As of :meth:`scvi_sctab.SCTAB.get_novel_populations`.
+    """
+    reference = model.annotation.profiles
+    if reference is None:
+        raise RuntimeError(
+            "This model does not hold the expression of its labels, since it was imported, joined "
+            "from models, or saved by an early version. With the cells that it was trained on: "
+            "`SCTAB.load(path, reference).calibrate()`."
+        )
+    alignment = model._read(cells).alignment
+    blocks: Iterable[sparse.csr_matrix] = _expression(cells, alignment)
+    if groupby is None:
+        blocks = [sparse.vstack(list(blocks), format="csr")]
+        groups = cluster_cells(embed_cells(blocks[0], model._latent(cells))).astype(str)
+    else:
+        groups = group_values(cells, groupby, "groupby").astype(str)
+    names, codes = _large_groups(groups)
+    state, parts = model._look_at(cells)
+    logits = CellLogits.concatenate(list(parts) or [state.no_logits()])
+    p_values = state.calibrated().novelty(logits)
+    genes = np.flatnonzero(alignment.is_measured)
+    # Labels that a query added have no profile.
+    probabilities = state.probabilities(logits.logits)[:, : len(reference.n_cells)]
+    surprise = -np.log(np.where(np.isnan(p_values), 1.0, p_values))
+    found = Populations(
+        codes,
+        Profiles.fit(blocks, codes, len(names)).take_genes(genes),
+        _means(probabilities, codes, len(names)),
+        _means(surprise[:, None], codes, len(names)).ravel(),
+    )
+    table = _table(model, found, reference.take_genes(genes), names, genes, logits.n_molecules)
+    table["novel"] = table["q_value"] <= false_discovery_rate
+    if len(table) < MIN_POPULATIONS:
+        warn(
+            f"There are {len(table)} populations of {MIN_CELLS_OF_POPULATION} or more cells; it takes "
+            f"{MIN_POPULATIONS} to see which of them stand out, so that p-values are missing."
+        )
+    return TestedPopulations(table, codes, p_values)
+
+
+def _table(
+    model: CellAnnotator,
+    found: Populations,
+    reference: Profiles,
+    names: NDArray[np.str_],
+    genes: NDArray[np.intp],
+    depth: NDArray[np.floating] | None,
+) -> pd.DataFrame:
+    """Describe and test each population."""
+    tests = compare_populations(found, reference)
+    of_population = (found.codes == code for code in range(len(names)))
+    n_molecules = np.array(
+        [np.nan if depth is None else np.median(depth[cells]) for cells in of_population]
+    )
+    excess, gene_names = gene_excess(found, reference), model.gene_names[genes]
+    highest = np.argsort(-excess, axis=1, kind="stable")[:, :_N_MARKERS]
+    table = pd.DataFrame(
+        {
+            "nearest_label": pd.Categorical.from_codes(tests["nearest"], categories=model.labels),
+            "n_cells": found.profiles.n_cells,
+            "n_molecules": n_molecules,
+            **{name: tests[name] for name in ("novelty", "excess", "score", "p_value", "q_value")},
+            "markers": [", ".join(gene_names[best]) for best in highest],
+            "possible_cause": possible_causes(found, reference, model.labels, n_molecules),
+        }
+    )
+    return table.set_axis(pd.Index(names, name="population"))
+
+
+def _expression(cells: CellSelection, alignment: GeneAlignment) -> Iterator[sparse.csr_matrix]:
+    """Yield log-normalised expression over the genes of the model, block by block."""
+    yield sparse.csr_matrix((0, alignment.n_genes), dtype=np.float32)
+    for counts in read_counts(cells.adata, cells.layer, cells.positions, alignment):
+        yield normalize_block(counts)
+
+
+def _large_groups(groups: NDArray[np.str_]) -> tuple[NDArray[np.str_], NDArray[np.intp]]:
+    """Return names of the groups with enough cells, and the position of each cell's; else -1."""
+    names, codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    large = np.flatnonzero(sizes >= MIN_CELLS_OF_POPULATION)
+    order = large[np.argsort(-sizes[large], kind="stable")]
+    row = np.full(len(names), -1)
+    row[order] = np.arange(len(order))
+    return names[order], row[codes.ravel()] if len(names) else codes
+
+
+def _means(
+    values: NDArray[np.floating], codes: NDArray[np.intp], n_groups: int
+) -> NDArray[np.float64]:
+    """Average rows over groups, ``(n_groups, n_columns)``."""
+    means = [values[codes == code].mean(axis=0) for code in range(n_groups)]
+    return np.asarray(means, np.float64).reshape(n_groups, values.shape[1])
