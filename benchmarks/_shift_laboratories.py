@@ -17,6 +17,7 @@ from anndata import AnnData, concat, read_h5ad
 
 LABEL, DONOR, STUDY = "label", "donor", "study"
 MIN_SHARED_TYPES, MIN_GENES = 4, 50
+MIN_NEW_CELLS = 20
 
 FILES = {
     "kang": "kang18_ifnb_2800",
@@ -79,12 +80,15 @@ class Pair:
         Whether naive and memory CD4 T cells are apart.
     donors
         Donors of the query, if it is of the same study as the reference, which goes without them.
+    left_out
+        Label that the reference goes without.
     """
 
     references: tuple[str, ...]
     query: str
     fine: bool = False
     donors: tuple[str, ...] = ()
+    left_out: str = ""
 
     @property
     def name(self) -> str:
@@ -127,7 +131,7 @@ def reference_of(folder: Path, pair: Pair) -> AnnData:
     query = laboratory(folder, pair.query, pair.fine)
     if query.n_vars < joined.n_vars / 2:
         joined = joined[:, joined.var_names.isin(query.var_names)]
-    return joined.copy()
+    return joined[joined.obs[LABEL] != pair.left_out].copy()
 
 
 def query_of(folder: Path, pair: Pair) -> AnnData:
@@ -165,3 +169,17 @@ def pairs(folder: Path) -> list[Pair]:
     ]
     across = [pair for pair in single + fine + joined if _shares_enough(folder, pair)]
     return across + [Pair((name,), name, donors=donors) for name, donors in SAME_STUDY]
+
+
+def without_each_type(folder: Path) -> list[Pair]:
+    """Return pairs of large studies whose reference lacks a type that the query has."""
+    found = []
+    for reference, query in (("kang", "pbmc3k"), ("kang12k", "pbmc3k"), ("pbmc3k", "kang")):
+        of_query = laboratory(folder, query).obs[LABEL].value_counts()
+        of_reference = set(laboratory(folder, reference).obs[LABEL])
+        found += [
+            Pair((reference,), query, left_out=label)
+            for label, n_cells in sorted(of_query.items())
+            if label in of_reference and n_cells >= MIN_NEW_CELLS
+        ]
+    return found

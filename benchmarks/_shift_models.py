@@ -17,6 +17,7 @@ def trained(folder: Path, pair: Pair, seed: int, cache: Path, *, across: bool = 
     """
     reference = reference_of(folder, pair)
     kind = "-fine" * pair.fine + "".join(f"-{donor}" for donor in pair.donors)
+    kind += f"-without-{pair.left_out}" * bool(pair.left_out)
     name = f"{'+'.join(pair.references)}-{reference.n_vars}{kind}-{seed}"
     path = cache / (name + "-across" * across)
     if (path / "model.safetensors").exists():

@@ -5,7 +5,9 @@
 Blood cells of five studies, every ordered pair of a reference and a query that shares four types,
 references of one study and of two, and donors of the same study. Writes
 ``results/shift_statements.csv``, a row per pair, seed and calibration, after each, and
-``results/shift.md``. Models are kept in ``--cache``; rows that are there are not made again.
+``results/shift.md``. With each type of the reference left out in turn, the part ``populations``
+looks for it in the query and in simulated laboratories (``results/shift_populations.md``). Models
+are kept in ``--cache``; rows that are there are not made again.
 
 What is chosen in this project is chosen on the pairs for choosing; the rest was opened once, for
 the report. The queries of 200 cells are gated by proteins and markers, not by their authors.
@@ -20,10 +22,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import _shift_populations
 import numpy as np
 import pandas as pd
 from _arguments import add_data
-from _shift_laboratories import LABEL, Pair, pairs, query_of
+from _shift_laboratories import LABEL, Pair, pairs, query_of, without_each_type
 from _shift_models import trained
 from _table import Table
 
@@ -123,12 +126,26 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True, help="folder of trained models")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--kinds", nargs="+", metavar="KIND", help="such as 'same study'")
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--simulated", type=int, default=10, help="laboratories for each type")
     parser.add_argument("--report-only", action="store_true")
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    folder, table = Path(args.data), Table(RESULTS / "shift_statements.csv", KEYS, merge=True)
-    for seed in () if args.report_only else args.seeds:
+    if not args.report_only:
+        for part in args.parts:
+            PARTS[part](args)
+    for name, (path, keys, form) in TABLES.items():
+        if path.exists():
+            report = form(Table(path, keys, merge=True).rows)
+            (RESULTS / name).write_text(report)
+            print(report)
+
+
+def run_statements(args: argparse.Namespace) -> None:
+    """Run every pair with every seed; rows that are there are not made again."""
+    folder, table = Path(args.data), Table(*TABLES["shift.md"][:2], merge=True)
+    for seed in args.seeds:
         for pair in pairs(folder):
             if args.kinds and not any(kind_of(pair).startswith(kind) for kind in args.kinds):
                 continue
@@ -145,9 +162,33 @@ def main() -> None:
                     f"coverage {last['coverage']:.3f} with {last['size']:.2f} labels",
                     flush=True,
                 )
-    report = markdown(table.rows)
-    (RESULTS / "shift.md").write_text(report)
-    print(report)
+
+
+def run_populations(args: argparse.Namespace) -> None:
+    """Leave out each type of the reference, and look for it in the query."""
+    folder, table = Path(args.data), Table(*TABLES["shift_populations.md"][:2], merge=True)
+    for seed in args.seeds:
+        for pair in without_each_type(folder):
+            model = trained(folder, pair, seed, args.cache)
+            query = query_of(folder, pair)
+            for number, cells in _shift_populations.laboratories(query, args.simulated):
+                key = [pair.name, pair.left_out, number, seed]
+                if (table.rows[_shift_populations.KEYS] == key).all(axis=1).any():
+                    continue
+                row = dict(zip(_shift_populations.KEYS, key, strict=True))
+                table.add([row | _shift_populations.populations(model, cells, pair.left_out)])
+                print(f"{pair.name} without {pair.left_out}, laboratory {number}", flush=True)
+
+
+PARTS = {"statements": run_statements, "populations": run_populations}
+TABLES = {
+    "shift.md": (RESULTS / "shift_statements.csv", KEYS, markdown),
+    "shift_populations.md": (
+        RESULTS / "shift_populations.csv",
+        _shift_populations.KEYS,
+        _shift_populations.markdown,
+    ),
+}
 
 
 if __name__ == "__main__":
