@@ -185,7 +185,7 @@ def annotate(
         prefixes = _name_queries(paths, prefix, columns)
         for path in paths:
             check_free(out, list(request.name_files(prefixes[path]).values()), overwrite)
-        loaded = open_model(model, str(accelerator))
+        loaded = open_model(console, model, str(accelerator))
         _check_unassigned(loaded, unassigned)
         source = Source(layer, modality, gene_column, gene_table, min_gene_overlap)
         stated = Statements(
@@ -292,7 +292,7 @@ def _annotate_many(
 ) -> None:
     """Annotate by :func:`scvi_sctab.annotate_files`."""
     check_free(out, [], overwrite=True)
-    loaded = open_model(model, accelerator)
+    loaded = open_model(console, model, accelerator)
     _check_unassigned(loaded, arguments["unassigned"])
     from scvi_sctab import annotate_files
 
