@@ -43,6 +43,14 @@ def annotate(
         Layout,
         typer.Option(help="Layout of files and columns.", rich_help_panel=options.OUTPUT),
     ] = Layout.plain,
+    author: Annotated[
+        str,
+        typer.Option(
+            help="Your first and last name, for --columns cap.",
+            rich_help_panel=options.OUTPUT,
+            show_default=False,
+        ),
+    ] = "",
     probabilities: Annotated[
         bool,
         typer.Option(
@@ -147,6 +155,8 @@ def annotate(
         paths = _read_names(queries)
         if over_clustering is not None and not majority_voting:
             raise _does_not_apply("--over-clustering", "without --majority-voting")
+        if (columns == Layout.cap) != bool(author):
+            raise _about_author(columns)
         if workers is not None and scheduler != _LOCAL:
             raise _does_not_apply("--workers", f"without --scheduler {_LOCAL}")
         if scheduler is not None:
@@ -179,7 +189,7 @@ def annotate(
             )
             return
         named = _name_model(model)
-        request = Request(columns, table, named, probabilities, h5ad)
+        request = Request(columns, table, named, probabilities, h5ad, author)
         if probabilities or table == TableFormat.parquet or columns == Layout.nf_core:
             require_parquet()
         prefixes = _name_queries(paths, prefix, columns)
@@ -215,6 +225,16 @@ def annotate(
 def _does_not_apply(option: str, when: str) -> CommandError:
     return CommandError(
         ExitCode.USAGE, f"{option} does not apply {when}.", f"Leave out {option}, or see --help."
+    )
+
+
+def _about_author(columns: Layout) -> CommandError:
+    if columns != Layout.cap:
+        return _does_not_apply("--author", f"without --columns {Layout.cap}")
+    return CommandError(
+        ExitCode.USAGE,
+        f"--columns {Layout.cap} states who annotated the cells.",
+        "Pass your name: --author 'Ada Lovelace'.",
     )
 
 
