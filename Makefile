@@ -119,7 +119,15 @@ lint: setup $(VENV)/.done-lint ## style, imports and types; changes nothing
 	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/mypy
 
+# Sphinx executes notebooks one after another, also with -j, as neighbours are read by one process.
+# Executed side by side, a thread each, they are in the cache that the build reads; one that fails is
+# not, so that the build executes it again and stops.
+JCACHE := OMP_NUM_THREADS=1 JUPYTERCACHE=docs/_build/.jupyter_cache $(BIN)/jcache
+
 docs: setup $(VENV)/.done-doc $(VENV)/.done-tutorials ## the pages, into docs/_build; a warning is an error
+	@mkdir -p docs/_build
+	$(JCACHE) notebook add -r myst_nb_md docs/tutorials/*.md <<< y >/dev/null
+	$(JCACHE) project execute -e local-parallel -t 1800 >/dev/null
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
 	@echo "Open docs/_build/index.html"
 
