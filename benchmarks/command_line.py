@@ -22,6 +22,7 @@ from pathlib import Path
 import _speed_threads
 import pandas as pd
 from _report import as_markdown
+from _speed_memory import peak
 from _table import Table
 
 HERE = Path(__file__).resolve().parent
@@ -42,8 +43,8 @@ def run(command: list[str | Path], folder: Path | None = None) -> dict[str, floa
 
     Returns
     -------
-    ``seconds``, ``cpu`` seconds, and ``peak`` of the resident memory, MiB, which is no less than that
-    of this process.
+    ``seconds``, ``cpu`` seconds, and ``peak`` of the resident memory, MiB; missing if it is not above
+    that of this process, which Linux counts as the command's, too.
     """
     start = time.perf_counter()
     process = subprocess.Popen(
@@ -59,10 +60,11 @@ def run(command: list[str | Path], folder: Path | None = None) -> dict[str, floa
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(f"{command} failed:\n{said[-3000:]}")
+    largest = usage.ru_maxrss / 2**10
     return {
         "seconds": time.perf_counter() - start,
         "cpu": usage.ru_utime + usage.ru_stime,
-        "peak": usage.ru_maxrss / 2**10,
+        "peak": largest if largest > 1.1 * peak() else float("nan"),
     }
 
 
@@ -160,7 +162,7 @@ def main() -> None:
     if given.part == "make":
         make(given.folder, python)
         return
-    # In a process of its own, since Linux counts its memory as that of processes started later.
+    # In a process of its own, so that its memory is not counted as that of the commands.
     folder = str(given.folder)
     own = [
         sys.executable,
