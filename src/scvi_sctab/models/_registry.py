@@ -57,7 +57,8 @@ def list_models() -> list[ModelRecord]:
     These are the bundled ones, then those in the folders of the environment variable
     ``SCVI_SCTAB_MODELS`` (several separated by ``:``, on Windows by ``;``): each folder within
     that ``model.save`` wrote, under the name of the folder, or a folder that is a model itself; and
-    repositories that :func:`pull_from_hub` fetched, under the name ``owner/name``. Of several models with a name, the first counts, so that the bundled ones are never replaced.
+    repositories that :func:`pull_from_hub` fetched, under the name ``owner/name``. Of several
+    models with a name, the first counts, so that the bundled ones are never replaced.
 
     Returns
     -------
