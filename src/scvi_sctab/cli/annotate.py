@@ -189,7 +189,7 @@ def annotate(
             )
             return
         named = _name_model(model)
-        request = Request(columns, table, named, probabilities, h5ad, author)
+        request = Request(columns, table, named, probabilities, h5ad, author=author)
         if probabilities or table == TableFormat.parquet or columns == Layout.nf_core:
             require_parquet()
         prefixes = _name_queries(paths, prefix, columns)
