@@ -139,7 +139,7 @@ def main() -> None:
     """Measure the part that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", choices=("start", "annotate", "make"))
-    parser.add_argument("--turns", type=int, help="default: 5, annotate: 1")
+    parser.add_argument("--turns", type=int, help="default: 5, annotate: 3")
     parser.add_argument("--folder", type=Path, default=Path("made_command_line"))
     parser.add_argument(
         "--celltypist-python",
@@ -179,7 +179,7 @@ def main() -> None:
     ours = [OURS, "annotate", query, "-m", "pbmc", "-o", given.folder / "out", "--overwrite"]
     ours += ["--threads", "1", "--quiet"]
     commands = {"celltypist": peer, "scvi-sctab annotate": ours}
-    measure(commands, given.turns or 1, "annotate", "celltypist")
+    measure(commands, given.turns or 3, "annotate", "celltypist")
 
 
 if __name__ == "__main__":
