@@ -1,6 +1,7 @@
 """Cell-type annotation with scTab, as a plugin of scvi-tools."""
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
         pretrain,
     )
     from scvi_sctab.model import SCTAB, SCTABEnsemble, annotate_files
+
+    __version__: str
 
 __all__ = [
     "SCTAB",
@@ -41,9 +44,12 @@ _OF_MODEL = ("SCTAB", "SCTABEnsemble", "annotate_files")
 
 def __getattr__(name: str) -> object:
     """Import a public name at its first use, so that commands start without torch."""
-    if name not in __all__:
+    value: object
+    if name == "__version__":
+        value = version("scvi-sctab")
+    elif name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name in _OF_MODEL:
+    elif name in _OF_MODEL:
         value = getattr(import_module("scvi_sctab.model"), name)
     else:
         value = import_module(f"scvi_sctab.{name}")
@@ -52,4 +58,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "__version__"})

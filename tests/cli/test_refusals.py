@@ -170,7 +170,7 @@ def test_a_model_that_is_missing_damaged_or_of_another_kind(run, folder, path, t
     empty = tmp_path / "empty"
     empty.mkdir()
     for model in (damaged, empty, "no-such-model"):
-        done = run("annotate", path, "-m", model, "-o", tmp_path / "out")
+        done = run("annotate", path, "-m", model, "-o", tmp_path / "out", "--quiet")
         assert done.code == 4, done.err
         assert [line.split(":")[0] for line in done.err.splitlines()] == ["error", "cure"]
         assert not (tmp_path / "out").exists()

@@ -1,5 +1,7 @@
 """Commands start at once, in a process of their own, with a home or without."""
 
+import importlib.metadata
+import json
 import os
 import signal
 import subprocess
@@ -30,6 +32,16 @@ finally:
     loaded = [name for name in {HEAVY} if name in sys.modules]
     assert not loaded, loaded
 """
+UNTIL_TORCH = """
+import sys
+from scvi_sctab.cli import main
+class Stop:
+    def find_spec(name, path=None, target=None):
+        if name == "torch":
+            sys.exit("torch is imported")
+sys.meta_path.insert(0, Stop)
+main()
+"""
 START = "from scvi_sctab.cli import main; main()"
 SLOW_WRITER = """
 import time
@@ -44,10 +56,11 @@ main()
 """
 
 
-def start(code, *arguments, **environment):
+def start(code, *arguments, folder=None, **environment):
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.Popen(
         command,
+        cwd=folder,
         env=os.environ | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -90,6 +103,18 @@ def test_the_package_names_what_it_imports_later():
     assert out == "module 'scvi_sctab' has no attribute 'no_such_name'\n", err
 
 
+def test_the_version_is_that_of_the_installed_package_and_imports_nothing_heavy():
+    code = (
+        "import sys, scvi_sctab\n"
+        "print(scvi_sctab.__version__)\n"
+        f"assert not [n for n in {HEAVY} if n in sys.modules]\n"
+    )
+    process = start(code)
+    out, err = process.communicate(timeout=60)
+    assert out.strip() == importlib.metadata.version("scvi-sctab"), err
+    assert process.returncode == 0, err
+
+
 def test_every_public_name_is_there():
     import scvi_sctab
 
@@ -120,6 +145,21 @@ def test_a_cache_that_others_can_write_to_is_not_used(tmp_path, monkeypatch):
     assert _environment._make_cache() != str(shared)
     shared.chmod(0o700)
     assert _environment._make_cache() == str(shared)
+
+
+@pytest.mark.parametrize(
+    ("line", "note"),
+    [
+        ("annotate no.h5ad -m pbmc -o out", "Loading the model pbmc ..."),
+        ("inspect no.h5ad -m pbmc", "Loading the model pbmc ..."),
+        ("train no.h5ad --labels-key cell_type -o out", "Reading no.h5ad ..."),
+    ],
+)
+def test_a_message_comes_before_what_takes_seconds_to_import(line, note, tmp_path):
+    process = start(UNTIL_TORCH, *line.split(), "--json", folder=tmp_path)
+    out, err = process.communicate(timeout=60)
+    assert err.splitlines() == [note, "torch is imported"]
+    assert json.loads(out) == {"event": "note", "text": note}
 
 
 @pytest.mark.slow(reason="two processes of their own, which import everything")

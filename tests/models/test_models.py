@@ -17,8 +17,9 @@ BUNDLED = ["pancreas", "pbmc"]
 
 
 @pytest.fixture(autouse=True)
-def no_folders(monkeypatch):
+def no_folders(monkeypatch, tmp_path_factory):
     monkeypatch.delenv(models.MODELS_VARIABLE, raising=False)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path_factory.getbasetemp() / "no such cache"))
 
 
 @pytest.fixture

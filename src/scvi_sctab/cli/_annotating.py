@@ -182,16 +182,26 @@ def write_query(
         **_summarize(query, annotated),
         "files": files,
     }
+    cap = None
+    if request.layout == "cap":
+        from scvi_sctab.cli._cap import CapAnnotation
+
+        level = statements.term_level
+        cap = CapAnnotation.of(model, stored, query, annotated, request, overlap, level)
     with results(folder, overwrite) as aside:
-        request.write(annotated, names, aside)
+        if cap is None:
+            request.write(annotated, names, aside)
+        else:
+            (aside / names["annotations"]).write_text(json.dumps(cap.to_json(), indent=1) + "\n")
         (aside / names["summary"]).write_text(json.dumps(summary, indent=2) + "\n")
         if "h5ad" in names:
             from scvi_sctab.data.files import write_annotated
 
-            columns = request.columns(annotated)
+            columns = cap.to_obs(stored.obs.index) if cap else request.columns(annotated)
             if request.layout == "plain":
                 columns = columns.add_prefix("sctab_")
-            write_annotated(stored, columns, aside / names["h5ad"], query.counts)
+            entries = cap.to_uns() if cap else None
+            write_annotated(stored, columns, aside / names["h5ad"], query.counts, entries)
     counts = summary["labels"]
     shown = ", ".join(f"{label} {n:,}" for label, n in list(counts.items())[:5])
     more = f" and {len(counts) - 5} more" if len(counts) > 5 else ""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from scvi_sctab.model import AnnotatedQuery
 
-_TOOL = "scvi-sctab"
+TOOL = "scvi-sctab"
 
 
 class Layout(StrEnum):
@@ -21,6 +21,7 @@ class Layout(StrEnum):
     plain = "plain"
     celltypist = "celltypist"
     nf_core = "nf-core"
+    cap = "cap"
 
 
 class TableFormat(StrEnum):
@@ -45,6 +46,8 @@ class Request:
         Whether to write probabilities in the plain layout.
     h5ad
         Whether to write an annotated ``.h5ad`` file.
+    author
+        Name of the author, for the layout of the Cell Annotation Platform.
     """
 
     layout: Layout
@@ -52,6 +55,7 @@ class Request:
     model: str
     probabilities: bool
     h5ad: bool
+    author: str = ""
 
     def name_files(self, prefix: str) -> dict[str, str]:
         """Return the names of the files by what they hold.
@@ -69,6 +73,7 @@ class Request:
                 "probabilities": "probability_matrix.csv",
             },
             Layout.nf_core: {"annotations": ".parquet", "manifest": "_annotation_columns.csv"},
+            Layout.cap: {"annotations": "cap.json"},
         }[self.layout]
         if self.layout == Layout.plain and self.probabilities:
             names["probabilities"] = "probabilities.parquet"
@@ -101,13 +106,13 @@ class Request:
             }
             return frame[[name for name in names if name in frame]].rename(columns=names)
         if self.layout == Layout.nf_core:
-            label = f"annotation:{_TOOL}:{self.model}:per_cell"
+            label = f"annotation:{TOOL}:{self.model}:per_cell"
             frame = frame[["label", "probability"]]
             return frame.set_axis([label, f"{label}:confidence"], axis=1)
         return frame.drop(columns="cluster", errors="ignore")
 
     def write(self, annotated: AnnotatedQuery, names: dict[str, str], folder: Path) -> None:
-        """Write all tables but the summary.
+        """Write all tables but the summary, of every layout but ``cap``.
 
         Parameters
         ----------

@@ -10,6 +10,7 @@ from scvi_sctab._constants import ENSEMBLE_FILE, PICKLE_FILE, WEIGHTS_FILE
 from scvi_sctab.cli._errors import CommandError, ExitCode, split
 
 if TYPE_CHECKING:
+    from scvi_sctab.cli._console import Console
     from scvi_sctab.model import SCTAB, SCTABEnsemble
 
 
@@ -49,11 +50,13 @@ def find_model(name: str) -> Path:
         raise CommandError(ExitCode.NO_MODEL, cause, cure) from None
 
 
-def open_model(name: str, accelerator: str) -> SCTAB | SCTABEnsemble:
-    """Load a model.
+def open_model(console: Console, name: str, accelerator: str) -> SCTAB | SCTABEnsemble:
+    """Load a model, and say so first: importing what runs it takes seconds.
 
     Parameters
     ----------
+    console
+        Console of the command.
     name
         As of :func:`find_model`.
     accelerator
@@ -65,6 +68,7 @@ def open_model(name: str, accelerator: str) -> SCTAB | SCTABEnsemble:
         If there is no such model, it is damaged, of another version, or not trained.
     """
     folder = find_model(name)
+    console.note(f"Loading the model {name} ...")
     from scvi_sctab.model import load_model
 
     try:

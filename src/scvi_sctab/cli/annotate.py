@@ -43,6 +43,14 @@ def annotate(
         Layout,
         typer.Option(help="Layout of files and columns.", rich_help_panel=options.OUTPUT),
     ] = Layout.plain,
+    author: Annotated[
+        str,
+        typer.Option(
+            help="Your first and last name, for --columns cap.",
+            rich_help_panel=options.OUTPUT,
+            show_default=False,
+        ),
+    ] = "",
     probabilities: Annotated[
         bool,
         typer.Option(
@@ -147,6 +155,8 @@ def annotate(
         paths = _read_names(queries)
         if over_clustering is not None and not majority_voting:
             raise _does_not_apply("--over-clustering", "without --majority-voting")
+        if (columns == Layout.cap) != bool(author):
+            raise _about_author(columns)
         if workers is not None and scheduler != _LOCAL:
             raise _does_not_apply("--workers", f"without --scheduler {_LOCAL}")
         if scheduler is not None:
@@ -179,13 +189,13 @@ def annotate(
             )
             return
         named = _name_model(model)
-        request = Request(columns, table, named, probabilities, h5ad)
+        request = Request(columns, table, named, probabilities, h5ad, author=author)
         if probabilities or table == TableFormat.parquet or columns == Layout.nf_core:
             require_parquet()
         prefixes = _name_queries(paths, prefix, columns)
         for path in paths:
             check_free(out, list(request.name_files(prefixes[path]).values()), overwrite)
-        loaded = open_model(model, str(accelerator))
+        loaded = open_model(console, model, str(accelerator))
         _check_unassigned(loaded, unassigned)
         source = Source(layer, modality, gene_column, gene_table, min_gene_overlap)
         stated = Statements(
@@ -215,6 +225,16 @@ def annotate(
 def _does_not_apply(option: str, when: str) -> CommandError:
     return CommandError(
         ExitCode.USAGE, f"{option} does not apply {when}.", f"Leave out {option}, or see --help."
+    )
+
+
+def _about_author(columns: Layout) -> CommandError:
+    if columns != Layout.cap:
+        return _does_not_apply("--author", f"without --columns {Layout.cap}")
+    return CommandError(
+        ExitCode.USAGE,
+        f"--columns {Layout.cap} states who annotated the cells.",
+        "Pass your name: --author 'Ada Lovelace'.",
     )
 
 
@@ -292,7 +312,7 @@ def _annotate_many(
 ) -> None:
     """Annotate by :func:`scvi_sctab.annotate_files`."""
     check_free(out, [], overwrite=True)
-    loaded = open_model(model, accelerator)
+    loaded = open_model(console, model, accelerator)
     _check_unassigned(loaded, arguments["unassigned"])
     from scvi_sctab import annotate_files
 

@@ -63,6 +63,7 @@ def convert(
             raise CommandError(
                 ExitCode.NO_MODEL, f"There is no file {checkpoint}.", "Check its name and folder."
             )
+        console.note(f"Reading {checkpoint} ...")
         model = _load(checkpoint, genes, labels, symbols, allow_pickle)
         model.save(out, overwrite=overwrite)
         console.note(f"{out}: {len(model.gene_names):,} genes, {len(model.labels):,} labels.")

@@ -63,6 +63,7 @@ def corpus(
                 raise CommandError(
                     ExitCode.REFUSED, f"There is no file {file}.", "Check its name and folder."
                 )
+        console.note(f"Joining {len(files):,} files ...")
         from scvi_sctab.data.stores import prepare_corpus
 
         made = prepare_corpus(

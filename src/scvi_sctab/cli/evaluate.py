@@ -37,7 +37,7 @@ def evaluate(
     """Compare predictions with labels: precision, recall and F1 of each type."""
     with session(as_json, quiet, debug, threads) as console:
         check_table(out, overwrite)
-        loaded = open_model(model, str(accelerator))
+        loaded = open_model(console, model, str(accelerator))
         from scvi_sctab.data.files import open_stored
 
         source = Source(layer, modality, gene_column, gene_table, min_gene_overlap)

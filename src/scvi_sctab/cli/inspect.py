@@ -28,7 +28,7 @@ def inspect(
 ) -> None:
     """Look at a file before it is annotated: counts, genes, shift. Nothing is predicted."""
     with session(as_json, quiet, debug, threads) as console:
-        loaded = open_model(model, str(accelerator))
+        loaded = open_model(console, model, str(accelerator))
         from scvi_sctab.data.files import open_stored
 
         source = Source(layer, modality, gene_column, gene_table)

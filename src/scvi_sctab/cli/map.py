@@ -74,7 +74,7 @@ def map_query(
         check_free(out, list(request.name_files(prefix).values()), overwrite)
         if save is not None:
             check_folder(save, overwrite, "--save")
-        reference = open_model(model, str(accelerator))
+        reference = open_model(console, model, str(accelerator))
         import scvi
 
         from scvi_sctab.data.files import open_stored
@@ -92,6 +92,7 @@ def map_query(
                 min_gene_overlap=min_gene_overlap,
                 accelerator=str(accelerator),
             )
+            console.note(f"Adapting the model to {cells.n_obs:,} cells ...")
             adapted.train(max_epochs, accelerator=str(accelerator), enable_progress_bar=False)
             if save is not None:
                 adapted.save(save, overwrite=overwrite)

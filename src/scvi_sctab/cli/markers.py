@@ -41,7 +41,7 @@ def markers(
     """Rank the genes that tell each type from the others."""
     with session(as_json, quiet, debug, threads) as console:
         check_table(out, overwrite)
-        loaded = open_model(model, str(accelerator))
+        loaded = open_model(console, model, str(accelerator))
         from scvi_sctab.data.files import open_stored
 
         source = Source(layer, modality, gene_column, gene_table, min_gene_overlap)

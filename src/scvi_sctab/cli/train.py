@@ -92,6 +92,7 @@ def train(
         )
         if ontology != _NONE:  # before training, which is lost if a term does not exist
             _set_ontology(console, model, terms)
+        console.note(f"Training on {cells.n_obs:,} cells ...")
         shows_bar = not (quiet or as_json)
         model.train(
             max_epochs, accelerator=str(accelerator), enable_progress_bar=shows_bar and _is_shown()
@@ -121,6 +122,7 @@ def _read(
     gene_column: str | None,
 ) -> AnnData:
     """Read a reference into memory, as training goes over its cells many times."""
+    console.note(f"Reading {path} ...")  # before what takes seconds to import
     from scvi_sctab.data.files import find_query, open_stored
 
     with open_stored(path, modality) as stored:

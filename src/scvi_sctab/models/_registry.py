@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from scvi_sctab._constants import ENSEMBLE_FILE, WEIGHTS_FILE
 from scvi_sctab.models._card import CARD_FILE
+from scvi_sctab.models._fetched import fetched_repositories
 
 if TYPE_CHECKING:
     from scvi_sctab.model import SCTAB, SCTABEnsemble
@@ -55,8 +56,9 @@ def list_models() -> list[ModelRecord]:
 
     These are the bundled ones, then those in the folders of the environment variable
     ``SCVI_SCTAB_MODELS`` (several separated by ``:``, on Windows by ``;``): each folder within
-    that ``model.save`` wrote, under the name of the folder, or a folder that is a model itself. Of
-    several models with a name, the first counts, so that the bundled ones are never replaced.
+    that ``model.save`` wrote, under the name of the folder, or a folder that is a model itself; and
+    repositories that :func:`pull_from_hub` fetched, under the name ``owner/name``. Of several
+    models with a name, the first counts, so that the bundled ones are never replaced.
 
     Returns
     -------
@@ -73,9 +75,9 @@ def list_models() -> list[ModelRecord]:
     ['pancreas', 'pbmc']
     """
     found: dict[str, ModelRecord] = {}
-    for folder, bundled in _folders():
-        if folder.name not in found:
-            found[folder.name] = _record(folder, bundled)
+    for name, folder, bundled in _folders():
+        if name not in found:
+            found[name] = _record(name, folder, bundled)
     return [*found.values()]
 
 
@@ -92,7 +94,7 @@ def path(name: str) -> Path:
     KeyError
         If there is no such model; the message lists those that there are.
     """
-    known = {folder.name: folder for folder, _ in reversed([*_folders()])}
+    known = {known: folder for known, folder, _ in reversed([*_folders()])}
     if name in known:
         return known[name]
     folder = Path(name)
@@ -163,15 +165,17 @@ def load(name: str, accelerator: str = "auto") -> SCTAB | SCTABEnsemble:
     return load_model(path(name), accelerator)
 
 
-def _folders() -> Iterator[tuple[Path, bool]]:
-    """Yield folders of models, and whether they are bundled."""
+def _folders() -> Iterator[tuple[str, Path, bool]]:
+    """Yield names and folders of models, and whether they are bundled."""
     for folder in _within(_BUNDLED):
-        yield folder, True
+        yield folder.name, folder, True
     for entry in os.environ.get(MODELS_VARIABLE, "").split(os.pathsep):
         if not entry:
             continue
         for folder in [Path(entry)] if _is_model(Path(entry)) else _within(Path(entry)):
-            yield folder, False
+            yield folder.name, folder, False
+    for name, folder in fetched_repositories():
+        yield name, folder, False
 
 
 def _within(folder: Path) -> list[Path]:
@@ -185,10 +189,10 @@ def _is_model(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (WEIGHTS_FILE, ENSEMBLE_FILE))
 
 
-def _record(folder: Path, bundled: bool) -> ModelRecord:
+def _record(name: str, folder: Path, bundled: bool) -> ModelRecord:
     card = _read_card(folder) or {}
     return ModelRecord(
-        folder.name,
+        name,
         folder,
         title=str(card.get("title", "")),
         species=str(card.get("species", "")),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anndata
 import h5py
@@ -50,7 +51,11 @@ def check_writable(stored: StoredCells) -> None:
 
 
 def write_annotated(
-    stored: StoredCells, columns: pd.DataFrame, path: Path, counts: str = "X"
+    stored: StoredCells,
+    columns: pd.DataFrame,
+    path: Path,
+    counts: str = "X",
+    uns: Mapping[str, Any] | None = None,
 ) -> None:
     """Write an ``.h5ad`` file of cells with further columns in ``obs``.
 
@@ -67,6 +72,8 @@ def write_annotated(
         The file to write.
     counts
         Place of the matrix that becomes ``X`` if the file has none.
+    uns
+        Entries to add to ``uns``; they replace those of the same name.
     """
     obs = stored.obs.drop(columns=stored.obs.columns.intersection(columns.columns))
     obs = obs.join(columns)
@@ -74,6 +81,7 @@ def write_annotated(
         shutil.copyfile(stored.path, path)
         with h5py.File(path, "r+") as file:
             _write_table(file, "obs", obs)
+            _write_entries(file, uns)
         return
     matrix = stored.matrices["X" if "X" in stored.matrices else counts]
     n_cells = len(obs)
@@ -88,6 +96,12 @@ def write_annotated(
         for start in range(READ_BLOCK_CELLS, n_cells, READ_BLOCK_CELLS):
             rows.append(take_rows(matrix.values, slice(start, start + READ_BLOCK_CELLS)))
         _write_table(file, "obs", obs)
+        _write_entries(file, uns)
+
+
+def _write_entries(file: h5py.File, uns: Mapping[str, Any] | None) -> None:
+    for name, value in (uns or {}).items():
+        write_elem(file.require_group("uns"), name, value)
 
 
 def _write_table(file: h5py.File, name: str, table: pd.DataFrame) -> None:
