@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pandas as pd
 
     from scvi_sctab.model import AnnotatedQuery
@@ -45,6 +47,8 @@ class Request:
         Whether to write probabilities in the plain layout.
     h5ad
         Whether to write an annotated ``.h5ad`` file.
+    card
+        Card of the model, if a report is to be written.
     """
 
     layout: Layout
@@ -52,6 +56,7 @@ class Request:
     model: str
     probabilities: bool
     h5ad: bool
+    card: Mapping[str, Any] | None = None
 
     def name_files(self, prefix: str) -> dict[str, str]:
         """Return the names of the files by what they hold.
@@ -76,6 +81,9 @@ class Request:
         names["summary"] = "_summary.json" if is_nf_core else "summary.json"
         if self.h5ad:
             names["h5ad"] = ".h5ad" if is_nf_core else "annotated.h5ad"
+        if self.card is not None:
+            names["report"] = "_report.html" if is_nf_core else "report.html"
+            names["report_numbers"] = "_report.json" if is_nf_core else "report.json"
         return {what: f"{prefix}{name}" for what, name in names.items()}
 
     @property

@@ -220,19 +220,20 @@ class CellExplainer(CellAnnotator):
         # Late, since it imports matplotlib for its colours.
         from scvi_sctab.model._report import report_query
 
-        self._require_trained()
-        rates = self._check_statements(error_rate, false_alarm_rate, term_level)
-        cells = self._select(adata, None, layer, min_gene_overlap)
         return report_query(
             self,
-            cells,
-            rates,
+            adata,
             path,
+            error_rate=error_rate,
+            false_alarm_rate=false_alarm_rate,
+            term_level=term_level,
             name=name,
             basis=basis,
             compare=compare,
             populations=populations,
             card=card,
+            layer=layer,
+            min_gene_overlap=min_gene_overlap,
             overwrite=overwrite,
         )
 

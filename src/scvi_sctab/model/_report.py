@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from scvi_sctab._constants import ERROR_RATE, FALSE_ALARM_RATE, MIN_GENE_OVERLAP, TERM_LEVEL
 from scvi_sctab.explanation import gene_weights, group_means, marker_table
 from scvi_sctab.model._annotate_query import AnnotatedQuery, annotate_selection
 from scvi_sctab.report import (
@@ -31,9 +32,9 @@ from scvi_sctab.report import (
 )
 
 if TYPE_CHECKING:
+    from anndata import AnnData
     from numpy.typing import NDArray
 
-    from scvi_sctab.annotation import Rates
     from scvi_sctab.data import CellSelection
     from scvi_sctab.model._annotator import CellAnnotator
 
@@ -54,16 +55,20 @@ _CITATIONS = (
 
 def report_query(
     model: CellAnnotator,
-    cells: CellSelection,
-    rates: Rates,
+    adata: AnnData | None,
     path: str | os.PathLike[str] | None = None,
     *,
+    error_rate: float = ERROR_RATE,
+    false_alarm_rate: float = FALSE_ALARM_RATE,
+    term_level: float = TERM_LEVEL,
     name: str = "query",
     basis: str | None = None,
     compare: Sequence[str] | None = None,
     populations: pd.DataFrame | None = None,
     card: Mapping[str, Any] | None = None,
     call: str | None = None,
+    layer: str | None = None,
+    min_gene_overlap: float = MIN_GENE_OVERLAP,
     annotated: AnnotatedQuery | None = None,
     overwrite: bool = False,
 ) -> Report:
@@ -73,11 +78,9 @@ def report_query(
     ----------
     model
         A trained model.
-    cells
-        The cells.
-    rates
-        Rates of the annotation.
-    path, name, basis, compare, populations, card, overwrite
+    adata, path, error_rate, false_alarm_rate, term_level, name, basis, compare, populations
+        As of :meth:`scvi_sctab.SCTAB.report`.
+    card, layer, min_gene_overlap, overwrite
         As of :meth:`scvi_sctab.SCTAB.report`.
     call
         Line to type for the same report.
@@ -91,6 +94,9 @@ def report_query(
     """
     if path is not None:
         check_page(path, overwrite)
+    model._require_trained()
+    rates = model._check_statements(error_rate, false_alarm_rate, term_level)
+    cells = model._select(adata, None, layer, min_gene_overlap)
     obs = cells.adata.obs.iloc[cells.positions]
     given = None if basis is None else _coordinates(cells, basis)
     batch = find_batch(obs, model.registry["setup_args"].get("batch_key"))
