@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import adjusted_rand_score, jaccard_score
+from sklearn.neighbors import NearestNeighbors
 
 from scvi_sctab.ontology import CellOntology, LabelHierarchy
 from scvi_sctab.report import build_report, choose_cells, embed, find_annotators, find_batch
@@ -161,16 +162,22 @@ def test_cells_are_spread_evenly_and_as_few_as_their_names_allow():
     assert 5_000 < len(choose_cells(random)) < 20_000
 
 
-def test_groups_stay_apart_in_two_dimensions_and_cells_beyond_the_landmarks_near_theirs():
+def test_neighbours_in_two_dimensions_are_of_one_group_in_small_ones_too(monkeypatch):
+    monkeypatch.setattr("scvi_sctab.report._coordinates._N_LANDMARKS", 200)
     rng = np.random.default_rng(0)
-    kind = rng.integers(3, size=2000)
-    latent = rng.normal(size=(2000, 8)) + 12 * np.eye(8)[kind]
-    coordinates, method = embed(latent)
-    assert method.startswith("t-SNE")
-    assert coordinates.shape == (2000, 2)
-    centres = np.stack([np.median(coordinates[kind == i], axis=0) for i in range(3)])
-    nearest = np.linalg.norm(coordinates[:, None] - centres, axis=2).argmin(axis=1)
-    assert (nearest == kind).mean() > 0.99
-    np.testing.assert_array_equal(embed(latent)[0], coordinates)
-    for n in (0, 1, 2, 10):
-        assert embed(latent[:n])[0].shape == (n, 2)
+    kind = rng.choice(3, p=[0.49, 0.49, 0.02], size=900)
+    latent = rng.normal(size=(900, 8)) + 12 * np.eye(8)[kind]
+    coordinates, method = embed(latent, kind)
+    assert method == "t-SNE of the latent space of 200 cells, others placed by it"
+    assert coordinates.shape == (900, 2)
+    near = NearestNeighbors(n_neighbors=3).fit(coordinates).kneighbors(return_distance=False)
+    same = (kind[near] == kind[:, None]).mean(axis=1)
+    assert same.mean() > 0.99
+    assert same[kind == 2].mean() > 0.9
+    np.testing.assert_array_equal(embed(latent, kind)[0], coordinates)
+
+
+@pytest.mark.parametrize("n_cells", [0, 1, 2, 10])
+def test_few_cells_are_placed_by_their_components(n_cells):
+    latent = np.random.default_rng(0).normal(size=(n_cells, 8))
+    assert embed(latent)[0].shape == (n_cells, 2)

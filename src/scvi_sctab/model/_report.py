@@ -108,7 +108,8 @@ def report_query(
         warnings.simplefilter("ignore", UserWarning)
         positions = choose_cells(cells.names)
         if given is None:
-            coordinates, basis = embed(model._latent(cells.take(positions)))
+            latent = model._latent(cells.take(positions))
+            coordinates, basis = embed(latent, _labels(annotated.columns).iloc[positions])
         else:
             coordinates = given[positions]
         markers, novel_markers = _rank_genes(model, cells, annotated.columns)
@@ -176,8 +177,7 @@ def _rank_genes(
         return None, None
     step = max(1, -(-len(frame) // _MAX_CELLS_MARKERS))
     places = np.arange(0, len(frame), step)
-    labels = (frame["closest_label"] if "closest_label" in frame else frame["label"]).astype(str)
-    labels = labels.iloc[places]
+    labels = _labels(frame).iloc[places]
     markers = _markers(model, cells.take(places), labels, labels)
     if "novel" not in frame:
         return markers, None
@@ -190,6 +190,11 @@ def _rank_genes(
     ranked = _markers(model, cells.take(places), labels, near)
     ranked = ranked[ranked["group"].astype(str).str.startswith(_NOVEL)]
     return markers, ranked.assign(group=ranked["group"].str.removeprefix(_NOVEL))
+
+
+def _labels(frame: pd.DataFrame) -> pd.Series:
+    """Return the most probable label of each cell, assigned or not."""
+    return frame["closest_label" if "closest_label" in frame else "label"].astype(str)
 
 
 def _markers(

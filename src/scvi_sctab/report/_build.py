@@ -139,7 +139,7 @@ def build_report(findings: Findings) -> Report:
         genes=genes,
         ground=describe_ground(findings, genes),
         comparisons=tuple(
-            compare(name, values, frame["label"])
+            compare(name, values, frame["label"], findings.all_labels)
             for name, values in findings.columns.items()
             if name not in is_batch
         ),

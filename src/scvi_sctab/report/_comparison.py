@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import pandas as pd
 from sklearn.metrics import adjusted_rand_score
 
@@ -10,9 +13,13 @@ from scvi_sctab.report._report import Comparison, GroupRow
 _MAX_COLUMNS = 24
 _MAX_GROUPS = 60
 _REST = "other labels"
+# Share of cells whose group is a label, from which names are compared.
+_MIN_KNOWN = 0.9
 
 
-def compare(column: str, values: pd.Series, labels: pd.Series) -> Comparison:
+def compare(
+    column: str, values: pd.Series, labels: pd.Series, vocabulary: Sequence[str]
+) -> Comparison:
     """Compare groups of cells with their labels.
 
     Parameters
@@ -23,6 +30,8 @@ def compare(column: str, values: pd.Series, labels: pd.Series) -> Comparison:
         Group of each cell, ``(n_cells,)``; missing ones are left out.
     labels
         Label of each cell, in the same order.
+    vocabulary
+        All labels of the model.
 
     Returns
     -------
@@ -55,7 +64,8 @@ def compare(column: str, values: pd.Series, labels: pd.Series) -> Comparison:
             )
         )
     same = None
-    if set(groups) & set(names):
+    # Of two vocabularies, a few common names say nothing.
+    if known.any() and np.isin(groups, list({*map(str, vocabulary)})).mean() >= _MIN_KNOWN:
         same = float((groups == names).mean())
     return Comparison(
         column=column,

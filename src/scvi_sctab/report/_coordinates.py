@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from sklearn.manifold import TSNE
 from sklearn.neighbors import NearestNeighbors
 
@@ -22,7 +23,7 @@ _MAX_NAMES = 500_000
 # With fewer cells, there are no neighbourhoods to lay out.
 _MIN_CELLS_TSNE = 50
 # Cells that t-SNE lays out, in seconds; UMAP takes longer to be compiled.
-_N_LANDMARKS = 1500
+_N_LANDMARKS = 1200
 _N_NEIGHBORS = 5
 
 
@@ -51,17 +52,21 @@ def choose_cells(names: Sequence[str], n_shown: int = MAX_POINTS) -> NDArray[np.
         n_shown = int(len(chosen) * min(0.95 * _MAX_NAMES / size, 0.95))
 
 
-def embed(latent: NDArray[np.floating]) -> tuple[NDArray[np.float64], str]:
+def embed(
+    latent: NDArray[np.floating], groups: Sequence[object] | None = None
+) -> tuple[NDArray[np.float64], str]:
     """Lay out cells in two dimensions in seconds, however many there are.
 
     Parameters
     ----------
     latent
         ``(n_cells, n_latent)``.
+    groups
+        Group of each cell, such as its label, ``(n_cells,)``; small ones are not left out.
 
     Returns
     -------
-    Coordinates ``(n_cells, 2)``, and the name of the method: t-SNE of up to 1,500 cells, with the
+    Coordinates ``(n_cells, 2)``, and the name of the method: t-SNE of up to 1,200 cells, with the
     others placed among their nearest neighbours of these; PCA of fewer than 50 cells.
 
     Examples
@@ -73,7 +78,7 @@ def embed(latent: NDArray[np.floating]) -> tuple[NDArray[np.float64], str]:
     values = np.asarray(latent, dtype=np.float64)
     if len(values) < _MIN_CELLS_TSNE:
         return _principal(values), "PCA of the latent space"
-    chosen = np.sort(np.random.default_rng(0).permutation(len(values))[:_N_LANDMARKS])
+    chosen = _landmarks(len(values), groups)
     landmarks = values[chosen]
     start = _principal(landmarks)
     start *= 1e-4 / max(float(start[:, 0].std()), 1e-12)
@@ -94,6 +99,15 @@ def embed(latent: NDArray[np.floating]) -> tuple[NDArray[np.float64], str]:
     others += np.random.default_rng(0).normal(scale=gap / 2, size=others.shape)
     others[chosen] = placed
     return others, f"t-SNE of the latent space of {len(landmarks):,} cells, others placed by it"
+
+
+def _landmarks(n_cells: int, groups: Sequence[object] | None) -> NDArray[np.intp]:
+    """Draw cells, of each group about as many as the square root of its size."""
+    codes = np.zeros(n_cells, int) if groups is None else pd.factorize(np.asarray(groups))[0]
+    weight = 1 / np.sqrt(np.bincount(codes)[codes])
+    # The largest u^(1/w) are a weighted sample without replacement (Efraimidis and Spirakis 2006).
+    keys = np.log(np.random.default_rng(0).random(n_cells)) / weight
+    return np.sort(np.argsort(-keys, kind="stable")[:_N_LANDMARKS])
 
 
 def _principal(values: NDArray[np.float64]) -> NDArray[np.float64]:

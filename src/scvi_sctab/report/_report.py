@@ -210,7 +210,8 @@ class Comparison:
     rand_index
         Adjusted Rand index: 1 for the same groups, 0 for chance.
     share_same_name
-        Share of cells whose value is the name of their label; ``None`` if no value is a label.
+        Share of cells whose value is the name of their label; ``None`` if fewer than 90 % of cells
+        have a label of the model as value.
     columns
         Labels of ``GroupRow.counts``; the last one may stand for the rest.
     groups
