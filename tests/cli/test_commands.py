@@ -373,3 +373,12 @@ def test_annotate_writes_a_report_where_it_is_asked_for(run, folder, path, tmp_p
     assert saved["verdict"]["n_novel"] == summary["status"]["novel"]
     done = run("annotate", path, "-m", folder, "-o", tmp_path, "--report", "--scheduler", "serial")
     assert (done.code, "--report does not apply with --scheduler" in done.err) == (2, True)
+
+
+def test_annotate_writes_files_for_multiqc(run, folder, path, tmp_path):
+    done = run("annotate", path, "-m", folder, "-o", tmp_path / "out", "--multiqc", "-p", "s1.")
+    assert done.code == 0, done.err
+    found = json.loads((tmp_path / "out" / "s1.types_mqc.json").read_text())["data"]
+    summary = json.loads((tmp_path / "out" / "s1.summary.json").read_text())
+    assert found == {path.stem: summary["labels"]}
+    assert (tmp_path / "out" / "s1.statistics_mqc.json").exists()

@@ -190,6 +190,12 @@ def write_query(
         if request.card is not None:
             _write_report(model, stored, query, overlap, statements, annotated, request.card,
                           aside / names["report"])  # fmt: skip
+        if request.multiqc:
+            from scvi_sctab.report import multiqc_contents
+
+            contents = multiqc_contents(stored.path.stem, annotated.columns)
+            for what, content in contents.items():
+                (aside / names[what]).write_text(json.dumps(content, indent=1) + "\n")
         if "h5ad" in names:
             from scvi_sctab.data.files import write_annotated
 

@@ -49,6 +49,8 @@ class Request:
         Whether to write an annotated ``.h5ad`` file.
     card
         Card of the model, if a report is to be written.
+    multiqc
+        Whether to write files for MultiQC.
     """
 
     layout: Layout
@@ -57,6 +59,7 @@ class Request:
     probabilities: bool
     h5ad: bool
     card: Mapping[str, Any] | None = None
+    multiqc: bool = False
 
     def name_files(self, prefix: str) -> dict[str, str]:
         """Return the names of the files by what they hold.
@@ -84,6 +87,11 @@ class Request:
         if self.card is not None:
             names["report"] = "_report.html" if is_nf_core else "report.html"
             names["report_numbers"] = "_report.json" if is_nf_core else "report.json"
+        if self.multiqc:
+            names |= {
+                f"{what}_mqc.json": f"{'_' * is_nf_core}{what}_mqc.json"
+                for what in ("statistics", "types")
+            }
         return {what: f"{prefix}{name}" for what, name in names.items()}
 
     @property

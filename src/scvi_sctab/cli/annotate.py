@@ -65,6 +65,14 @@ def annotate(
             rich_help_panel=options.OUTPUT,
         ),
     ] = False,
+    multiqc: Annotated[
+        bool,
+        typer.Option(
+            "--multiqc",
+            help="Write files for MultiQC, too: statistics_mqc.json, types_mqc.json.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = False,
     overwrite: options.Overwrite = False,
     layer: options.Layer = None,
     modality: options.Modality = None,
@@ -165,6 +173,7 @@ def annotate(
                 "--probabilities": probabilities,
                 "--h5ad": h5ad,
                 "--report": report,
+                "--multiqc": multiqc,
                 "--modality": modality,
                 "--gene-column": gene_column,
                 "--gene-table": gene_table,
@@ -189,7 +198,7 @@ def annotate(
             return
         named = _name_model(model)
         card = read_card(model) if report else None
-        request = Request(columns, table, named, probabilities, h5ad, card)
+        request = Request(columns, table, named, probabilities, h5ad, card, multiqc)
         if probabilities or table == TableFormat.parquet or columns == Layout.nf_core:
             require_parquet()
         prefixes = _name_queries(paths, prefix, columns)

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from scvi_sctab.model._annotator import CellAnnotator
 
 # Cells on which means of genes rest; they need no more.
-_MAX_CELLS_MARKERS = 20_000
+_MAX_CELLS_MARKERS = 10_000
 _N_GENES = 12
 _MIN_NOVEL, _MAX_NOVEL_GROUPS = 5, 8
 # Before the name of a label: its novel cells. No label starts with it.
@@ -178,16 +178,30 @@ def _rank_genes(
     step = max(1, -(-len(frame) // _MAX_CELLS_MARKERS))
     places = np.arange(0, len(frame), step)
     labels = _labels(frame).iloc[places]
-    markers = _markers(model, cells.take(places), labels, labels)
-    if "novel" not in frame:
-        return markers, None
-    novel = frame["novel"].to_numpy(bool)[places]
-    counts = labels[novel].value_counts()
-    kept = counts.index[counts >= _MIN_NOVEL][:_MAX_NOVEL_GROUPS]
-    if not len(kept):
-        return markers, None
-    near = labels.where(~(novel & labels.isin(kept).to_numpy()), _NOVEL + labels)
-    ranked = _markers(model, cells.take(places), labels, near)
+    novel = np.zeros(len(labels), bool)
+    if "novel" in frame:
+        counts = labels[frame["novel"].to_numpy(bool)[places]].value_counts()
+        kept = counts.index[counts >= _MIN_NOVEL][:_MAX_NOVEL_GROUPS]
+        novel = frame["novel"].to_numpy(bool)[places] & labels.isin(kept).to_numpy()
+    apart = pd.Categorical(labels.where(~novel, _NOVEL + labels))
+    # Read once: means over a label are those of its two groups together.
+    means = group_means(
+        model.networks,
+        model.annotation.predictable,
+        model._read(cells.take(places)),
+        pd.Index(model.labels).get_indexer(labels),
+        apart,
+    )
+    together = pd.Categorical(labels)
+    member = (
+        np.array(
+            [name.removeprefix(_NOVEL) == together.categories for name in apart.categories], float
+        )
+        * np.bincount(apart.codes, minlength=len(apart.categories))[:, None]
+    )
+    merged = np.einsum("gl,kgn->kln", member / member.sum(axis=0), means)
+    markers = marker_table(together, model.gene_names, merged, _N_GENES)
+    ranked = marker_table(apart, model.gene_names, means, _N_GENES)
     ranked = ranked[ranked["group"].astype(str).str.startswith(_NOVEL)]
     return markers, ranked.assign(group=ranked["group"].str.removeprefix(_NOVEL))
 
@@ -195,17 +209,6 @@ def _rank_genes(
 def _labels(frame: pd.DataFrame) -> pd.Series:
     """Return the most probable label of each cell, assigned or not."""
     return frame["closest_label" if "closest_label" in frame else "label"].astype(str)
-
-
-def _markers(
-    model: CellAnnotator, cells: CellSelection, labels: pd.Series, groups: pd.Series
-) -> pd.DataFrame:
-    codes = pd.Index(model.labels).get_indexer(labels)
-    named = pd.Categorical(groups)
-    means = group_means(
-        model.networks, model.annotation.predictable, model._read(cells), codes, named
-    )
-    return marker_table(named, model.gene_names, means, _N_GENES)
 
 
 def _provenance(model: CellAnnotator, name: str, card: Mapping[str, Any], call: str) -> Provenance:

@@ -3,6 +3,7 @@
 from scvi_sctab.report._build import Findings, build_report
 from scvi_sctab.report._columns import find_annotators, find_batch
 from scvi_sctab.report._coordinates import MAX_POINTS, choose_cells, embed
+from scvi_sctab.report._multiqc import multiqc_contents
 from scvi_sctab.report._points import pack_points
 from scvi_sctab.report._render import render_page
 from scvi_sctab.report._report import Provenance, Report
@@ -19,6 +20,7 @@ __all__ = [
     "embed",
     "find_annotators",
     "find_batch",
+    "multiqc_contents",
     "pack_points",
     "render_page",
     "write_report",
