@@ -81,8 +81,8 @@
   function scatter(cells) {
     const canvas = byId("cells"), context = canvas.getContext("2d"), tip = byId("tip");
     const legend = byId("legend");
-    const selected = new Uint8Array(cells.n), order = shuffled(cells.n);
-    let column = cells.columns[0], sprites = [], nSelected = 0;
+    const selected = new Uint8Array(cells.n), order = shuffled(cells.n), drawn = document.createElement("canvas");
+    let column = cells.columns[0], runs = byColor(order), nSelected = 0, isDrawn = false;
     let view = { scale: 1, x: 0, y: 0 }, size = { width: 0, height: 0 }, lasso = null, grid = null, waiting = false;
 
     function shuffled(n) {  // no category hides another; the same at each visit
@@ -94,6 +94,15 @@
         [places[i], places[j]] = [places[j], places[i]];
       }
       return places;
+    }
+
+    // In each sixteenth cells of one colour follow each other, so that colours change rarely.
+    function byColor(places) {
+      const sorted = places.slice(), step = Math.ceil(places.length / 16) || 1;
+      for (let i = 0; i < places.length; i += step) {
+        sorted.subarray(i, i + step).sort((a, b) => column.codes[a] - column.codes[b]);
+      }
+      return sorted;
     }
 
     const base = () => Math.min(size.width, size.height) * 0.94;
@@ -113,37 +122,51 @@
       return image;
     }
 
-    function draw() {
-      waiting = false;
-      const ratio = window.devicePixelRatio || 1, r = radius();
-      context.setTransform(ratio, 0, 0, ratio, 0, 0);
-      context.clearRect(0, 0, size.width, size.height);
-      const colors = colorsOf(column), dim = disc(DIM, r, ratio);
-      sprites = colors.map((color) => disc(color, r, ratio));
-      const width = sprites[0].width / ratio;
-      const passes = nSelected ? [0, 1] : [1];
-      for (const pass of passes) {
-        for (const cell of order) {
+    function drawCells() {
+      const ratio = window.devicePixelRatio || 1, r = radius(), isSmall = r < 1.6;
+      drawn.width = canvas.width;
+      drawn.height = canvas.height;
+      const pen = drawn.getContext("2d"), colors = colorsOf(column);
+      const dim = disc(DIM, r, ratio), discs = isSmall ? [] : colors.map((color) => disc(color, r, ratio));
+      const width = dim.width / ratio;
+      pen.scale(ratio, ratio);
+      for (const pass of nSelected ? [0, 1] : [1]) {
+        let last = null;
+        for (const cell of runs) {
           if (nSelected && selected[cell] !== pass) continue;
           const x = toX(cell), y = toY(cell);
           if (x < -9 || y < -9 || x > size.width + 9 || y > size.height + 9) continue;
-          const image = pass ? sprites[column.codes[cell]] : dim;
-          context.drawImage(image, x - width / 2, y - width / 2, width, width);
+          const code = column.codes[cell];
+          if (isSmall) {
+            const color = pass ? colors[code] : DIM;
+            if (color !== last) pen.fillStyle = last = color;
+            pen.fillRect(x - r, y - r, 2 * r, 2 * r);
+          } else pen.drawImage(pass ? discs[code] : dim, x - width / 2, y - width / 2, width, width);
         }
       }
-      if (lasso) {
-        context.beginPath();
-        lasso.forEach(([x, y], i) => (i ? context.lineTo(x, y) : context.moveTo(x, y)));
-        context.closePath();
-        context.strokeStyle = getComputedStyle(canvas).color;
-        context.setLineDash([5, 4]);
-        context.stroke();
-        context.setLineDash([]);
-      }
+      isDrawn = true;
     }
 
-    function redraw() {
-      grid = null;
+    function draw() {
+      waiting = false;
+      if (!isDrawn) drawCells();
+      const ratio = window.devicePixelRatio || 1;
+      context.setTransform(1, 0, 0, 1, 0, 0);
+      context.clearRect(0, 0, canvas.width, canvas.height);
+      context.drawImage(drawn, 0, 0);
+      if (!lasso) return;
+      context.scale(ratio, ratio);
+      context.beginPath();
+      lasso.forEach(([x, y], i) => (i ? context.lineTo(x, y) : context.moveTo(x, y)));
+      context.closePath();
+      context.strokeStyle = getComputedStyle(canvas).color;
+      context.setLineDash([5, 4]);
+      context.stroke();
+      context.setLineDash([]);
+    }
+
+    function redraw(isChanged = true) {
+      if (isChanged) [grid, isDrawn] = [null, false];
       if (!waiting) requestAnimationFrame(draw);
       waiting = true;
     }
@@ -154,7 +177,7 @@
       size = { width: box.width, height: box.height };
       canvas.width = Math.round(box.width * ratio);
       canvas.height = Math.round(box.height * ratio);
-      grid = null;
+      [grid, isDrawn] = [null, false];
       draw();
     }
 
@@ -286,6 +309,7 @@
         Object.assign(input, { type: "radio", name: "coloring", value: String(i), checked: i === 0 });
         input.addEventListener("change", () => {
           column = each;
+          runs = byColor(order);
           showLegend();
           tellSelection();
         });
@@ -327,7 +351,7 @@
         const here = [event.offsetX, event.offsetY];
         if (lasso) {
           lasso.push(here);
-          redraw();
+          redraw(false);
         } else if (last) {
           move(here[0] - last[0], here[1] - last[1]);
           last = here;
@@ -337,11 +361,11 @@
         const polygon = lasso;
         [last, lasso] = [null, null];
         if (polygon && polygon.length > 2) choose((cell) => inside([toX(cell), toY(cell)], polygon), event.shiftKey);
-        else redraw();
+        else redraw(false);
       });
       canvas.addEventListener("pointercancel", () => {
         [last, lasso] = [null, null];
-        redraw();
+        redraw(false);
       });
       canvas.addEventListener("pointerleave", () => { tip.hidden = true; });
       // The wheel scrolls the page, unless the map has the focus.
