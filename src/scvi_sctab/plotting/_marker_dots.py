@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # Inches: width of a column, height of a row, and limits of all together.
-_COLUMN, _ROW, _ALL = 0.27, 0.27, 14.0
+_COLUMN, _ROW, _ALL, _LEAST = 0.27, 0.27, 14.0, 1.6
 _DOT = 13.0
 _SHARES = (0.25, 0.5, 1.0)
 
@@ -67,8 +67,8 @@ def plot_marker_dots(
     rows = [str(name) for name in names.categories]
     if ax is None:
         ax = new_axes(
-            names_inches(rows) + min(_ALL, _COLUMN * len(genes)) + 1.6,
-            names_inches(genes) + min(_ALL, _ROW * len(rows)) + 0.6,
+            names_inches(rows) + max(_LEAST, min(_ALL, _COLUMN * len(genes))) + 1.6,
+            names_inches(genes) + max(_LEAST, min(_ALL, _ROW * len(rows))) + 0.6,
         )
     ax.set(xlim=(-0.7, len(genes) - 0.3), ylim=(len(rows) - 0.3, -0.7))
     ax.tick_params(length=0)
