@@ -25,6 +25,7 @@ from scvi_sctab.explanation import (
 )
 from scvi_sctab.model._annotator import CellAnnotator
 from scvi_sctab.model._groups import column_of
+from scvi_sctab.model._notebook import describe_model
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -365,6 +366,14 @@ class CellExplainer(CellAnnotator):
             for name, ranking in rankings.items()
         }
         return delete_genes(self.networks, self._read(cells), scores, n_genes, seed(), batch_size)
+
+    def _repr_html_(self) -> str:
+        """Describe the model in a notebook."""
+        return describe_model(self)
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        """Describe the model once: the text of scvi-tools' models is printed when it is asked for."""
+        return {"text/html": self._repr_html_(), "text/plain": type(self).__name__}
 
     def _code_of(self, label: str) -> int:
         """Return the code of a predictable label."""
