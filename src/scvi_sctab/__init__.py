@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         ontology,
         plotting,
         pretrain,
+        report,
     )
     from scvi_sctab.model import SCTAB, SCTABEnsemble, annotate_files
 
@@ -37,6 +38,7 @@ __all__ = [
     "ontology",
     "plotting",
     "pretrain",
+    "report",
 ]
 
 _OF_MODEL = ("SCTAB", "SCTABEnsemble", "annotate_files")

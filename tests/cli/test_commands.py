@@ -340,3 +340,45 @@ def test_batches_of_a_query_are_in_the_column_of_the_reference_if_it_has_it(key)
 def test_help_says_which_batches_are_taken(run):
     text = " ".join(run("map", "--help", env={"COLUMNS": "300"}).out.split())
     assert "the column that the reference was trained with, if the query has it" in text
+
+
+def test_report_writes_a_page_and_its_numbers(run, folder, path, tmp_path):
+    page = tmp_path / "pages" / "blood.html"
+    done = run("report", path, "-m", folder, "-o", page, "--compare", "cell_type", "--json")
+    assert done.code == 0, done.err
+    assert done.named("done")[0]["files"] == [str(page), str(page.with_suffix(".json"))]
+    saved = json.loads(page.with_suffix(".json").read_text())
+    assert saved["title"] == path.stem
+    assert [found["column"] for found in saved["comparisons"]] == ["cell_type"]
+    assert saved["provenance"]["model"] == "blood"
+    assert f"<title>{path.stem}</title>" in page.read_text()
+    done = run("report", path, "-m", folder, "-o", page)
+    assert done.code == 2
+    assert "exists and was left as it is" in done.err
+    done = run("report", path, "-m", folder, "-o", tmp_path / "page.pdf")
+    assert (done.code, "End it in .html" in done.err) == (2, True)
+
+
+def test_annotate_writes_a_report_where_it_is_asked_for(run, folder, path, tmp_path):
+    done = run("annotate", path, "-m", folder, "-o", tmp_path / "out", "--report")
+    assert done.code == 0, done.err
+    names = {file.name for file in (tmp_path / "out").iterdir()}
+    assert names == {"annotations.csv", "summary.json", "report.html", "report.json"}
+    summary, saved = (
+        json.loads((tmp_path / "out" / name).read_text())
+        for name in ("summary.json", "report.json")
+    )
+    found = {row["label"]: row["n_cells"] for row in saved["types"]}
+    assert found == summary["labels"]
+    assert saved["verdict"]["n_novel"] == summary["status"]["novel"]
+    done = run("annotate", path, "-m", folder, "-o", tmp_path, "--report", "--scheduler", "serial")
+    assert (done.code, "--report does not apply with --scheduler" in done.err) == (2, True)
+
+
+def test_annotate_writes_files_for_multiqc(run, folder, path, tmp_path):
+    done = run("annotate", path, "-m", folder, "-o", tmp_path / "out", "--multiqc", "-p", "s1.")
+    assert done.code == 0, done.err
+    found = json.loads((tmp_path / "out" / "s1.types_mqc.json").read_text())["data"]
+    summary = json.loads((tmp_path / "out" / "s1.summary.json").read_text())
+    assert found == {path.stem: summary["labels"]}
+    assert (tmp_path / "out" / "s1.statistics_mqc.json").exists()

@@ -10,7 +10,7 @@ import pytest
 from scvi_sctab import SCTAB, datasets
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["README.md", "docs/command_line.md", "docs/r.md"]
+PAGES = ["README.md", "docs/command_line.md", "docs/report.md", "docs/r.md"]
 
 
 def commands(page):
@@ -49,7 +49,7 @@ def test_the_commands_run(page, run, folder, reference, query, tmp_path, monkeyp
 def test_the_page_names_each_command_and_exit_code():
     page = (ROOT / "docs" / "command_line.md").read_text()
     ran = {line[0] for line in commands("docs/command_line.md")}
-    assert ran == {"annotate", "inspect", "train", "evaluate", "markers", "map"}
+    assert ran == {"annotate", "inspect", "train", "evaluate", "markers", "map", "report"}
     for name in ("consensus", "convert", "corpus", "models"):
         assert f"`{name}" in page or f"scvi-sctab {name}" in page
     for code in range(6):

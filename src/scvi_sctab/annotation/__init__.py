@@ -15,7 +15,7 @@ from scvi_sctab.annotation._calibrate import (
 )
 from scvi_sctab.annotation._clusters import cluster_cells, embed_cells
 from scvi_sctab.annotation._coarse import accepted_labels, check_label
-from scvi_sctab.annotation._frame import EMPTY_SET, unassign
+from scvi_sctab.annotation._frame import EMPTY_SET, SET_SEPARATOR, unassign
 from scvi_sctab.annotation._populations import (
     MIN_CELLS_OF_POPULATION,
     MIN_POPULATIONS,
@@ -26,8 +26,9 @@ from scvi_sctab.annotation._populations import (
 )
 from scvi_sctab.annotation._profiles import Profiles
 from scvi_sctab.annotation._scores import score_labels
-from scvi_sctab.annotation._shift import find_shift, shift_message
+from scvi_sctab.annotation._shift import MIN_CELLS_TO_COMPARE, find_shift, shift_message
 from scvi_sctab.annotation._state import AnnotationState, same_values
+from scvi_sctab.annotation._status import STATUS
 from scvi_sctab.annotation._terms import check_entries, place_labels
 from scvi_sctab.annotation._votes import (
     VOTE_WEIGHT,
@@ -43,7 +44,10 @@ __all__ = [
     "EMPTY_SET",
     "MIN_CELLS_OF_POPULATION",
     "MIN_CELLS_TO_CALIBRATE",
+    "MIN_CELLS_TO_COMPARE",
     "MIN_POPULATIONS",
+    "SET_SEPARATOR",
+    "STATUS",
     "VOTE_WEIGHT",
     "AnnotationState",
     "Neighborhood",

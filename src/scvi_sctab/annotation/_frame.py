@@ -14,7 +14,8 @@ STATISTIC = "statistic: "
 """Prefix of the columns with statistics for the test of shift."""
 EMPTY_SET = "no label"
 """Name of a prediction set without a label."""
-_SEPARATOR = " | "
+SET_SEPARATOR = " | "
+"""Text between the labels of a prediction set."""
 
 
 def pop_statistics(columns: dict[str, NDArray[Any]]) -> pd.DataFrame:
@@ -33,7 +34,7 @@ def name_sets(
     for top, *bits in distinct:
         members = np.unpackbits(np.array(bits, np.uint8), count=len(labels)).astype(bool)
         others = [labels[i] for i in np.flatnonzero(members) if i != top]
-        names.append(_SEPARATOR.join([labels[top]] * bool(members[top]) + others) or EMPTY_SET)
+        names.append(SET_SEPARATOR.join([labels[top]] * bool(members[top]) + others) or EMPTY_SET)
     # The empty set is one category, though keys differ by the most probable label.
     named = pd.Categorical(np.array(names, dtype=object))
     return pd.Categorical.from_codes(named.codes[codes.ravel()], dtype=named.dtype)

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
     from scvi_sctab.metrics import Calibration
 
-# With fewer cells, the test of shift has too little power.
 MIN_CELLS_TO_COMPARE = 100
+"""Number of cells below which the test of shift has too little power."""
 
 
 def find_shift(calibration: Calibration, described: pd.DataFrame) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -194,6 +196,15 @@ def write_query(
         else:
             (aside / names["annotations"]).write_text(json.dumps(cap.to_json(), indent=1) + "\n")
         (aside / names["summary"]).write_text(json.dumps(summary, indent=2) + "\n")
+        if request.card is not None:
+            _write_report(model, stored, query, overlap, statements, annotated, request.card,
+                          aside / names["report"])  # fmt: skip
+        if request.multiqc:
+            from scvi_sctab.report import multiqc_contents
+
+            contents = multiqc_contents(stored.path.stem, annotated.columns)
+            for what, content in contents.items():
+                (aside / names[what]).write_text(json.dumps(content, indent=1) + "\n")
         if "h5ad" in names:
             from scvi_sctab.data.files import write_annotated
 
@@ -207,6 +218,34 @@ def write_query(
     more = f" and {len(counts) - 5} more" if len(counts) > 5 else ""
     console.note(f"{files[0]}: {shown}{more}.")
     return files
+
+
+def _write_report(
+    model: SCTAB | SCTABEnsemble,
+    stored: StoredCells,
+    query: Query,
+    min_gene_overlap: float,
+    statements: Statements,
+    annotated: AnnotatedQuery,
+    card: Mapping[str, Any],
+    path: Path,
+) -> None:
+    from scvi_sctab.model import report_query
+
+    report_query(
+        model,
+        query.cells,
+        path,
+        error_rate=statements.error_rate,
+        false_alarm_rate=statements.false_alarm_rate,
+        term_level=statements.term_level,
+        name=stored.path.stem,
+        card=card,
+        call=shlex.join(["scvi-sctab", *sys.argv[1:]]),
+        layer="X",
+        min_gene_overlap=min_gene_overlap,
+        annotated=annotated,
+    )
 
 
 def _summarize(query: Query, annotated: AnnotatedQuery) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from scvi_sctab.cli.inspect import inspect
 from scvi_sctab.cli.map import map_query
 from scvi_sctab.cli.markers import markers
 from scvi_sctab.cli.models import models
+from scvi_sctab.cli.report import report
 from scvi_sctab.cli.train import train
 
 _EXIT_CODES = (
@@ -59,6 +60,7 @@ for _command in (
     evaluate,
     inspect,
     markers,
+    report,
     consensus,
     convert,
     corpus,

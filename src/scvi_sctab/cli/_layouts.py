@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pandas as pd
 
     from scvi_sctab.model import AnnotatedQuery
@@ -48,6 +50,10 @@ class Request:
         Whether to write an annotated ``.h5ad`` file.
     author
         Name of the author, for the layout of the Cell Annotation Platform.
+    card
+        Card of the model, if a report is to be written.
+    multiqc
+        Whether to write files for MultiQC.
     """
 
     layout: Layout
@@ -56,6 +62,8 @@ class Request:
     probabilities: bool
     h5ad: bool
     author: str = ""
+    card: Mapping[str, Any] | None = None
+    multiqc: bool = False
 
     def name_files(self, prefix: str) -> dict[str, str]:
         """Return the names of the files by what they hold.
@@ -81,6 +89,14 @@ class Request:
         names["summary"] = "_summary.json" if is_nf_core else "summary.json"
         if self.h5ad:
             names["h5ad"] = ".h5ad" if is_nf_core else "annotated.h5ad"
+        if self.card is not None:
+            names["report"] = "_report.html" if is_nf_core else "report.html"
+            names["report_numbers"] = "_report.json" if is_nf_core else "report.json"
+        if self.multiqc:
+            names |= {
+                f"{what}_mqc.json": f"{'_' * is_nf_core}{what}_mqc.json"
+                for what in ("statistics", "types")
+            }
         return {what: f"{prefix}{name}" for what, name in names.items()}
 
     @property

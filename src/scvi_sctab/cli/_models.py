@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from scvi_sctab import models
 from scvi_sctab._constants import ENSEMBLE_FILE, PICKLE_FILE, WEIGHTS_FILE
@@ -81,3 +81,17 @@ def open_model(console: Console, name: str, accelerator: str) -> SCTAB | SCTABEn
             ExitCode.NO_MODEL, f"The model in {folder} is not trained.", "Train it, and save it."
         )
     return model
+
+
+def read_card(name: str) -> dict[str, Any]:
+    """Return the card of a model, or its name alone if it has none.
+
+    Parameters
+    ----------
+    name
+        As of :func:`find_model`.
+    """
+    try:
+        return models.show(name)
+    except (KeyError, FileNotFoundError, ValueError):
+        return {"name": Path(name).resolve().name}

@@ -15,7 +15,7 @@ from scvi_sctab.cli._annotating import Source, Statements, write_query
 from scvi_sctab.cli._console import Console, session
 from scvi_sctab.cli._errors import CommandError, ExitCode, explain, split
 from scvi_sctab.cli._layouts import Layout, Request, TableFormat, require_parquet
-from scvi_sctab.cli._models import find_model, open_model
+from scvi_sctab.cli._models import find_model, open_model, read_card
 from scvi_sctab.cli._outputs import check_free
 
 _LOCAL, _SERIAL = "local", "serial"
@@ -63,6 +63,22 @@ def annotate(
         bool,
         typer.Option(
             "--h5ad", help="Write an annotated .h5ad file, too.", rich_help_panel=options.OUTPUT
+        ),
+    ] = False,
+    report: Annotated[
+        bool,
+        typer.Option(
+            "--report",
+            help="Write a page about the cells, too, which opens in a browser: report.html.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = False,
+    multiqc: Annotated[
+        bool,
+        typer.Option(
+            "--multiqc",
+            help="Write files for MultiQC, too: statistics_mqc.json, types_mqc.json.",
+            rich_help_panel=options.OUTPUT,
         ),
     ] = False,
     overwrite: options.Overwrite = False,
@@ -166,6 +182,8 @@ def annotate(
                 "--format": table == TableFormat.tsv,
                 "--probabilities": probabilities,
                 "--h5ad": h5ad,
+                "--report": report,
+                "--multiqc": multiqc,
                 "--modality": modality,
                 "--gene-column": gene_column,
                 "--gene-table": gene_table,
@@ -189,7 +207,16 @@ def annotate(
             )
             return
         named = _name_model(model)
-        request = Request(columns, table, named, probabilities, h5ad, author=author)
+        request = Request(
+            columns,
+            table,
+            named,
+            probabilities,
+            h5ad,
+            author=author,
+            card=read_card(model) if report else None,
+            multiqc=multiqc,
+        )
         if probabilities or table == TableFormat.parquet or columns == Layout.nf_core:
             require_parquet()
         prefixes = _name_queries(paths, prefix, columns)

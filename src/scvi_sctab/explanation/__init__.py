@@ -5,6 +5,7 @@ from scvi_sctab.explanation._attributions import AttributionMethod, attribute, c
 from scvi_sctab.explanation._deletion import as_scores, delete_genes
 from scvi_sctab.explanation._markers import group_means, marker_table
 from scvi_sctab.explanation._network import refuse_latent
+from scvi_sctab.explanation._weights import gene_weights
 
 __all__ = [
     "AttributionMethod",
@@ -13,6 +14,7 @@ __all__ = [
     "attribute",
     "check_attribution",
     "delete_genes",
+    "gene_weights",
     "group_means",
     "marker_table",
     "refuse_latent",

@@ -4,6 +4,7 @@ from scvi_sctab.model._annotate_files import annotate_files
 from scvi_sctab.model._annotate_query import AnnotatedQuery, annotate_query
 from scvi_sctab.model._ensemble import SCTABEnsemble
 from scvi_sctab.model._load import load_model
+from scvi_sctab.model._report import report_query
 from scvi_sctab.model._sctab import SCTAB
 
 __all__ = [
@@ -13,4 +14,5 @@ __all__ = [
     "annotate_files",
     "annotate_query",
     "load_model",
+    "report_query",
 ]

@@ -15,6 +15,8 @@ from scvi_sctab.metrics import CellLogits
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from scvi_sctab.annotation import Rates
+    from scvi_sctab.data import CellSelection
     from scvi_sctab.model._annotator import CellAnnotator
 
 
@@ -77,6 +79,35 @@ def annotate_query(
     model._require_trained()
     rates = model._check_statements(error_rate, false_alarm_rate, term_level, unassigned)
     selection = model._select(cells, None, X_LAYER, min_gene_overlap)
+    return annotate_selection(model, selection, rates, unassigned, batch_size, keep_probabilities)
+
+
+def annotate_selection(
+    model: CellAnnotator,
+    selection: CellSelection,
+    rates: Rates,
+    unassigned: str | None = None,
+    batch_size: int | None = None,
+    keep_probabilities: bool = False,
+) -> AnnotatedQuery:
+    """Annotate selected cells, and test for a shift, in one pass over their counts.
+
+    Parameters
+    ----------
+    model
+        A trained model.
+    selection
+        The cells.
+    rates
+        Rates of the annotation.
+    unassigned, batch_size, keep_probabilities
+        As of :func:`annotate_query`.
+
+    Raises
+    ------
+    ValueError
+        If cells share names.
+    """
     model._check_names(selection)
     state, parts = model._look_at(selection, batch_size)
     kept = list(parts) if keep_probabilities else None

@@ -41,6 +41,9 @@ class CellClassifier:
         def registry(self) -> dict[str, Any]: ...
 
         @property
+        def digest(self) -> str: ...
+
+        @property
         def adata(self) -> Any: ...
 
         @property

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from scvi_sctab._constants import MIN_GENE_OVERLAP
+from scvi_sctab._constants import ERROR_RATE, FALSE_ALARM_RATE, MIN_GENE_OVERLAP, TERM_LEVEL
 from scvi_sctab.annotation import check_label
 from scvi_sctab.base import document_cells, seed
 from scvi_sctab.explanation import (
@@ -24,10 +25,13 @@ from scvi_sctab.explanation import (
 )
 from scvi_sctab.model._annotator import CellAnnotator
 from scvi_sctab.model._groups import column_of
+from scvi_sctab.model._notebook import describe_model
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from scipy import sparse
+
+    from scvi_sctab.report import Report
 
 
 class CellExplainer(CellAnnotator):
@@ -142,6 +146,97 @@ class CellExplainer(CellAnnotator):
             batch_size,
         )
         return marker_table(groups, self.gene_names, means, n_genes)
+
+    @document_cells
+    def report(
+        self,
+        adata: AnnData | None = None,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        name: str = "query",
+        basis: str | None = None,
+        compare: Sequence[str] | None = None,
+        populations: pd.DataFrame | None = None,
+        card: Mapping[str, Any] | None = None,
+        error_rate: float = ERROR_RATE,
+        false_alarm_rate: float = FALSE_ALARM_RATE,
+        term_level: float = TERM_LEVEL,
+        layer: str | None = None,
+        min_gene_overlap: float = MIN_GENE_OVERLAP,
+        overwrite: bool = False,
+    ) -> Report:
+        """Annotate cells and write a page about them, which opens in a browser without a network.
+
+        Parameters
+        ----------
+        adata, layer, min_gene_overlap
+            As in :meth:`predict`.
+        path
+            File of the page, ``"report.html"``; its numbers are written beside it,
+            ``"report.json"``. Nothing is written if not given.
+        name
+            Name of the cells, the title of the page.
+        basis
+            Key of ``adata.obsm`` with the coordinates of the map, such as ``"X_umap"``. If not
+            given, a layout of the latent space by t-SNE, which takes seconds.
+        compare
+            Columns of ``adata.obs`` with clusters or other labels to compare with; found by their
+            names if not given.
+        populations
+            A row per population of novel cells: ``population``, ``nearest_label``, ``n_cells``;
+            optionally ``p_value``, ``q_value`` and ``markers``.
+        card
+            Card of the model, for its name, licences and citations, such as
+            ``scvi_sctab.models.show("pbmc")``.
+        error_rate, false_alarm_rate, term_level
+            Rates and level of :meth:`annotate`.
+        overwrite
+            Whether files of these names are replaced.
+
+        Returns
+        -------
+        The numbers of the page; ``report.to_dict()`` is what the file beside it holds.
+
+        Raises
+        ------
+        FileExistsError
+            If a file exists without ``overwrite``.
+        KeyError
+            If there is no such key or column.
+        RuntimeError
+            If the model is not trained.
+        ValueError
+            If there is no cell, the name of the page does not end in ``.html``, or as in
+            :meth:`annotate`.
+
+        Warns
+        -----
+        UserWarning
+            As in :meth:`annotate`, but not of a shift, which the page states.
+
+        Examples
+        --------
+        >>> model.report(query, "report.html", compare=["leiden"])  # doctest: +SKIP
+        """
+        # Late, since it imports matplotlib for its colours.
+        from scvi_sctab.model._report import report_query
+
+        return report_query(
+            self,
+            adata,
+            path,
+            error_rate=error_rate,
+            false_alarm_rate=false_alarm_rate,
+            term_level=term_level,
+            name=name,
+            basis=basis,
+            compare=compare,
+            populations=populations,
+            card=card,
+            layer=layer,
+            min_gene_overlap=min_gene_overlap,
+            overwrite=overwrite,
+        )
 
     @document_cells
     def get_attributions(
@@ -271,6 +366,14 @@ class CellExplainer(CellAnnotator):
             for name, ranking in rankings.items()
         }
         return delete_genes(self.networks, self._read(cells), scores, n_genes, seed(), batch_size)
+
+    def _repr_html_(self) -> str:
+        """Describe the model in a notebook."""
+        return describe_model(self)
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        """Describe the model once: the text of scvi-tools' models is printed when it is asked for."""
+        return {"text/html": self._repr_html_(), "text/plain": type(self).__name__}
 
     def _code_of(self, label: str) -> int:
         """Return the code of a predictable label."""

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from scvi_sctab._constants import N_NAMES_SHOWN, WARN_GENE_OVERLAP
+from scvi_sctab.model._notebook import facts_table
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 # Share of changed labels from which the report has a warning.
 _MANY_CHANGED = 0.2
+_NOT_TRAINED = "not trained on the query yet"
 
 
 @dataclass(frozen=True)
@@ -118,23 +120,36 @@ class SurgeryReport:
             )
         return found
 
-    def __str__(self) -> str:
-        """Write the report as text."""
+    @property
+    def facts(self) -> list[tuple[str, str]]:
+        """Name and text of each fact, in the order of the life of a query model."""
         names = self.policy if isinstance(self.policy, str) else ", ".join(self.policy)
-        lines = [
-            f"policy {names!r}: {self.n_trained:,} of {self.n_parameters:,} parameters are "
-            f"trained ({self.trained_share:.2%})",
-            f"genes: {self.gene_overlap:.1%} of {self.n_genes:,} are in the query",
-            f"new batches: {_list(self.new_batches)}",
-            f"new labels: {', '.join(self.new_labels) or 'none'}",
+        facts = [
+            (
+                f"policy {names!r}",
+                f"{self.n_trained:,} of {self.n_parameters:,} parameters are trained "
+                f"({self.trained_share:.2%})",
+            ),
+            ("genes", f"{self.gene_overlap:.1%} of {self.n_genes:,} are in the query"),
+            ("new batches", _list(self.new_batches)),
+            ("new labels", ", ".join(self.new_labels) or "none"),
         ]
         if self.trained:
             kept = "exactly as it was" if self.reference_kept else "moved"
-            lines.append(f"after training: {self.changed_labels:.1%} of the labels changed")
-            lines.append(f"the reference's part of the model: {kept}")
-        else:
-            lines.append("not trained on the query yet")
+            facts.append(("after training", f"{self.changed_labels:.1%} of the labels changed"))
+            facts.append(("the reference's part of the model", kept))
+        return facts
+
+    def __str__(self) -> str:
+        """Write the report as text."""
+        lines = [f"{name}: {text}" for name, text in self.facts]
+        lines += [] if self.trained else [_NOT_TRAINED]
         return "\n".join([*lines, *(f"! {warning}" for warning in self.warnings)])
+
+    def _repr_html_(self) -> str:
+        """Write the report as a table, for a notebook."""
+        notes = [*([] if self.trained else [_NOT_TRAINED]), *self.warnings]
+        return facts_table("Query model", self.facts, notes)
 
 
 def _list(names: Mapping[str, list[str]]) -> str:

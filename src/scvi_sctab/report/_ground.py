@@ -1,0 +1,104 @@
+"""What the statements rest on: rates, held-out cells and the test of shift."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scvi_sctab._constants import WARN_GENE_OVERLAP
+from scvi_sctab.metrics import expected_calibration_error, reliability
+from scvi_sctab.report._format import count, percent
+from scvi_sctab.report._report import Confusion, GeneCover, Ground, ReliabilityBin, ShiftRow
+
+if TYPE_CHECKING:
+    from scvi_sctab.metrics import Calibration
+    from scvi_sctab.report._build import Findings
+
+_MIN_CONFUSION = 0.05
+_MAX_CONFUSIONS = 8
+
+
+def describe_ground(findings: Findings, genes: GeneCover) -> Ground:
+    """Describe held-out cells, the test of shift, and what may not hold.
+
+    Parameters
+    ----------
+    findings
+        Frames of the report.
+    genes
+        Genes that the query has.
+    """
+    rates, calibration = findings.rates, findings.calibration
+    stated = (rates.error_rate, rates.false_alarm_rate, rates.term_level)
+    cautions = []
+    if findings.n_trained:
+        cautions.append(
+            f"The model was trained on {count(findings.n_trained)} of these cells. Annotate cells "
+            "that it was not trained on; `model.evaluate()` scores those held out in training."
+        )
+    elif findings.difference:
+        cautions.append(
+            "The cells differ from the held-out ones: probabilities, prediction sets and novelty "
+            "may be wrong more often than stated. Calibrate on 50 or more labelled cells of this "
+            "study, `model.calibrate(labelled_cells)`, to make the rates hold."
+        )
+    if genes.share < WARN_GENE_OVERLAP:
+        cautions.append(
+            f"The query has {percent(genes.share)} of the model's genes; the others count as not "
+            "expressed, which makes labels less certain than they look."
+        )
+    if calibration is None:
+        cautions.append(
+            "The model is not calibrated, so that there are no prediction sets and no test of "
+            "novelty: `model.calibrate(labelled_cells)`."
+        )
+        return Ground(*stated, cautions=tuple(cautions))
+    cautions.append(
+        "Rates hold for cells like the held-out ones, on the mean over cells and not within each "
+        "type."
+    )
+    shift = (
+        ()
+        if findings.shift is None
+        else tuple(
+            ShiftRow(str(name), float(row["distance"]), float(row["limit"]), bool(row["shifted"]))
+            for name, row in findings.shift.iterrows()
+        )
+    )
+    predicted = calibration.statistics["label"].to_numpy()
+    probability = calibration.statistics["probability"].to_numpy(dtype=float).clip(0, 1)
+    right = predicted == calibration.truth
+    bins = reliability(list(probability), list(right))
+    return Ground(
+        *stated,
+        n_held_out=len(right),
+        accuracy=float(right.mean()),
+        calibration_error=expected_calibration_error(list(probability), list(right)),
+        bins=tuple(
+            ReliabilityBin(row.probability, row.accuracy, int(row.n_cells), row.low, row.high)
+            for row in bins.itertuples()
+        ),
+        confusions=_confusions(calibration, predicted, findings),
+        shift=shift,
+        cautions=tuple(cautions),
+    )
+
+
+def _confusions(
+    calibration: Calibration, predicted: np.ndarray, findings: Findings
+) -> tuple[Confusion, ...]:
+    """List the labels that held-out cells of another label got most often."""
+    names, truth = findings.all_labels, np.asarray(calibration.truth)
+    sizes = np.bincount(truth, minlength=len(names))
+    wrong = predicted != truth
+    pairs, counts = np.unique(
+        np.column_stack([truth[wrong], predicted[wrong]]), axis=0, return_counts=True
+    )
+    rows = [
+        Confusion(str(names[t]), str(names[p]), int(n), float(n / sizes[t]))
+        for (t, p), n in zip(pairs, counts, strict=True)
+        if n / sizes[t] >= _MIN_CONFUSION
+    ]
+    rows.sort(key=lambda row: (-row.share, row.truth))
+    return tuple(rows[:_MAX_CONFUSIONS])
