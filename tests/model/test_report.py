@@ -125,3 +125,18 @@ def test_an_ensemble_has_a_report(reference, query):
     report = ensemble.report(query[:120].copy())
     assert report.verdict.n_cells == 120
     assert report.genes.is_weighted
+
+
+@pytest.mark.filterwarnings("ignore:These cells differ")
+def test_populations_of_the_report_are_those_of_the_verb(written, model, query):
+    report, _ = written
+    table = model.get_novel_populations(query)
+    assert [row.population for row in report.populations] == list(table.index)
+    assert [row.n_cells for row in report.populations] == list(table["n_cells"])
+    assert [row.q_value for row in report.populations] == pytest.approx(list(table["q_value"]))
+    genes = table["markers"].iloc[0].split(", ")
+    assert report.populations[0].genes == tuple(genes[: len(report.populations[0].genes)])
+
+
+def test_a_query_of_few_cells_has_no_populations(model, query):
+    assert model.report(query[:60].copy()).populations == ()

@@ -183,8 +183,8 @@ class CellExplainer(CellAnnotator):
             Columns of ``adata.obs`` with clusters or other labels to compare with; found by their
             names if not given.
         populations
-            A row per population of novel cells: ``population``, ``nearest_label``, ``n_cells``;
-            optionally ``p_value``, ``q_value`` and ``markers``.
+            Result of :meth:`get_novel_populations`, such as for clusters of your own. If not given,
+            it is made for 100 to 50,000 cells, if the model can.
         card
             Card of the model, for its name, licences and citations, such as
             ``scvi_sctab.models.show("pbmc")``.

@@ -17,6 +17,7 @@ import pandas as pd
 from scvi_sctab._constants import ERROR_RATE, FALSE_ALARM_RATE, MIN_GENE_OVERLAP, TERM_LEVEL
 from scvi_sctab.explanation import gene_weights, group_means, marker_table
 from scvi_sctab.model._annotate_query import AnnotatedQuery, annotate_selection
+from scvi_sctab.model._novel_populations import find_populations
 from scvi_sctab.report import (
     Findings,
     Provenance,
@@ -51,6 +52,10 @@ _CITATIONS = (
     "Gayoso et al. 2022, A Python library for probabilistic analysis of single-cell omics data, "
     "Nature Biotechnology 40:163.",
 )
+
+
+# Cells among which populations are looked for.
+_FEWEST_TO_CLUSTER, _MOST_TO_CLUSTER = 100, 50_000
 
 
 def report_query(
@@ -114,6 +119,8 @@ def report_query(
             coordinates = given[positions]
         markers, novel_markers = _rank_genes(model, cells, annotated.columns)
         measured = model._read(cells).alignment.is_measured
+        if populations is None and _can_find_populations(model, cells):
+            populations = find_populations(model, cells).table
     weights = gene_weights(model.networks, predictable)
     findings = Findings(
         title=name,
@@ -143,6 +150,13 @@ def report_query(
     if path is not None:
         write_report(report, pack_points(findings, report), path, overwrite)
     return report
+
+
+def _can_find_populations(model: CellAnnotator, cells: CellSelection) -> bool:
+    """Whether populations can be found in reasonable time and memory."""
+    state = model.annotation
+    known = state.calibration is not None and state.profiles is not None
+    return known and _FEWEST_TO_CLUSTER <= len(cells) <= _MOST_TO_CLUSTER
 
 
 def _coordinates(cells: CellSelection, basis: str) -> NDArray[np.float64]:
