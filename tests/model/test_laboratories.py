@@ -114,8 +114,9 @@ def across(_cuts):
     SCTAB.setup_anndata(reference, labels_key="cell_type", donor_key="donor_id")
     model = SCTAB(reference)
     model.train(**STEPS)
-    labels = model.predict()
+    labels, novelty = model.predict(), model.get_novelty()
     model.calibrate_across("study", **STEPS)
+    np.testing.assert_array_equal(model.get_novelty(), novelty)
     return model, labels
 
 

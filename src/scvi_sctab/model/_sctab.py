@@ -765,7 +765,8 @@ class SCTAB(BaseModel, CellExplainer):
         A query of another laboratory is like a study that was left out, not like a donor that was:
         the model is trained again without each study in turn, and calibrated on what these models
         state about the cells of the study that they lack. Prediction sets keep their rate within
-        each study, the worst included. Predicted labels do not change.
+        each study, the worst included. Predicted labels do not change, nor does novelty, for which
+        a query is compared with what is typical of its own cells, see :meth:`get_novelty`.
 
         Parameters
         ----------
@@ -795,7 +796,10 @@ class SCTAB(BaseModel, CellExplainer):
             check_method(method)
         held_out, codes, left_out = predict_left_out(self, study_key, train_kwargs)
         trained = self._trained_logits()
+        known = self.calibration
         calibration = fit_calibration(self.annotation, held_out, codes, trained, method, left_out)
+        if known is not None:
+            calibration = replace(calibration, centers=known.centers, distance=known.distance)
         self.annotation = replace(self.annotation, calibration=calibration)
 
     def pretrain(
