@@ -80,13 +80,14 @@ def plot_annotations(
     rgba[pale, 3] = _PALE
     order = np.random.default_rng(0).permutation(np.flatnonzero(~novel))
     size = float(np.clip(30_000 / len(annotation), 1, 20))
-    ax.scatter(*coordinates[order].T, c=rgba[order], s=size, linewidths=0)
+    x, y = coordinates[order].T
+    ax.scatter(x, y, c=rgba[order], s=size, linewidths=0)
     handles = [ax.scatter([], [], color=colors_of[name], s=30) for name in present]
     if pale.any():
         handles.append(ax.scatter([], [], color="0.5", alpha=_PALE, s=30))
     if novel.any():
-        mark = {"marker": "x", "linewidths": 0.9, "color": "black"}
-        ax.scatter(*coordinates[novel].T, s=size + 8, **mark)
-        handles.append(ax.scatter([], [], s=24, **mark))
+        x, y = coordinates[novel].T
+        ax.scatter(x, y, s=size + 8, marker="x", linewidths=0.9, color="black")
+        handles.append(ax.scatter([], [], s=24, marker="x", linewidths=0.9, color="black"))
     legend_beside(ax, handles, shown)
     return ax
