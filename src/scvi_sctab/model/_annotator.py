@@ -536,7 +536,8 @@ class CellAnnotator(CellClassifier):
         All cells of another laboratory are farther from the labels. For 50 or more cells, distances
         are divided by the ratio of their lower quartile to that of the held-out cells, if it is
         between 1 and 2, so that the rate aims at 5 % there, too. A p-value then depends on the cells
-        that are asked about together. Above 2 they are of another tissue, and most are novel.
+        that are asked about together: pass whole samples, since among cells of new types only,
+        these are the typical ones. Above 2 they are of another tissue, and most are novel.
 
         Parameters
         ----------

@@ -114,7 +114,8 @@ def score_split(recipe: Recipe, split: Split) -> pd.DataFrame:
     of_type = cells.obs[LABELS].isin(split.types).to_numpy()
     model = train_model(cells[~is_held_out & ~of_type].copy(), recipe)
     if split.types:
-        return _annotate(model, cells[is_held_out & of_type].copy())
+        # With the others of their donors: novelty is measured against what is typical of a query.
+        return _annotate(model, cells[is_held_out].copy())[of_type[is_held_out]]
     return annotate_held_out(model, cells[is_held_out].copy())
 
 
