@@ -38,12 +38,11 @@ def laboratories(query: AnnData, n_simulated: int) -> list[tuple[int, AnnData]]:
 def populations(model: SCTAB, query: AnnData, left_out: str) -> Row:
     """Compare the populations that are called novel with the truth."""
     cells = model.annotate(query, novel_populations=True, min_gene_overlap=0.05)
-    groups = cells["population"].astype(str).where(cells["population"].notna(), "small")
+    large = cells["population"].notna().to_numpy()
+    groups = cells["population"].astype(str)
     truth = query.obs[LABEL].to_numpy(str)
     new, known = truth == left_out, np.isin(truth, model.labels)
-    table = model.get_novel_populations(query, groups, min_gene_overlap=0.05).drop(
-        index="small", errors="ignore"
-    )
+    table = model.get_novel_populations(query, groups, large, min_gene_overlap=0.05)
     by_group = pd.DataFrame({"new": new, "unknown": ~known}).groupby(groups.to_numpy()).mean()
     share = by_group.loc[table.index]
     is_new = (share["new"] > _MOST).to_numpy()
@@ -56,6 +55,8 @@ def populations(model: SCTAB, query: AnnData, left_out: str) -> Row:
         "n_new": int(is_new.sum()),
         "false": int(novel[is_known].sum()),
         "found": int(novel[is_new].sum()),
+        "sd_novelty": float(table["novelty"][is_known].std()),
+        "sd_excess": float(table["excess"][is_known].std()),
         "auroc": _auroc(is_new[used], table["score"].to_numpy()[used]),
         "auroc_of_cells": _auroc(new[compared], -cells["novelty_p_value"].to_numpy()[compared]),
         "auroc_of_score": _auroc(new[compared], cells["novelty_score"].to_numpy()[compared]),
@@ -75,6 +76,12 @@ def markdown(rows: pd.DataFrame) -> str:
     for name in ("real", "simulated"):
         if (kind == name).any():
             lines.append(_line("**all**", name, rows[kind == name]))
+    spread = [np.sqrt((rows[name] ** 2).mean()) for name in ("sd_novelty", "sd_excess")]
+    lines += [
+        "",
+        f"Standard deviation among populations of known types of one query: novelty {spread[0]:.2f}, "
+        f"excess {spread[1]:.2f}.",
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -72,6 +72,16 @@ def test_cells_get_the_results_of_their_population(without_monocytes, cells):
 
 
 @pytest.mark.filterwarnings("ignore:These cells differ")
+def test_columns_of_populations_of_an_earlier_call_do_not_stay(without_monocytes, cells):
+    own = cells.copy()
+    without_monocytes.annotate(own, novel_populations=True, key_added="cells")
+    assert "cells_novelty_score" in own.obs
+    without_monocytes.annotate(own, key_added="cells")
+    assert "cells_label" in own.obs
+    assert not {"cells_population", "cells_novel_population", "cells_novelty_score"} & set(own.obs)
+
+
+@pytest.mark.filterwarnings("ignore:These cells differ")
 def test_populations_do_not_depend_on_the_order_of_cells(without_monocytes, cells):
     order = np.random.default_rng(0).permutation(cells.n_obs)
     one = without_monocytes.get_novel_populations(cells, "cell_type")
@@ -137,6 +147,8 @@ def test_a_model_without_the_expression_of_its_labels_says_how_to_get_it(
     early.annotation = replace(early.annotation, profiles=None)
     with pytest.raises(RuntimeError, match=r"SCTAB.load\(path, reference\).calibrate\(\)"):
         early.get_novel_populations(reference)
+    with pytest.raises(RuntimeError, match="does not hold the expression of its labels"):
+        early.annotate(reference, novel_populations=True)
     early.calibrate()
     found, expected = early.annotation.profiles, model.annotation.profiles
     np.testing.assert_allclose(found.mean, expected.mean)
@@ -146,5 +158,40 @@ def test_an_ensemble_finds_populations(reference):
     SCTABEnsemble.setup_anndata(reference, labels_key="cell_type", donor_key="donor_id")
     ensemble = SCTABEnsemble(reference, n_members=2)
     ensemble.train(**STEPS)
-    table = ensemble.get_novel_populations(reference, "cell_type")
+    table = ensemble.get_novel_populations(reference)
     assert not table["novel"].any()
+    assert table["n_cells"].sum() <= reference.n_obs
+
+
+def test_a_model_without_held_out_cells_has_the_expression_of_its_labels(reference, query):
+    SCTAB.setup_anndata(reference, labels_key="cell_type")
+    model = SCTAB(reference)
+    model.train(train_size=1.0, **{**STEPS, "max_epochs": 1})
+    own = reference[reference.obs["cell_type"] == "B"]
+    counts = np.log1p(1e4 * own.X.toarray() / np.asarray(own.X.sum(axis=1)))
+    place = list(model.labels).index("B")
+    np.testing.assert_allclose(
+        model.annotation.profiles.mean[place], counts.mean(axis=0), rtol=1e-4
+    )
+    with pytest.raises(RuntimeError, match="not calibrated"):
+        model.get_novel_populations(query)
+
+
+@pytest.mark.filterwarnings("ignore:These cells differ", "ignore:query.obs.*holds labels")
+def test_cells_of_a_label_that_a_query_added_are_not_novel(reference):
+    query = reference.copy()
+    reference = reference[reference.obs["cell_type"] != "B"].copy()
+    reference.obs["cell_type"] = reference.obs["cell_type"].cat.remove_unused_categories()
+    SCTAB.setup_anndata(reference, labels_key="cell_type", batch_key="donor_id")
+    model = SCTAB(reference)
+    model.train(**STEPS)
+    query.obs["donor_id"] = "another"
+    mapped = SCTAB.load_query_data(query, model, learn_labels=True)
+    mapped.train(enable_progress_bar=False, accelerator="cpu")
+    table = mapped.get_novel_populations(query, "cell_type")
+    assert table.loc["B", "nearest_label"] == "B"
+    assert not table.loc["B", "novel"]
+    assert np.isnan(table.loc["B", "score"])
+    assert table.loc["B", "markers"] == ""
+    frame = mapped.annotate(query, novel_populations=True)
+    assert frame["novelty_score"].notna().all()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import random
-
-import igraph
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.decomposition import PCA
 from sklearn.neighbors import kneighbors_graph
+from sknetwork.clustering import Leiden
 
 _N_NEIGHBORS = 15
 # Fine rather than coarse: a cluster of two types hides the one that is new.
@@ -36,17 +34,7 @@ def cluster_cells(embedding: NDArray[np.floating], seed: int = 0) -> NDArray[np.
         return np.zeros(n_cells, np.intp)
     points = np.asarray(embedding, np.float32)
     graph = kneighbors_graph(points, min(_N_NEIGHBORS, n_cells - 1))
-    upper = sparse.triu(graph + graph.T, k=1).tocoo()
-    edges = igraph.Graph(n_cells, np.column_stack([upper.row, upper.col]))
-    state = random.getstate()
-    random.seed(seed)  # the generator of igraph
-    try:
-        found = edges.community_leiden("modularity", resolution=_RESOLUTION, n_iterations=4)
-    finally:
-        random.setstate(state)
-    codes = np.asarray(found.membership)
-    rank = np.argsort(np.argsort(-np.bincount(codes), kind="stable"))
-    return rank[codes]
+    return np.asarray(Leiden(_RESOLUTION, random_state=seed).fit_predict(graph.maximum(graph.T)))
 
 
 def embed_cells(

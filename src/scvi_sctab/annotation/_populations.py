@@ -11,18 +11,18 @@ from scipy.optimize import nnls
 from scipy.special import erf, ndtr
 from scipy.stats import false_discovery_control
 
+from scvi_sctab.annotation._profiles import Profiles
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from scvi_sctab.annotation._profiles import Profiles
 
 MIN_CELLS_OF_POPULATION = 20
 """Smallest population that is tested: the mean expression of fewer cells is mostly noise."""
 MIN_POPULATIONS = 5
 """Smallest number of populations that can be compared with each other."""
 
-# Standard deviations of the signs among populations of known types in queries of other laboratories:
-# .89 and .29 in 34 queries of blood, `benchmarks/shift.py`.
+# Standard deviations of the signs among populations of known types in queries of other laboratories,
+# chosen on blood cells; `benchmarks/shift.py --parts populations` prints them.
 _NOVELTY_SD, _EXCESS_SD = 0.9, 0.3
 # Genes whose excess over the nearest label is averaged.
 _N_GENES = 30
@@ -49,7 +49,8 @@ class Populations:
     profiles
         Log-normalised expression of the populations, over the genes of the labels.
     probabilities
-        Mean probability of each label, ``(n_populations, n_labels)``.
+        Mean probability of each label, ``(n_populations, n_labels)``; labels that a query added,
+        of which no expression is known, come last.
     novelty
         Mean of ``-log(p)`` over the novelty p-values of the cells, ``(n_populations,)``; 1 for
         cells like the held-out ones.
@@ -64,6 +65,27 @@ class Populations:
     def nearest(self) -> NDArray[np.intp]:
         """Code of the label with the highest mean probability, ``(n_populations,)``."""
         return self.probabilities.argmax(axis=1)
+
+    def take(self, populations: NDArray[np.bool_]) -> Populations:
+        """Select populations by a mask; codes of cells stay those of all."""
+        own = self.profiles
+        profiles = Profiles(own.mean[populations], own.sd[populations], own.n_cells[populations])
+        probabilities, novelty = self.probabilities[populations], self.novelty[populations]
+        return Populations(self.codes, profiles, probabilities, novelty)
+
+
+def can_be_tested(found: Populations, labels: Profiles) -> NDArray[np.bool_]:
+    """Mark populations whose nearest label has a known expression, ``(n_populations,)``.
+
+    Parameters
+    ----------
+    found
+        The populations.
+    labels
+        Expression of the labels; those without cells are not known.
+    """
+    n_added = max(found.probabilities.shape[1] - len(labels.n_cells), 0)
+    return np.append(labels.n_cells, np.zeros(n_added, np.int64))[found.nearest] > 0
 
 
 def compare_populations(found: Populations, labels: Profiles) -> pd.DataFrame:
@@ -86,15 +108,21 @@ def compare_populations(found: Populations, labels: Profiles) -> pd.DataFrame:
     -------
     A row per population: ``nearest``, the code of a label; ``novelty`` and ``excess``, the signs;
     ``score``; ``p_value``; ``q_value``, to be compared with a false discovery rate
-    :cite:p:`Benjamini95`. Both are NaN for fewer than five populations.
+    :cite:p:`Benjamini95`. Both are NaN for fewer than five populations. Populations nearest to a
+    label without a known expression are left out, and NaN.
     """
+    tested = can_be_tested(found, labels)
+    frame = pd.DataFrame({"nearest": found.nearest})
+    rows = _compare(found.take(tested), labels).set_axis(np.flatnonzero(tested))
+    return frame.join(rows.reindex(frame.index))
+
+
+def _compare(found: Populations, labels: Profiles) -> pd.DataFrame:
     excess = gene_excess(found, labels)
     n_genes = min(_N_GENES, excess.shape[1])
     highest = np.sort(excess, axis=1)[:, excess.shape[1] - n_genes :].mean(axis=1)
     score = _above_median(found.novelty) / _NOVELTY_SD + _above_median(highest) / _EXCESS_SD
-    frame = pd.DataFrame(
-        {"nearest": found.nearest, "novelty": found.novelty, "excess": highest, "score": score}
-    )
+    frame = pd.DataFrame({"novelty": found.novelty, "excess": highest, "score": score})
     is_enough = len(frame) >= MIN_POPULATIONS
     p_value = _p_value(score) if is_enough else np.full(len(frame), np.nan)
     q_value = false_discovery_control(p_value) if is_enough else p_value
@@ -152,10 +180,11 @@ def possible_causes(
     """
     if not len(n_molecules):
         return []
-    expected = _expected(found, labels)
+    # Counts add up in a doublet, not their logarithms.
+    expected, own = np.expm1(_expected(found, labels)), np.expm1(found.profiles.mean)
     relative = n_molecules / np.median(n_molecules)
     causes = []
-    for profile, ratio in zip(found.profiles.mean, relative, strict=True):
+    for profile, ratio in zip(own, relative, strict=True):
         shares, _ = nnls(expected.T, profile)
         second, first = np.argsort(shares)[-2:] if len(shares) > 1 else (0, 0)
         is_mixed = shares[second] >= _MIN_SECOND_SHARE * max(shares.sum(), 1e-12)

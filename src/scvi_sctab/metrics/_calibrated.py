@@ -105,7 +105,8 @@ class Calibration:
         Code of the true label of each held-out cell, and its calibrated probability,
         ``(n_held_out,)``.
     distance
-        Distance of each held-out cell to the nearest label, ``(n_held_out,)``.
+        Distance to the nearest label of each held-out cell of the reference, ``(n_cells,)``; the
+        same cells, unless whole studies were left out.
     statistics
         Result of :meth:`describe` for the held-out cells.
     groups

@@ -51,7 +51,12 @@ from scvi_sctab.data import (
 from scvi_sctab.metrics import CellLogits, check_method
 from scvi_sctab.model._classifier import CellClassifier
 from scvi_sctab.model._groups import batch_codes, cluster_codes, write_columns
-from scvi_sctab.model._novel_populations import find_populations, profile_labels
+from scvi_sctab.model._novel_populations import (
+    POPULATION_COLUMNS,
+    find_populations,
+    profile_labels,
+    require_profiles,
+)
 from scvi_sctab.model._records import saved_annotation
 from scvi_sctab.ontology import CellOntology, LabelHierarchy
 
@@ -215,7 +220,7 @@ class CellAnnotator(CellClassifier):
         Raises
         ------
         RuntimeError
-            If the model is not trained.
+            If the model is not trained, or as in :meth:`get_novel_populations`.
         ValueError
             If cells share names, a rate is not between 0 and 1, ``unassigned`` is a label of the
             model or the model is not calibrated, or as in :meth:`predict`.
@@ -228,6 +233,8 @@ class CellAnnotator(CellClassifier):
         """
         self._require_trained()
         rates = self._check_statements(error_rate, false_alarm_rate, term_level, unassigned)
+        if novel_populations:
+            require_profiles(self)
         cells = self._select(adata, indices, layer, min_gene_overlap)
         self._check_names(cells)
         state, logits = self._look_at(cells, batch_size)
@@ -240,7 +247,8 @@ class CellAnnotator(CellClassifier):
             frame = unassign(frame, unassigned)
         if key_added is not None:
             frame = frame.add_prefix(f"{key_added}_")
-            write_columns(frame, self.adata if adata is None else adata)
+            optional = [f"{key_added}_{name}" for name in POPULATION_COLUMNS]
+            write_columns(frame, self.adata if adata is None else adata, optional)
         return frame
 
     def refine(
@@ -452,7 +460,7 @@ class CellAnnotator(CellClassifier):
         held_out, codes = self._labeled_logits(cells, labels_key, batch_size)
         calibration = fit_calibration(self.annotation, held_out, codes, trained, method)
         self.annotation = replace(self.annotation, calibration=calibration)
-        if trained is not None:
+        if trained is not None and self.annotation.profiles is None:
             self.annotation = replace(self.annotation, profiles=self._profiles(labels_key))
 
     @document_cells
@@ -624,6 +632,8 @@ class CellAnnotator(CellClassifier):
         - ``possible_cause``: ``"doublets of A and B"`` or ``"low quality"``, which also stand out.
         - ``novel``: whether ``q_value`` is at most ``false_discovery_rate``.
 
+        A population nearest to a label that a query added is not tested.
+
         Raises
         ------
         KeyError
@@ -640,7 +650,7 @@ class CellAnnotator(CellClassifier):
         UserWarning
             If there are fewer than five populations.
         """
-        self._require_calibration()
+        require_profiles(self)
         if not 0 < false_discovery_rate < 1:
             raise ValueError(f"{false_discovery_rate=} is not between 0 and 1.")
         cells = self._select(adata, indices, layer, min_gene_overlap)
@@ -847,7 +857,7 @@ class CellAnnotator(CellClassifier):
 
     def _calibrate_after_training(self) -> None:
         """Calibrate if there are enough held-out cells with predictable labels."""
-        self.annotation = replace(self.annotation, calibration=None)
+        self.annotation = replace(self.annotation, calibration=None, profiles=self._profiles())
         if not self._has_held_out():
             return
         n_cells = int((self._codes_of(self._held_out_cells()) >= 0).sum())

@@ -120,7 +120,7 @@ def column_of(cells: CellSelection, key: str, argument: str) -> NDArray[Any]:
     return get_column(cells.adata.obs, key, argument).to_numpy()[cells.positions]
 
 
-def write_columns(frame: pd.DataFrame, adata: AnnData) -> None:
+def write_columns(frame: pd.DataFrame, adata: AnnData, optional: Sequence[str] = ()) -> None:
     """Write columns to ``obs``; cells that are not in the data frame get missing values.
 
     Parameters
@@ -129,7 +129,11 @@ def write_columns(frame: pd.DataFrame, adata: AnnData) -> None:
         A row per cell, named by cell.
     adata
         AnnData, or MuData, to write to.
+    optional
+        Columns of an earlier call, which are removed unless they are written again.
     """
+    for name in set(optional) & set(adata.obs):
+        del adata.obs[name]
     frame = frame if frame.index.equals(adata.obs_names) else frame.reindex(adata.obs_names)
     for name in frame:
         adata.obs[name] = frame[name]

@@ -16,6 +16,7 @@ from scvi_sctab.annotation import (
     MIN_POPULATIONS,
     Populations,
     Profiles,
+    can_be_tested,
     cluster_cells,
     compare_populations,
     embed_cells,
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from scvi_sctab.data import CellSelection, GeneAlignment
     from scvi_sctab.model._annotator import CellAnnotator
 
+POPULATION_COLUMNS = ("population", "novel_population", "novelty_score")
+"""Columns that cells get from their populations."""
 _N_MARKERS = 10
 
 
@@ -69,7 +72,7 @@ class TestedPopulations:
         columns = {
             "population": pd.Categorical.from_codes(self.codes, categories=self.table.index),
             "novel_population": novel,
-            "novelty_score": score - np.log(self.p_values),
+            "novelty_score": np.nan_to_num(score) + surprise(self.p_values),
         }
         return pd.DataFrame(columns, index=names)
 
@@ -92,6 +95,40 @@ def profile_labels(
     return Profiles.fit(_expression(cells, alignment), codes, len(model.labels))
 
 
+def surprise(p_values: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return ``-log(p)``; 0 for cells of labels that a query added, which have no p-value.
+
+    Parameters
+    ----------
+    p_values
+        Novelty p-values, ``(n_cells,)``.
+    """
+    return -np.log(np.where(np.isnan(p_values), 1.0, p_values))
+
+
+def require_profiles(model: CellAnnotator) -> Profiles:
+    """Return the expression of the labels of a model.
+
+    Parameters
+    ----------
+    model
+        The model.
+
+    Raises
+    ------
+    RuntimeError
+        If it is not calibrated, or does not hold them.
+    """
+    model._require_calibration()
+    if model.annotation.profiles is None:
+        raise RuntimeError(
+            "This model does not hold the expression of its labels, since it was imported, joined "
+            "from models, or saved by an early version. With the cells that it was trained on: "
+            "`SCTAB.load(path, reference).calibrate()`."
+        )
+    return model.annotation.profiles
+
+
 def find_populations(
     model: CellAnnotator,
     cells: CellSelection,
@@ -109,13 +146,7 @@ def find_populations(
     groupby, false_discovery_rate
         As of :meth:`scvi_sctab.SCTAB.get_novel_populations`.
     """
-    reference = model.annotation.profiles
-    if reference is None:
-        raise RuntimeError(
-            "This model does not hold the expression of its labels, since it was imported, joined "
-            "from models, or saved by an early version. With the cells that it was trained on: "
-            "`SCTAB.load(path, reference).calibrate()`."
-        )
+    reference = require_profiles(model)
     alignment = model._read(cells).alignment
     blocks: Iterable[sparse.csr_matrix] = _expression(cells, alignment)
     if groupby is None:
@@ -128,14 +159,11 @@ def find_populations(
     logits = CellLogits.concatenate(list(parts) or [state.no_logits()])
     p_values = state.calibrated().novelty(logits)
     genes = np.flatnonzero(alignment.is_measured)
-    # Labels that a query added have no profile.
-    probabilities = state.probabilities(logits.logits)[:, : len(reference.n_cells)]
-    surprise = -np.log(np.where(np.isnan(p_values), 1.0, p_values))
     found = Populations(
         codes,
         Profiles.fit(blocks, codes, len(names)).take_genes(genes),
-        _means(probabilities, codes, len(names)),
-        _means(surprise[:, None], codes, len(names)).ravel(),
+        _means(state.probabilities(logits.logits), codes, len(names)),
+        _means(surprise(p_values)[:, None], codes, len(names)).ravel(),
     )
     table = _table(model, found, reference.take_genes(genes), names, genes, logits.n_molecules)
     table["novel"] = table["q_value"] <= false_discovery_rate
@@ -161,16 +189,21 @@ def _table(
     n_molecules = np.array(
         [np.nan if depth is None else np.median(depth[cells]) for cells in of_population]
     )
-    excess, gene_names = gene_excess(found, reference), model.gene_names[genes]
+    tested = can_be_tested(found, reference)
+    own, gene_names = found.take(tested), model.gene_names[genes]
+    markers, causes = np.full((2, len(names)), "", dtype=object)
+    excess = gene_excess(own, reference)
     highest = np.argsort(-excess, axis=1, kind="stable")[:, :_N_MARKERS]
+    markers[tested] = [", ".join(gene_names[best]) for best in highest]
+    causes[tested] = possible_causes(own, reference, model.labels, n_molecules[tested])
     table = pd.DataFrame(
         {
             "nearest_label": pd.Categorical.from_codes(tests["nearest"], categories=model.labels),
             "n_cells": found.profiles.n_cells,
             "n_molecules": n_molecules,
             **{name: tests[name] for name in ("novelty", "excess", "score", "p_value", "q_value")},
-            "markers": [", ".join(gene_names[best]) for best in highest],
-            "possible_cause": possible_causes(found, reference, model.labels, n_molecules),
+            "markers": markers,
+            "possible_cause": causes,
         }
     )
     return table.set_axis(pd.Index(names, name="population"))

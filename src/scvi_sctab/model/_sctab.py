@@ -765,8 +765,9 @@ class SCTAB(BaseModel, CellExplainer):
         A query of another laboratory is like a study that was left out, not like a donor that was:
         the model is trained again without each study in turn, and calibrated on what these models
         state about the cells of the study that they lack. Prediction sets keep their rate within
-        each study, the worst included. Predicted labels do not change, nor does novelty, for which
-        a query is compared with what is typical of its own cells, see :meth:`get_novelty`.
+        each study, the worst included. Predicted labels do not change. Nor does novelty, if the
+        model was calibrated before: there, a query is compared with what is typical of its own
+        cells, see :meth:`get_novelty`.
 
         Parameters
         ----------
