@@ -130,10 +130,13 @@ def test_an_ensemble_has_a_report(reference, query):
 @pytest.mark.filterwarnings("ignore:These cells differ")
 def test_populations_of_the_report_are_those_of_the_verb(written, model, query):
     report, _ = written
-    table = model.get_novel_populations(query)
+    table = model.get_novel_populations(query).sort_values("score", ascending=False, kind="stable")
     assert [row.population for row in report.populations] == list(table.index)
     assert [row.n_cells for row in report.populations] == list(table["n_cells"])
     assert [row.q_value for row in report.populations] == pytest.approx(list(table["q_value"]))
+    assert [row.score for row in report.populations] == pytest.approx(list(table["score"]))
+    for name in ("novel", "possible_cause"):
+        assert [getattr(row, name) for row in report.populations] == list(table[name])
     genes = table["markers"].iloc[0].split(", ")
     assert report.populations[0].genes == tuple(genes[: len(report.populations[0].genes)])
 

@@ -114,10 +114,34 @@ def test_populations_are_shown_as_given(findings, render):
     page, report, _ = render(findings(populations=populations))
     assert [row.genes for row in report.populations] == [("MS4A1", "CD79A"), ("CD3D",)]
     assert report.populations[1].p_value is None
-    assert "Populations of novel cells" in page.text
+    assert [row.novel for row in report.populations] == [None, None]
+    assert "Populations of the cells, and the label that each is nearest to." in page.text
+    assert not any(tag == "mark" for tag, _ in page.tags)
     assert ["populations.0.p_value", "1e-09", "1e-09"] in page.numbers
     with pytest.raises(ValueError, match="populations lack 'n_cells': pass a row per population"):
         build_report(findings(populations=populations.drop(columns="n_cells")))
+
+
+def test_populations_are_sorted_by_score_with_a_mark_on_novel_ones(findings, render):
+    populations = pd.DataFrame(
+        {
+            "nearest_label": ["B", "T", "B", "T"],
+            "n_cells": [90, 60, 30, 20],
+            "score": [0.0, 4.5, 1.25, np.nan],
+            "novel": [False, True, False, False],
+            "possible_cause": ["", "doublets of B and T", "low quality", np.nan],
+        },
+        index=pd.Index(["0", "1", "2", "3"], name="population"),
+    )
+    page, report, _ = render(findings(populations=populations))
+    assert [row.population for row in report.populations] == ["1", "2", "0", "3"]
+    assert [row.novel for row in report.populations] == [True, False, False, False]
+    assert report.populations[3].score is None
+    assert report.populations[3].possible_cause == ""
+    assert ["populations.0.score", "4.5", "4.50"] in page.numbers
+    assert len([tag for tag, _ in page.tags if tag == "mark"]) == 2  # one is the explanation
+    assert "those marked novel stand out from every label" in page.text
+    assert "perhaps doublets of B and T" in page.text
 
 
 def test_no_cell_is_refused(findings):

@@ -51,7 +51,8 @@ class Findings:
     novel_markers
         The same of novel cells; groups are named by the label that they are nearest to.
     populations
-        A row per population of novel cells, if they were looked for.
+        A row per population of cells, as of :meth:`scvi_sctab.SCTAB.get_novel_populations`, if they
+        were looked for.
     columns
         Columns of ``obs`` to compare with and to colour by, a row per cell.
     batch
