@@ -33,7 +33,7 @@ def test_counts_are_those_of_annotate(written, model, query):
     report, _ = written
     frame = model.annotate(query)
     assert report.verdict.n_cells == query.n_obs
-    assert report.verdict.n_novel == frame["novel"].sum()
+    assert report.verdict.n_novel == (frame["status"] == "novel").sum()
     counts = frame["label"].value_counts()
     assert {row.label: row.n_cells for row in report.types} == counts[counts > 0].to_dict()
     shift = model.get_shift(query)

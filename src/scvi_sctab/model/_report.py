@@ -193,10 +193,12 @@ def _rank_genes(
     places = np.arange(0, len(frame), step)
     labels = _labels(frame).iloc[places]
     novel = np.zeros(len(labels), bool)
-    if "novel" in frame:
-        counts = labels[frame["novel"].to_numpy(bool)[places]].value_counts()
+    if "status" in frame:
+        # Cells of low quality are counted as such, also if they are far from all labels.
+        novel = (frame["status"] == "novel").to_numpy()[places]
+        counts = labels[novel].value_counts()
         kept = counts.index[counts >= _MIN_NOVEL][:_MAX_NOVEL_GROUPS]
-        novel = frame["novel"].to_numpy(bool)[places] & labels.isin(kept).to_numpy()
+        novel &= labels.isin(kept).to_numpy()
     apart = pd.Categorical(labels.where(~novel, _NOVEL + labels))
     # Read once: means over a label are those of its two groups together.
     means = group_means(

@@ -19,14 +19,14 @@ def summarize_novel(frame: pd.DataFrame, markers: pd.DataFrame | None) -> tuple[
     Parameters
     ----------
     frame
-        A row per cell: ``label``, and ``novel`` if the model is calibrated.
+        A row per cell: ``label``, and ``status`` if the model is calibrated.
     markers
         Genes of novel cells; ``group`` is the label.
     """
-    if "novel" not in frame:
+    if "status" not in frame:
         return ()
     sizes = frame["label"].value_counts()
-    counts = frame.loc[frame["novel"], "label"].value_counts()
+    counts = frame.loc[frame["status"] == "novel", "label"].value_counts()
     return tuple(
         NovelGroup(
             str(name), int(n), float(n / sizes[name]), best_genes(markers, str(name), _N_GENES)
