@@ -69,6 +69,13 @@ def test_without_a_path_nothing_is_written_and_cells_stay_as_they_are(
     assert list(query.obsm) == []
 
 
+def test_a_column_that_is_named_is_compared_if_it_has_the_batches(model, query):
+    cells = query[:60].copy()
+    cells.obs["donor_id"] = ["a", "b"] * 30
+    report = model.report(cells, compare=["donor_id"])
+    assert [row.column for row in report.comparisons] == ["donor_id"]
+
+
 def test_missing_markers_are_genes_that_the_query_lacks(model, query):
     cells = query[:60, ::2].copy()
     with pytest.warns(UserWarning, match="has only 150 of the model's 300 genes"):

@@ -60,6 +60,14 @@ def test_agreement_with_clusters_is_that_of_scikit_learn(findings):
         assert row.n_cells == sum(row.counts) == (groups == row.group).sum()
 
 
+def test_batches_are_compared_if_they_are_named(findings):
+    columns = {"donor": pd.Series(list("abc") * 20), "leiden": pd.Series(list("xy") * 30)}
+    found = build_report(findings(columns=columns, batch="donor")).comparisons
+    assert [row.column for row in found] == ["leiden"]
+    named = findings(columns=columns, batch="donor", compared=["donor"])
+    assert [row.column for row in build_report(named).comparisons] == ["donor"]
+
+
 def test_missing_markers_are_those_with_the_largest_weights(findings):
     made = findings()
     row = build_report(made).genes.missing[0]

@@ -140,6 +140,7 @@ def report_query(
         populations=populations,
         columns=columns,
         batch=batch,
+        compared=compare,
         calibration=state.calibration,
         shift=annotated.shift,
         difference=annotated.difference,

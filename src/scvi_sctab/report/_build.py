@@ -57,6 +57,8 @@ class Findings:
         Columns of ``obs`` to compare with and to colour by, a row per cell.
     batch
         Name of the column with batches, if there is one.
+    compared
+        Names of the columns to compare with; all but the one with batches if not given.
     gene_names, gene_found, gene_weights
         The model's genes, whether the query has them, ``(n_genes,)``; and the weight of each for
         each label, ``(n_labels, n_genes)``, ``None`` if there is none.
@@ -85,6 +87,7 @@ class Findings:
     populations: pd.DataFrame | None = None
     columns: Mapping[str, pd.Series] = field(default_factory=dict)
     batch: str | None = None
+    compared: Sequence[str] | None = None
     calibration: Calibration | None = None
     shift: pd.DataFrame | None = None
     difference: str = ""
@@ -127,7 +130,9 @@ def build_report(findings: Findings) -> Report:
         findings.labels,
         [row.label for row in types],
     )
-    is_batch = {findings.batch}
+    compared = findings.compared
+    if compared is None:
+        compared = [name for name in findings.columns if name != findings.batch]
     return Report(
         title=findings.title,
         verdict=reach_verdict(frame, types, findings),
@@ -142,7 +147,7 @@ def build_report(findings: Findings) -> Report:
         comparisons=tuple(
             compare(name, values, frame["label"], findings.all_labels)
             for name, values in findings.columns.items()
-            if name not in is_batch
+            if name in compared
         ),
         tree=build_tree(findings.hierarchy, frame),
         provenance=findings.provenance,
