@@ -188,6 +188,14 @@ def test_the_cache_may_hold_other_things(cache, tmp_path, monkeypatch):
         models.pull_from_hub("lab/other")
 
 
+@pytest.mark.parametrize("card", ["[", "[]", '{"types": 3}'])
+def test_a_fetched_model_with_a_damaged_card_is_left_out(card, cache, tmp_path):
+    folder = models.write_repository("pancreas", tmp_path / "out", "mit")
+    (fetch(cache, folder) / "card.json").write_text(card)
+    with pytest.warns(UserWarning, match="The fetched model 'lab/blood' is left out"):
+        assert {record.name for record in models.list()} == {"pancreas", "pbmc"}
+
+
 @pytest.mark.parametrize("variable", ["HF_HOME", "XDG_CACHE_HOME", "HOME"])
 def test_the_cache_is_found_as_the_hub_finds_it(variable, tmp_path, monkeypatch):
     folder = models.write_repository("pancreas", tmp_path / "out", "mit")

@@ -151,7 +151,9 @@ def pull_from_hub(repository: str, revision: str | None = None) -> Path:
     repository
         ``"owner/name"`` on the hub.
     revision
-        Branch, tag or commit; the newest commit if not given.
+        Branch, tag or commit; the newest commit of the branch ``main`` if not given. :func:`list` and
+        :func:`load` by ``"owner/name"`` take that of ``main``: of another revision, load the folder
+        that is returned.
 
     Returns
     -------
