@@ -76,6 +76,19 @@ def test_a_column_that_is_named_is_compared_if_it_has_the_batches(model, query):
     assert [row.column for row in report.comparisons] == ["donor_id"]
 
 
+def test_cells_without_finite_coordinates_are_left_out_of_the_map(model, query, tmp_path):
+    cells = query[:60].copy()
+    cells.obsm["X_umap"] = np.random.default_rng(0).normal(size=(60, 2))
+    cells.obsm["X_umap"][3, 0] = np.inf
+    cells.obsm["X_umap"][7, 1] = np.nan
+    report = model.report(cells, tmp_path / "out.html", basis="X_umap")
+    assert (report.map.n_shown, report.map.n_unplaced, report.map.n_cells) == (58, 2, 60)
+    assert "cells are left out of the map" in (tmp_path / "out.html").read_text()
+    cells.obsm["X_umap"][:] = np.nan
+    with pytest.raises(ValueError, match="has no finite coordinates"):
+        model.report(cells, basis="X_umap")
+
+
 def test_missing_markers_are_genes_that_the_query_lacks(model, query):
     cells = query[:60, ::2].copy()
     with pytest.warns(UserWarning, match="has only 150 of the model's 300 genes"):

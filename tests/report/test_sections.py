@@ -1,5 +1,8 @@
 """Sections of a report are what a count by hand gives."""
 
+import base64
+import zlib
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +10,14 @@ from sklearn.metrics import adjusted_rand_score, jaccard_score
 from sklearn.neighbors import NearestNeighbors
 
 from scvi_sctab.ontology import CellOntology, LabelHierarchy
-from scvi_sctab.report import build_report, choose_cells, embed, find_annotators, find_batch
+from scvi_sctab.report import (
+    _points,
+    build_report,
+    choose_cells,
+    embed,
+    find_annotators,
+    find_batch,
+)
 
 
 def test_counts_by_status_are_those_of_the_frame(findings):
@@ -58,6 +68,14 @@ def test_agreement_with_clusters_is_that_of_scikit_learn(findings):
         expected = jaccard_score(groups == row.group, labels == row.label)
         assert row.jaccard == pytest.approx(expected)
         assert row.n_cells == sum(row.counts) == (groups == row.group).sum()
+
+
+def test_a_category_named_none_has_no_missing_values():
+    values = pd.Series(["None", None, "a", np.nan, "None"], dtype=object)
+    packed = _points._categories("x", values)
+    codes = [*zlib.decompress(base64.b64decode(packed["codes"]))]
+    found = [packed["names"][code] for code in codes]
+    assert found == ["None", "other or missing", "a", "other or missing", "None"]
 
 
 def test_batches_are_compared_if_they_are_named(findings):

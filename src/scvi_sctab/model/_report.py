@@ -111,7 +111,10 @@ def report_query(
     with warnings.catch_warnings():
         # On genes, which the annotation has warned of.
         warnings.simplefilter("ignore", UserWarning)
-        positions = choose_cells(cells.names)
+        placed = np.arange(len(cells.names))
+        if given is not None:
+            placed = np.flatnonzero(np.isfinite(given).all(axis=1))
+        positions = placed[choose_cells(cells.names[placed])]
         if given is None:
             latent = model._latent(cells.take(positions))
             coordinates, basis = embed(latent, _labels(annotated.columns).iloc[positions])
@@ -135,6 +138,7 @@ def report_query(
         positions=positions,
         coordinates=coordinates,
         basis=str(basis),
+        n_unplaced=len(cells.names) - len(placed),
         markers=markers,
         novel_markers=novel_markers,
         populations=populations,
@@ -169,7 +173,13 @@ def _coordinates(cells: CellSelection, basis: str) -> NDArray[np.float64]:
     values = np.asarray(cells.adata.obsm[basis], dtype=float)
     if values.ndim != 2 or values.shape[1] < 2:
         raise ValueError(f"`adata.obsm[{basis!r}]` has shape {values.shape}, not two columns.")
-    return values[cells.positions, :2]
+    chosen = values[cells.positions, :2]
+    if not np.isfinite(chosen).all(axis=1).any():
+        raise ValueError(
+            f"`adata.obsm[{basis!r}]` has no finite coordinates. Leave out `basis` for a layout of "
+            "the latent space."
+        )
+    return chosen
 
 
 def _columns(

@@ -46,6 +46,8 @@ class Findings:
     positions, coordinates, basis
         Cells that are shown, ``(n_shown,)``; their coordinates, ``(n_shown, 2)``; and the name of
         the two dimensions. ``None`` leaves the scatter out.
+    n_unplaced
+        Cells that have no finite coordinates and are not among ``positions``.
     markers
         Data frame of :meth:`scvi_sctab.SCTAB.get_markers` by label, if there is one.
     novel_markers
@@ -82,6 +84,7 @@ class Findings:
     positions: NDArray[np.intp] | None = None
     coordinates: NDArray[np.float64] | None = None
     basis: str = ""
+    n_unplaced: int = 0
     markers: pd.DataFrame | None = None
     novel_markers: pd.DataFrame | None = None
     populations: pd.DataFrame | None = None
@@ -122,7 +125,7 @@ def build_report(findings: Findings) -> Report:
     found = {row.label for row in types}
     shown = None
     if findings.positions is not None:
-        shown = CellMap(findings.basis, len(findings.positions), len(frame))
+        shown = CellMap(findings.basis, len(findings.positions), len(frame), findings.n_unplaced)
     genes = cover_genes(
         findings.gene_names,
         findings.gene_found,

@@ -67,11 +67,14 @@ class CellMap:
         Name of the two dimensions.
     n_shown, n_cells
         Numbers of cells that are shown, evenly spread, and of all.
+    n_unplaced
+        Cells that are left out, since a coordinate is missing or infinite.
     """
 
     basis: str
     n_shown: int
     n_cells: int
+    n_unplaced: int = 0
 
 
 @dataclass(frozen=True)
