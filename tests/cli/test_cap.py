@@ -3,18 +3,21 @@
 import importlib.metadata
 import importlib.resources
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from anndata import read_h5ad
+from anndata import concat, read_h5ad
 
-from scvi_sctab import datasets
+from scvi_sctab import SCTAB, datasets
 from scvi_sctab.cli import _cap
 from scvi_sctab.data.files import open_stored, write_annotated
 from scvi_sctab.models import load
 from scvi_sctab.ontology import CellOntology
 
 OPTIONS = ("--columns", "cap", "--author", "Ada Lovelace", "--h5ad")
+CELLTYPIST = Path(__file__).parents[1] / "model" / "celltypist" / "logistic.pkl"
 pytestmark = pytest.mark.filterwarnings("ignore:These cells differ")
 
 
@@ -109,6 +112,49 @@ def test_genes_are_named_as_in_the_file(run, write, folder, query, tmp_path):
     genes = {gene for row in record["annotations"] for gene in row["marker_gene_evidence"]}
     assert genes
     assert genes <= {f"ENSG{i:011d}" for i in range(len(symbols))}
+
+
+@pytest.mark.filterwarnings("ignore:Variable names are not unique")
+def test_genes_outside_the_model_may_be_duplicated(run, folder, query, tmp_path):
+    others = query[:, :2].copy()
+    others.var_names = ["odd", "odd"]
+    cells = concat([query, others], axis="var", merge="first")
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    options = ("-m", folder, "-o", tmp_path / "out", *OPTIONS[:-1])
+    done = run("annotate", tmp_path / "cells.h5ad", *options)
+    assert done.code == 0, done.err
+    record = json.loads((tmp_path / "out" / "cap.json").read_text())
+    genes = {gene for row in record["annotations"] for gene in row["marker_gene_evidence"]}
+    assert genes
+    assert genes <= {*query.var_names}
+
+
+def test_a_model_of_celltypist_has_no_markers(run, cells, tmp_path):
+    SCTAB.from_celltypist(CELLTYPIST).save(tmp_path / "imported")
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    options = ("-m", tmp_path / "imported", "-o", tmp_path / "out", *OPTIONS)
+    done = run("annotate", tmp_path / "cells.h5ad", "--min-gene-overlap", "0.1", *options)
+    assert done.code == 0, done.err
+    record = json.loads((tmp_path / "out" / "cap.json").read_text())
+    assert record["annotations"]
+    for row in record["annotations"]:
+        assert "marker_gene_evidence" not in row
+        assert "Markers" not in row["rationale"]
+    copy = read_h5ad(tmp_path / "out" / "annotated.h5ad")
+    assert (copy.obs["scvi_sctab--marker_gene_evidence"] == "NA").all()
+
+
+def test_names_of_terms_are_those_of_the_model(run, cells, tmp_path):
+    model = load("pbmc", "cpu")
+    names = np.array([f"{name} of 2031" for name in model.hierarchy.names])
+    model.annotation = replace(model.annotation, hierarchy=replace(model.hierarchy, names=names))
+    model.save(tmp_path / "later")
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    options = ("-m", tmp_path / "later", "-o", tmp_path / "out", *OPTIONS[:-1])
+    done = run("annotate", tmp_path / "cells.h5ad", *options)
+    assert done.code == 0, done.err
+    record = json.loads((tmp_path / "out" / "cap.json").read_text())
+    assert {row["cell_ontology_term"] for row in record["annotations"]} <= {*names.tolist()}
 
 
 @pytest.mark.parametrize(

@@ -380,5 +380,8 @@ def test_annotate_writes_files_for_multiqc(run, folder, path, tmp_path):
     assert done.code == 0, done.err
     found = json.loads((tmp_path / "out" / "s1.types_mqc.json").read_text())["data"]
     summary = json.loads((tmp_path / "out" / "s1.summary.json").read_text())
-    assert found == {path.stem: summary["labels"]}
+    assert found == {"s1": summary["labels"]}
     assert (tmp_path / "out" / "s1.statistics_mqc.json").exists()
+    run("annotate", path, "-m", folder, "-o", tmp_path / "own", "--multiqc")
+    found = json.loads((tmp_path / "own" / "types_mqc.json").read_text())["data"]
+    assert set(found) == {path.stem}

@@ -33,7 +33,7 @@ def test_counts_are_those_of_annotate(written, model, query):
     report, _ = written
     frame = model.annotate(query)
     assert report.verdict.n_cells == query.n_obs
-    assert report.verdict.n_novel == frame["novel"].sum()
+    assert report.verdict.n_novel == (frame["status"] == "novel").sum()
     counts = frame["label"].value_counts()
     assert {row.label: row.n_cells for row in report.types} == counts[counts > 0].to_dict()
     shift = model.get_shift(query)
@@ -67,6 +67,26 @@ def test_without_a_path_nothing_is_written_and_cells_stay_as_they_are(
     assert list(tmp_path.iterdir()) == []
     assert list(query.obs) == list(before.obs)
     assert list(query.obsm) == []
+
+
+def test_a_column_that_is_named_is_compared_if_it_has_the_batches(model, query):
+    cells = query[:60].copy()
+    cells.obs["donor_id"] = ["a", "b"] * 30
+    report = model.report(cells, compare=["donor_id"])
+    assert [row.column for row in report.comparisons] == ["donor_id"]
+
+
+def test_cells_without_finite_coordinates_are_left_out_of_the_map(model, query, tmp_path):
+    cells = query[:60].copy()
+    cells.obsm["X_umap"] = np.random.default_rng(0).normal(size=(60, 2))
+    cells.obsm["X_umap"][3, 0] = np.inf
+    cells.obsm["X_umap"][7, 1] = np.nan
+    report = model.report(cells, tmp_path / "out.html", basis="X_umap")
+    assert (report.map.n_shown, report.map.n_unplaced, report.map.n_cells) == (58, 2, 60)
+    assert "cells are left out of the map" in (tmp_path / "out.html").read_text()
+    cells.obsm["X_umap"][:] = np.nan
+    with pytest.raises(ValueError, match="has no finite coordinates"):
+        model.report(cells, basis="X_umap")
 
 
 def test_missing_markers_are_genes_that_the_query_lacks(model, query):
@@ -130,10 +150,13 @@ def test_an_ensemble_has_a_report(reference, query):
 @pytest.mark.filterwarnings("ignore:These cells differ")
 def test_populations_of_the_report_are_those_of_the_verb(written, model, query):
     report, _ = written
-    table = model.get_novel_populations(query)
+    table = model.get_novel_populations(query).sort_values("score", ascending=False, kind="stable")
     assert [row.population for row in report.populations] == list(table.index)
     assert [row.n_cells for row in report.populations] == list(table["n_cells"])
     assert [row.q_value for row in report.populations] == pytest.approx(list(table["q_value"]))
+    assert [row.score for row in report.populations] == pytest.approx(list(table["score"]))
+    for name in ("novel", "possible_cause"):
+        assert [getattr(row, name) for row in report.populations] == list(table[name])
     genes = table["markers"].iloc[0].split(", ")
     assert report.populations[0].genes == tuple(genes[: len(report.populations[0].genes)])
 

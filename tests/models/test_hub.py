@@ -1,5 +1,6 @@
 """Repositories of the hub: files that scvi.hub reads, sent and fetched without a network."""
 
+import errno
 import json
 import shutil
 import sys
@@ -8,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from scvi_sctab import models
+from scvi_sctab import SCTABEnsemble, models
+from scvi_sctab.models._fetched import is_repository
 from scvi_sctab.models._recipes import RECIPES
 
 REPOSITORY = "lab/blood"
@@ -50,6 +52,55 @@ def test_a_repository_has_the_model_its_metadata_and_a_card_with_scores_and_limi
         models.write_repository("pancreas", tmp_path / "out", "mit")
 
 
+def test_a_licence_is_a_text_of_the_header(tmp_path):
+    folder = models.write_repository("pancreas", tmp_path / "out", "no: # sale")
+    facts = yaml.safe_load((folder / "README.md").read_text().split("---\n")[1])
+    assert facts["license"] == "no: # sale"
+
+
+def test_a_repository_is_complete_or_not_there(tmp_path, monkeypatch):
+    def fill(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(shutil, "copyfile", fill)
+        with pytest.raises(OSError, match="No space"):
+            models.write_repository("pancreas", tmp_path / "out", "mit")
+    assert [*tmp_path.iterdir()] == []
+    assert is_repository(models.write_repository("pancreas", tmp_path / "out", "mit"))
+
+
+@pytest.fixture
+def ensemble(model, tmp_path):
+    """The folder of a saved ensemble with a card."""
+    several = SCTABEnsemble.from_members([model, model])
+    several.save(tmp_path / "several")
+    models.write_card(several, tmp_path / "several", {"title": "Several"})
+    return tmp_path / "several"
+
+
+def test_a_repository_of_an_ensemble_has_the_networks_of_its_members(ensemble, cache, tmp_path):
+    (ensemble / "member9").mkdir()  # of a save that was killed
+    (ensemble / "member9" / "model.safetensors").touch()
+    folder = models.write_repository(str(ensemble), tmp_path / "out", "mit")
+    networks = sorted(folder.glob("member*/model.safetensors"))
+    assert len(networks) == 2
+    assert "model_cls_name:SCTABEnsemble" in (folder / "README.md").read_text()
+    fetched = fetch(cache, folder)
+    assert models.list()[-1].name == REPOSITORY
+    expected = models.load(str(ensemble), accelerator="cpu").digest
+    assert models.load(REPOSITORY, accelerator="cpu").digest == expected
+    (fetched / networks[0].relative_to(folder)).unlink()
+    assert not is_repository(fetched)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 9, b"\2" + 7 * b"\0" + b"{}"])
+def test_a_damaged_ensemble_is_no_repository(ensemble, tmp_path, content):
+    folder = models.write_repository(str(ensemble), tmp_path / "out", "mit")
+    (folder / "ensemble.safetensors").write_bytes(content)
+    assert not is_repository(folder)
+
+
 def test_the_host_reads_the_repository_and_loads_the_model(tmp_path, cells):
     pytest.importorskip("huggingface_hub")
     from scvi.hub import HubModel
@@ -77,18 +128,21 @@ def test_a_model_is_sent_as_a_folder_to_a_repository_that_is_created(tmp_path, m
         def __init__(self, **arguments):
             calls.append(("api", arguments))
 
-        def create_repo(self, repository, exist_ok):
-            calls.append(("create", repository, exist_ok))
+        def create_repo(self, repository, private, exist_ok):
+            calls.append(("create", repository, private, exist_ok))
 
-        def upload_folder(self, repo_id, folder_path):
+        def upload_folder(self, repo_id, folder_path, delete_patterns):
+            calls.append(("delete", sorted(delete_patterns)))
             shutil.copytree(folder_path, tmp_path / "remote")
             return f"https://hub/{repo_id}"
 
     monkeypatch.setattr(hub, "HfApi", Api)
     address = models.push_to_hub("pancreas", REPOSITORY, "mit", token="secret")
     assert address == "https://hub/lab/blood"
-    assert calls == [("api", {"token": "secret"}), ("create", REPOSITORY, True)]
-    written = models.write_repository("pancreas", tmp_path / "out", "mit")
+    assert calls[:2] == [("api", {"token": "secret"}), ("create", REPOSITORY, True, True)]
+    assert {"model.safetensors", "member*/model.safetensors", "model.pt"} < {*calls[2][1]}
+    written = models.write_repository("pancreas", tmp_path / "out", "mit", REPOSITORY)
+    assert 'models.pull_from_hub("lab/blood")' in (written / "README.md").read_text()
     for file in written.iterdir():
         assert (tmp_path / "remote" / file.name).read_bytes() == file.read_bytes()
 
@@ -109,6 +163,7 @@ def test_a_fetched_repository_joins_the_list_and_is_loaded_by_its_name(
     ((repository, revision, patterns),) = asked
     assert (repository, revision) == (REPOSITORY, None)
     assert "model.pt" not in patterns
+    assert "member*/model.safetensors" in patterns
     record = models.list()[-1]
     assert (record.name, record.path, record.bundled) == (REPOSITORY, fetched, False)
     assert record.title == "Pancreatic islets"
@@ -131,6 +186,14 @@ def test_the_cache_may_hold_other_things(cache, tmp_path, monkeypatch):
     monkeypatch.setattr(hub, "snapshot_download", lambda *args, **kwargs: str(other))
     with pytest.raises(ValueError, match=r"lab/other holds no model of scvi-sctab"):
         models.pull_from_hub("lab/other")
+
+
+@pytest.mark.parametrize("card", ["[", "[]", '{"types": 3}'])
+def test_a_fetched_model_with_a_damaged_card_is_left_out(card, cache, tmp_path):
+    folder = models.write_repository("pancreas", tmp_path / "out", "mit")
+    (fetch(cache, folder) / "card.json").write_text(card)
+    with pytest.warns(UserWarning, match="The fetched model 'lab/blood' is left out"):
+        assert {record.name for record in models.list()} == {"pancreas", "pbmc"}
 
 
 @pytest.mark.parametrize("variable", ["HF_HOME", "XDG_CACHE_HOME", "HOME"])

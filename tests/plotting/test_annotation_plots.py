@@ -58,6 +58,18 @@ def test_dots_are_shares_and_means_of_the_groups():
         plot_marker_dots(expression, groups, {"T": ["absent"]})
 
 
+def test_groups_of_dots_are_aligned_by_the_names_of_cells():
+    cells = list("wxyz")
+    expression = pd.DataFrame({"CD3D": [2.0, 4.0, 0.0, 0.0]}, index=cells)
+    groups = pd.Series(["T", "T", "B", "B"], index=cells)
+    (points,) = plot_marker_dots(expression, groups[::-1]).collections
+    np.testing.assert_allclose(points.get_array(), [0, 1])
+    (points,) = plot_marker_dots(expression, groups[["w", "z"]]).collections
+    np.testing.assert_allclose(points.get_array(), [0, 1])
+    with pytest.raises(ValueError, match="no cell has a group"):
+        plot_marker_dots(expression, groups.reset_index(drop=True))
+
+
 def test_ambiguous_cells_are_pale_and_novel_ones_are_crosses():
     frame = pd.DataFrame(
         {

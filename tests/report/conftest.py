@@ -23,7 +23,10 @@ def make_findings(labels=("B", "NK", "T"), n_cells=60, novel=True, seed=0, **cha
     pair = " | ".join(labels[:2])
     sets = np.where(rng.random(n_cells) < 0.2, pair, np.asarray(label, dtype=object))
     is_novel = p_value <= 0.05
-    status = np.where(is_novel, "novel", np.where(sets == pair, "ambiguous", "confident"))
+    status = np.where(is_novel, "novel", np.where(sets == pair, "ambiguous", "confident")).astype(
+        object
+    )
+    status[::9] = "low_quality"  # novel or not
     frame = pd.DataFrame(
         {
             "label": label,

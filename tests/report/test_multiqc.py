@@ -17,8 +17,10 @@ def test_a_sample_has_a_row_and_a_bar(findings):
     statistics = contents["statistics_mqc.json"]
     row = statistics["data"]["s1"]
     assert row["cells"] == 200
-    assert row["novel"] == pytest.approx(100 * frame["novel"].mean(), abs=0.01)
-    assert row["confident"] + row["ambiguous"] + row["novel"] == pytest.approx(100, abs=0.02)
+    shares = 100 * frame["status"].value_counts(normalize=True)
+    assert {name: row[name] for name in shares.index} == pytest.approx(dict(shares), abs=0.01)
+    assert sum(row[name] for name in shares.index) == pytest.approx(100, abs=0.03)
+    assert row["low_quality"] > 0
     assert [name for column in statistics["pconfig"] for name in column] == list(row)
 
 

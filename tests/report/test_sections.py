@@ -1,5 +1,8 @@
 """Sections of a report are what a count by hand gives."""
 
+import base64
+import zlib
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +10,14 @@ from sklearn.metrics import adjusted_rand_score, jaccard_score
 from sklearn.neighbors import NearestNeighbors
 
 from scvi_sctab.ontology import CellOntology, LabelHierarchy
-from scvi_sctab.report import build_report, choose_cells, embed, find_annotators, find_batch
+from scvi_sctab.report import (
+    _points,
+    build_report,
+    choose_cells,
+    embed,
+    find_annotators,
+    find_batch,
+)
 
 
 def test_counts_by_status_are_those_of_the_frame(findings):
@@ -15,7 +25,9 @@ def test_counts_by_status_are_those_of_the_frame(findings):
     report = build_report(made)
     frame, verdict = made.annotation, report.verdict
     assert verdict.n_confident == (frame["status"] == "confident").sum()
-    assert verdict.n_novel == frame["novel"].sum() == sum(row.n_cells for row in report.novel)
+    assert verdict.n_novel == sum(row.n_cells for row in report.novel)
+    assert verdict.n_novel == (frame["status"] == "novel").sum() < frame["novel"].sum()
+    assert sum(row.n_novel for row in report.types) == verdict.n_novel
     assert verdict.n_novel_expected == 25
     for row in report.types:
         own = frame[frame["label"] == row.label]
@@ -56,6 +68,22 @@ def test_agreement_with_clusters_is_that_of_scikit_learn(findings):
         expected = jaccard_score(groups == row.group, labels == row.label)
         assert row.jaccard == pytest.approx(expected)
         assert row.n_cells == sum(row.counts) == (groups == row.group).sum()
+
+
+def test_a_category_named_none_has_no_missing_values():
+    values = pd.Series(["None", None, "a", np.nan, "None"], dtype=object)
+    packed = _points._categories("x", values)
+    codes = [*zlib.decompress(base64.b64decode(packed["codes"]))]
+    found = [packed["names"][code] for code in codes]
+    assert found == ["None", "other or missing", "a", "other or missing", "None"]
+
+
+def test_batches_are_compared_if_they_are_named(findings):
+    columns = {"donor": pd.Series(list("abc") * 20), "leiden": pd.Series(list("xy") * 30)}
+    found = build_report(findings(columns=columns, batch="donor")).comparisons
+    assert [row.column for row in found] == ["leiden"]
+    named = findings(columns=columns, batch="donor", compared=["donor"])
+    assert [row.column for row in build_report(named).comparisons] == ["donor"]
 
 
 def test_missing_markers_are_those_with_the_largest_weights(findings):
@@ -114,10 +142,34 @@ def test_populations_are_shown_as_given(findings, render):
     page, report, _ = render(findings(populations=populations))
     assert [row.genes for row in report.populations] == [("MS4A1", "CD79A"), ("CD3D",)]
     assert report.populations[1].p_value is None
-    assert "Populations of novel cells" in page.text
+    assert [row.novel for row in report.populations] == [None, None]
+    assert "Populations of the cells, and the label that each is nearest to." in page.text
+    assert not any(tag == "mark" for tag, _ in page.tags)
     assert ["populations.0.p_value", "1e-09", "1e-09"] in page.numbers
     with pytest.raises(ValueError, match="populations lack 'n_cells': pass a row per population"):
         build_report(findings(populations=populations.drop(columns="n_cells")))
+
+
+def test_populations_are_sorted_by_score_with_a_mark_on_novel_ones(findings, render):
+    populations = pd.DataFrame(
+        {
+            "nearest_label": ["B", "T", "B", "T"],
+            "n_cells": [90, 60, 30, 20],
+            "score": [0.0, 4.5, 1.25, np.nan],
+            "novel": [False, True, False, False],
+            "possible_cause": ["", "doublets of B and T", "low quality", np.nan],
+        },
+        index=pd.Index(["0", "1", "2", "3"], name="population"),
+    )
+    page, report, _ = render(findings(populations=populations))
+    assert [row.population for row in report.populations] == ["1", "2", "0", "3"]
+    assert [row.novel for row in report.populations] == [True, False, False, False]
+    assert report.populations[3].score is None
+    assert report.populations[3].possible_cause == ""
+    assert ["populations.0.score", "4.5", "4.50"] in page.numbers
+    assert len([tag for tag, _ in page.tags if tag == "mark"]) == 2  # one is the explanation
+    assert "those marked novel stand out from every label" in page.text
+    assert "perhaps doublets of B and T" in page.text
 
 
 def test_no_cell_is_refused(findings):

@@ -202,7 +202,9 @@ def write_query(
         if request.multiqc:
             from scvi_sctab.report import multiqc_contents
 
-            contents = multiqc_contents(stored.path.stem, annotated.columns)
+            # Files of different folders may have the same name; the prefix is that of the sample.
+            sample = prefix.rstrip("._-") or stored.path.stem
+            contents = multiqc_contents(sample, annotated.columns)
             for what, content in contents.items():
                 (aside / names[what]).write_text(json.dumps(content, indent=1) + "\n")
         if "h5ad" in names:

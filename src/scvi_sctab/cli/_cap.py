@@ -88,20 +88,19 @@ class CapAnnotation:
             Smallest probability of a term.
         """
         frame = annotated.columns
-        markers = model.get_markers(
-            query.cells, n_genes=_N_MARKERS, layer="X", min_gene_overlap=min_gene_overlap
+        genes = _rank_genes(model, stored, query, min_gene_overlap)
+        hierarchy = model.hierarchy
+        # Names are those of the model, whose ontology may be another release than the bundled one.
+        names = (
+            {} if hierarchy is None else dict(zip(hierarchy.terms, hierarchy.names, strict=True))
         )
-        # Genes are named as in the file, to be found in its matrix.
-        own = pd.Series(stored.matrices[query.counts].var.index, query.cells.var_names)
-        markers = markers[markers["score"] > 0]
-        genes = markers["gene"].map(own).groupby(markers["group"].astype(str)).agg(list).to_dict()
         by = f"{TOOL} {version(TOOL)} with the model {request.model} ({model.digest[:12]})"
         descriptions = {LABELS: f"Most probable cell type by {by}."}
-        records = [*_labels(frame, _terms_of_labels(model), genes, by)]
+        records = [*_labels(frame, _terms_of_labels(model), names, genes, by)]
         if "term_id" in frame:
             level = f"a probability of {term_level:g} or more"
             descriptions[TERMS] = f"Most specific Cell Ontology term of {level} by {by}."
-            records += _terms(frame, level, by)
+            records += _terms(frame, names, level, by)
         return cls(stored.path.stem, request.author, descriptions, tuple(records))
 
     def to_json(self) -> dict[str, Any]:
@@ -183,40 +182,61 @@ def _terms_of_labels(model: SCTAB | SCTABEnsemble) -> dict[str, str]:
     return {label: str(hierarchy.terms[own]) for label, own in pairs if own >= 0}
 
 
-def _ontology_fields(term_id: str | None) -> dict[str, Any]:
+def _rank_genes(
+    model: SCTAB | SCTABEnsemble, stored: StoredCells, query: Query, min_gene_overlap: float
+) -> dict[str, list[str]] | None:
+    """Rank genes of labels, named as in the file; ``None`` for a model whose genes have no ranks."""
+    if any(network.is_imported or not network.reads_genes for network in model.networks):
+        return None
+    markers = model.get_markers(
+        query.cells, n_genes=_N_MARKERS, layer="X", min_gene_overlap=min_gene_overlap
+    )
+    own = pd.Series(stored.matrices[query.counts].var.index, query.cells.var_names)
+    # Genes that the model does not read may be duplicated.
+    own = own[~own.index.duplicated()]
+    markers = markers[markers["score"] > 0]
+    named = markers["gene"].map(own).groupby(markers["group"].astype(str)).agg(list)
+    return {str(label): genes for label, genes in named.items()}
+
+
+def _ontology_fields(term_id: str | None, names: Mapping[str, str]) -> dict[str, Any]:
     if term_id is None:
         return {"cell_ontology_exists": False}
-    from scvi_sctab.ontology import CellOntology
-
     return {
         "cell_ontology_exists": True,
         "cell_ontology_term_id": term_id,
-        "cell_ontology_term": CellOntology.load().name(term_id),
+        "cell_ontology_term": str(names[term_id]),
     }
 
 
 def _labels(
-    frame: pd.DataFrame, terms: Mapping[str, str], genes: Mapping[str, list[str]], by: str
+    frame: pd.DataFrame,
+    terms: Mapping[str, str],
+    names: Mapping[str, str],
+    genes: Mapping[str, list[str]] | None,
+    by: str,
 ) -> Iterator[dict[str, Any]]:
     for label, cells in frame.groupby(frame["label"].astype(str), observed=True):
         yield {
             "labelset": LABELS,
             "cell_label": label,
             "cell_fullname": label,
-            **_ontology_fields(terms.get(label)),
+            **_ontology_fields(terms.get(label), names),
             "rationale": f"Most probable of {len(cells):,} cells {_certainty(cells)}, by {by}."
             + (
                 " Markers are genes with large contributions and specific expression."
                 * bool(genes)
             ),
-            "marker_gene_evidence": genes.get(label, []),
+            **({} if genes is None else {"marker_gene_evidence": genes.get(label, [])}),
             "cell_ids": cells.index.tolist(),
         }
 
 
-def _terms(frame: pd.DataFrame, level: str, by: str) -> Iterator[dict[str, Any]]:
+def _terms(
+    frame: pd.DataFrame, names: Mapping[str, str], level: str, by: str
+) -> Iterator[dict[str, Any]]:
     for term_id, cells in frame.groupby(frame["term_id"].astype(str), observed=True):
-        fields = _ontology_fields(term_id)
+        fields = _ontology_fields(term_id, names)
         name = fields["cell_ontology_term"]
         yield {
             "labelset": TERMS,

@@ -111,7 +111,10 @@ def report_query(
     with warnings.catch_warnings():
         # On genes, which the annotation has warned of.
         warnings.simplefilter("ignore", UserWarning)
-        positions = choose_cells(cells.names)
+        placed = np.arange(len(cells.names))
+        if given is not None:
+            placed = np.flatnonzero(np.isfinite(given).all(axis=1))
+        positions = placed[choose_cells(cells.names[placed])]
         if given is None:
             latent = model._latent(cells.take(positions))
             coordinates, basis = embed(latent, _labels(annotated.columns).iloc[positions])
@@ -135,11 +138,13 @@ def report_query(
         positions=positions,
         coordinates=coordinates,
         basis=str(basis),
+        n_unplaced=len(cells.names) - len(placed),
         markers=markers,
         novel_markers=novel_markers,
         populations=populations,
         columns=columns,
         batch=batch,
+        compared=compare,
         calibration=state.calibration,
         shift=annotated.shift,
         difference=annotated.difference,
@@ -168,7 +173,13 @@ def _coordinates(cells: CellSelection, basis: str) -> NDArray[np.float64]:
     values = np.asarray(cells.adata.obsm[basis], dtype=float)
     if values.ndim != 2 or values.shape[1] < 2:
         raise ValueError(f"`adata.obsm[{basis!r}]` has shape {values.shape}, not two columns.")
-    return values[cells.positions, :2]
+    chosen = values[cells.positions, :2]
+    if not np.isfinite(chosen).all(axis=1).any():
+        raise ValueError(
+            f"`adata.obsm[{basis!r}]` has no finite coordinates. Leave out `basis` for a layout of "
+            "the latent space."
+        )
+    return chosen
 
 
 def _columns(
@@ -193,10 +204,12 @@ def _rank_genes(
     places = np.arange(0, len(frame), step)
     labels = _labels(frame).iloc[places]
     novel = np.zeros(len(labels), bool)
-    if "novel" in frame:
-        counts = labels[frame["novel"].to_numpy(bool)[places]].value_counts()
+    if "status" in frame:
+        # Cells of low quality are counted as such, also if they are far from all labels.
+        novel = (frame["status"] == "novel").to_numpy()[places]
+        counts = labels[novel].value_counts()
         kept = counts.index[counts >= _MIN_NOVEL][:_MAX_NOVEL_GROUPS]
-        novel = frame["novel"].to_numpy(bool)[places] & labels.isin(kept).to_numpy()
+        novel &= labels.isin(kept).to_numpy()
     apart = pd.Categorical(labels.where(~novel, _NOVEL + labels))
     # Read once: means over a label are those of its two groups together.
     means = group_means(

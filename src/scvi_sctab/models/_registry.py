@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -67,7 +68,7 @@ def list_models() -> list[ModelRecord]:
     Raises
     ------
     ValueError
-        If a card is damaged.
+        If a card is damaged; that of a fetched repository is left out with a warning.
 
     Examples
     --------
@@ -76,8 +77,17 @@ def list_models() -> list[ModelRecord]:
     """
     found: dict[str, ModelRecord] = {}
     for name, folder, bundled in _folders():
-        if name not in found:
+        if name in found:
+            continue
+        try:
             found[name] = _record(name, folder, bundled)
+        except (TypeError, ValueError) as error:
+            if "/" not in name:  # the name of a folder
+                raise
+            warnings.warn(
+                f"The fetched model {name!r} is left out: {error} Remove {folder}, and fetch it again.",
+                stacklevel=2,
+            )
     return [*found.values()]
 
 

@@ -35,7 +35,8 @@ def plot_marker_dots(
         Log-normalised expression, ``(n_cells, n_genes)``, columns named by gene, such as
         ``adata[:, genes].to_df()``.
     groups
-        Group of each cell, ``(n_cells,)``, such as ``model.annotate(query)["label"]``.
+        Group of each cell, ``(n_cells,)``, such as ``model.annotate(query)["label"]``; a series is
+        aligned by the names of cells.
     markers
         Genes to draw, by group, or a data frame of :meth:`scvi_sctab.SCTAB.get_markers`; a gene is
         drawn once, in this order. All columns if not given.
@@ -54,6 +55,8 @@ def plot_marker_dots(
         If there is no cell or no gene, or none of the markers is a column.
     """
     genes = _genes_of(expression, markers)
+    if isinstance(groups, pd.Series) and not groups.index.equals(expression.index):
+        groups = groups.reindex(expression.index)
     names = pd.Categorical(np.asarray(groups, dtype=object)).remove_unused_categories()
     if not len(genes) or not len(names.categories):
         raise ValueError(

@@ -46,16 +46,21 @@ class Findings:
     positions, coordinates, basis
         Cells that are shown, ``(n_shown,)``; their coordinates, ``(n_shown, 2)``; and the name of
         the two dimensions. ``None`` leaves the scatter out.
+    n_unplaced
+        Cells that have no finite coordinates and are not among ``positions``.
     markers
         Data frame of :meth:`scvi_sctab.SCTAB.get_markers` by label, if there is one.
     novel_markers
         The same of novel cells; groups are named by the label that they are nearest to.
     populations
-        A row per population of novel cells, if they were looked for.
+        A row per population of cells, as of :meth:`scvi_sctab.SCTAB.get_novel_populations`, if they
+        were looked for.
     columns
         Columns of ``obs`` to compare with and to colour by, a row per cell.
     batch
         Name of the column with batches, if there is one.
+    compared
+        Names of the columns to compare with; all but the one with batches if not given.
     gene_names, gene_found, gene_weights
         The model's genes, whether the query has them, ``(n_genes,)``; and the weight of each for
         each label, ``(n_labels, n_genes)``, ``None`` if there is none.
@@ -79,11 +84,13 @@ class Findings:
     positions: NDArray[np.intp] | None = None
     coordinates: NDArray[np.float64] | None = None
     basis: str = ""
+    n_unplaced: int = 0
     markers: pd.DataFrame | None = None
     novel_markers: pd.DataFrame | None = None
     populations: pd.DataFrame | None = None
     columns: Mapping[str, pd.Series] = field(default_factory=dict)
     batch: str | None = None
+    compared: Sequence[str] | None = None
     calibration: Calibration | None = None
     shift: pd.DataFrame | None = None
     difference: str = ""
@@ -118,7 +125,7 @@ def build_report(findings: Findings) -> Report:
     found = {row.label for row in types}
     shown = None
     if findings.positions is not None:
-        shown = CellMap(findings.basis, len(findings.positions), len(frame))
+        shown = CellMap(findings.basis, len(findings.positions), len(frame), findings.n_unplaced)
     genes = cover_genes(
         findings.gene_names,
         findings.gene_found,
@@ -126,7 +133,9 @@ def build_report(findings: Findings) -> Report:
         findings.labels,
         [row.label for row in types],
     )
-    is_batch = {findings.batch}
+    compared = findings.compared
+    if compared is None:
+        compared = [name for name in findings.columns if name != findings.batch]
     return Report(
         title=findings.title,
         verdict=reach_verdict(frame, types, findings),
@@ -141,7 +150,7 @@ def build_report(findings: Findings) -> Report:
         comparisons=tuple(
             compare(name, values, frame["label"], findings.all_labels)
             for name, values in findings.columns.items()
-            if name not in is_batch
+            if name in compared
         ),
         tree=build_tree(findings.hierarchy, frame),
         provenance=findings.provenance,

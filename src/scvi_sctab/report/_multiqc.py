@@ -17,6 +17,7 @@ _SHARES = (
     ("confident", "Confident", "Share of cells with exactly one label not ruled out", "Blues"),
     ("ambiguous", "Ambiguous", "Share of cells with several labels, or none", "Oranges"),
     ("novel", "Novel", "Share of cells unlike every type of the model", "Reds"),
+    ("low_quality", "Low quality", "Share of cells with too few molecules", "Greys"),
 )
 
 

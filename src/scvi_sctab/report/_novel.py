@@ -1,15 +1,14 @@
-"""Novel cells by nearest label, and populations of them."""
+"""Novel cells by nearest label, and populations."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from scvi_sctab.report._report import NovelGroup, Population
 from scvi_sctab.report._types import best_genes
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _N_GENES = 8
 
@@ -20,14 +19,14 @@ def summarize_novel(frame: pd.DataFrame, markers: pd.DataFrame | None) -> tuple[
     Parameters
     ----------
     frame
-        A row per cell: ``label``, and ``novel`` if the model is calibrated.
+        A row per cell: ``label``, and ``status`` if the model is calibrated.
     markers
         Genes of novel cells; ``group`` is the label.
     """
-    if "novel" not in frame:
+    if "status" not in frame:
         return ()
     sizes = frame["label"].value_counts()
-    counts = frame.loc[frame["novel"], "label"].value_counts()
+    counts = frame.loc[frame["status"] == "novel", "label"].value_counts()
     return tuple(
         NovelGroup(
             str(name), int(n), float(n / sizes[name]), best_genes(markers, str(name), _N_GENES)
@@ -38,13 +37,14 @@ def summarize_novel(frame: pd.DataFrame, markers: pd.DataFrame | None) -> tuple[
 
 
 def list_populations(frame: pd.DataFrame | None) -> tuple[Population, ...]:
-    """Return the populations of novel cells, as they are given.
+    """Return the populations, the highest score first; those without a score as they are given.
 
     Parameters
     ----------
     frame
         A row per population: ``population``, as a column or the index, ``nearest_label``,
-        ``n_cells``; and if known ``p_value``, ``q_value`` and ``markers``, names or one text.
+        ``n_cells``; and if known ``p_value``, ``q_value``, ``markers``, names or one text,
+        ``novel``, ``score`` and ``possible_cause``.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def list_populations(frame: pd.DataFrame | None) -> tuple[Population, ...]:
             f"populations lack {', '.join(map(repr, lacking))}: pass a row per population with "
             f"{', '.join(needed)}."
         )
-    return tuple(
+    rows = [
         Population(
             population=str(row["population"]),
             nearest_label=str(row["nearest_label"]),
@@ -69,13 +69,25 @@ def list_populations(frame: pd.DataFrame | None) -> tuple[Population, ...]:
             p_value=_number(row.get("p_value")),
             q_value=_number(row.get("q_value")),
             genes=_names(row.get("markers")),
+            novel=_flag(row.get("novel")),
+            score=_number(row.get("score")),
+            possible_cause=_text(row.get("possible_cause")),
         )
         for row in frame.to_dict(orient="records")
-    )
+    ]
+    return tuple(sorted(rows, key=lambda row: math.inf if row.score is None else -row.score))
 
 
 def _number(value: Any) -> float | None:
-    return None if value is None or math.isnan(value) else float(value)
+    return None if pd.isna(value) else float(value)
+
+
+def _flag(value: Any) -> bool | None:
+    return None if pd.isna(value) else bool(value)
+
+
+def _text(value: Any) -> str:
+    return "" if pd.isna(value) else str(value)
 
 
 def _names(value: Any) -> tuple[str, ...]:

@@ -107,9 +107,11 @@ def _categories(
 ) -> dict[str, Any]:
     """Pack categories, the most frequent one first; beyond 200, the others are one."""
     texts = values.astype(object).where(values.notna(), None)
-    counts = texts.map(lambda value: None if value is None else str(value)).value_counts()
+    # A category may be named "None", so missing values stay missing.
+    texts = texts.map(lambda value: None if value is None else str(value)).astype(object)
+    counts = texts.value_counts()
     order: Sequence[str] = [str(value) for value in counts.index[:_MAX_NAMED]]
-    codes = pd.Index(order).get_indexer(texts.map(str))
+    codes = pd.Index(order).get_indexer(texts)
     codes = np.where(codes < 0, len(order), codes)
     if (codes == len(order)).any():
         order = [*order, "other or missing"]

@@ -67,11 +67,14 @@ class CellMap:
         Name of the two dimensions.
     n_shown, n_cells
         Numbers of cells that are shown, evenly spread, and of all.
+    n_unplaced
+        Cells that are left out, since a coordinate is missing or infinite.
     """
 
     basis: str
     n_shown: int
     n_cells: int
+    n_unplaced: int = 0
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,23 @@ class NovelGroup:
 
 @dataclass(frozen=True)
 class Population:
-    """A population of novel cells."""
+    """A population of cells, such as a cluster, tested against the labels of the model.
+
+    Attributes
+    ----------
+    population, nearest_label, n_cells
+        Its name, the label that it is nearest to, and its number of cells.
+    p_value, q_value
+        Of the test; ``None`` where they are not known.
+    genes
+        Genes above the nearest label.
+    novel
+        Whether it stands out from every label; ``None`` if that is not known.
+    score
+        How far it stands out; ``None`` if that is not known.
+    possible_cause
+        Doublets or low quality, if these may explain it; else empty.
+    """
 
     population: str
     nearest_label: str
@@ -113,6 +132,9 @@ class Population:
     p_value: float | None
     q_value: float | None
     genes: tuple[str, ...]
+    novel: bool | None = None
+    score: float | None = None
+    possible_cause: str = ""
 
 
 @dataclass(frozen=True)
@@ -266,7 +288,8 @@ class Report:
     verdict, types, map, pairs, genes, ground, comparisons, provenance
         Sections of the page.
     novel, populations
-        Novel cells by nearest label, and populations of them if given.
+        Novel cells by nearest label, and populations of all cells, the highest score first, if they
+        were looked for or given.
     absent
         Labels of the model that no cell has.
     tree
