@@ -199,8 +199,8 @@ class CellAnnotator(CellClassifier):
 
         - ``population``: cluster of the cell; missing in clusters of fewer than 20 cells.
         - ``novel_population``: whether the cluster stands out from all labels.
-        - ``novelty_score``: ``-log(novelty_p_value)`` plus the score of the cluster; it tells
-          cells of unknown types from others better than either.
+        - ``novelty_score``: ``-log(novelty_p_value)`` plus the score of the cluster, to rank cells
+          by: a cell in a cluster that stands out is more likely of an unknown type.
 
         If the labels were matched with the Cell Ontology by :meth:`set_ontology`:
 
