@@ -162,6 +162,26 @@ def test_clusters_are_those_that_the_cells_were_drawn_from():
     assert (np.diff(np.bincount(codes)) <= 0).all()
 
 
+def test_clusters_are_the_same_each_time():
+    cells = np.random.default_rng(0).normal(size=(300, 6))
+    first = cluster_cells(cells)
+    assert len(np.unique(first)) > 3
+    for _ in range(5):
+        np.testing.assert_array_equal(cluster_cells(cells), first)
+
+
+def test_clusters_of_the_same_size_are_in_the_order_of_their_cells():
+    rng = np.random.default_rng(0)
+    groups = np.repeat([2, 0, 1, 3], 8)
+    codes = cluster_cells(rng.normal(scale=0.01, size=(32, 4)) + 50 * np.eye(4)[groups])
+    first = np.unique(codes, return_index=True)[1]
+    sizes = np.bincount(codes)
+    assert (np.diff(sizes) <= 0).all()
+    assert all(
+        a < b for a, b, n, m in zip(first, first[1:], sizes, sizes[1:], strict=False) if n == m
+    )
+
+
 @pytest.mark.parametrize("n_cells", [0, 1, 2, 3, 20])
 def test_few_cells_are_clustered(n_cells):
     codes = cluster_cells(np.random.default_rng(0).normal(size=(n_cells, 4)))

@@ -1,4 +1,4 @@
-"""Clusters of cells, by the Leiden algorithm on their nearest neighbours."""
+"""Clusters of cells, by the Louvain algorithm on their nearest neighbours."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.decomposition import PCA
 from sklearn.neighbors import kneighbors_graph
-from sknetwork.clustering import Leiden
+from sknetwork.clustering import Louvain
 
 _N_NEIGHBORS = 15
 # Fine rather than coarse: a cluster of two types hides the one that is new.
@@ -15,26 +15,31 @@ _RESOLUTION = 1.5
 _N_GENES, _N_COMPONENTS = 2000, 30
 
 
-def cluster_cells(embedding: NDArray[np.floating], seed: int = 0) -> NDArray[np.intp]:
-    """Cluster cells :cite:p:`Traag19`.
+def cluster_cells(embedding: NDArray[np.floating]) -> NDArray[np.intp]:
+    """Cluster cells :cite:p:`Blondel08`, always in the same way.
 
     Parameters
     ----------
     embedding
         Coordinates of the cells, ``(n_cells, n_dimensions)``.
-    seed
-        Seed of the algorithm.
 
     Returns
     -------
-    Cluster of each cell, ``(n_cells,)``, the largest first.
+    Cluster of each cell, ``(n_cells,)``, the largest first; of the same size, that of the first
+    cell.
     """
     n_cells = len(embedding)
     if n_cells <= 2:
         return np.zeros(n_cells, np.intp)
     points = np.asarray(embedding, np.float32)
     graph = kneighbors_graph(points, min(_N_NEIGHBORS, n_cells - 1))
-    return np.asarray(Leiden(_RESOLUTION, random_state=seed).fit_predict(graph.maximum(graph.T)))
+    # Leiden of this library draws from a generator that cannot be seeded.
+    codes = Louvain(_RESOLUTION, random_state=0).fit_predict(graph.maximum(graph.T))
+    _, first, codes, sizes = np.unique(
+        codes, return_index=True, return_inverse=True, return_counts=True
+    )
+    order = np.lexsort([first, -sizes])
+    return np.argsort(order)[codes.ravel()]
 
 
 def embed_cells(

@@ -605,7 +605,7 @@ class CellAnnotator(CellClassifier):
             As in :meth:`predict`.
         groupby
             Column of ``adata.obs``, or a population per cell of ``adata``; a series is aligned by
-            the names of cells. If not given, cells are clustered :cite:p:`Traag19` by principal
+            the names of cells. If not given, cells are clustered :cite:p:`Blondel08` by principal
             components and :meth:`get_latent_representation`, for which all counts are read into
             memory.
         indices
