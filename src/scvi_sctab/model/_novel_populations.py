@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from scvi_sctab._constants import FALSE_DISCOVERY_RATE
 from scvi_sctab._messages import warn
 from scvi_sctab.annotation import (
     MIN_CELLS_OF_POPULATION,
@@ -133,7 +134,7 @@ def find_populations(
     model: CellAnnotator,
     cells: CellSelection,
     groupby: str | Sequence[object] | None = None,
-    false_discovery_rate: float = 0.05,
+    false_discovery_rate: float = FALSE_DISCOVERY_RATE,
 ) -> TestedPopulations:
     """Find the populations of a query, and test each.
 

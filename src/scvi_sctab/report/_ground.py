@@ -1,4 +1,4 @@
-"""What the statements rest on: rates, held-out cells and the test of shift."""
+"""Ground of the statements: rates, held-out cells and the test of shift."""
 
 from __future__ import annotations
 
