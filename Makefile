@@ -21,6 +21,7 @@ SPEED := .venv-speed
 BIN := $(VENV)/bin
 # Only errors: progress bars and notes on mirrors bury the line that matters in a log.
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check
+NEW_PIP := --upgrade 'pip>=25.1' # knows dependency groups
 PINNED := $(BIN)/python $(PIP_INSTALL) -c constraints.txt
 MARKERS ?= not slow
 PYTEST_FLAGS ?=
@@ -47,7 +48,8 @@ PYTHON ?= $(call first_working,python3.11 python3.12 python3.13 python3 \
 PYTHON312 ?= $(call first_working,python3.12 $(PYENV_VERSIONS)/3.12*/bin/python,\
 	sys.version_info[:2] == (3, 12))
 
-.PHONY: help setup quickstart test test-latest lint docs bench bench-speed models clean which-python312
+.PHONY: help setup quickstart test test-latest lint docs bench bench-speed models dist dist-test \
+	clean which-python312
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -71,6 +73,7 @@ $(BIN)/pip:
 		echo "No Python >= 3.11 with ensurepip found: install one, or name it: make PYTHON=..." >&2; \
 		exit 1; }
 	"$(PYTHON)" -m venv --clear $(VENV)
+	$(BIN)/python $(PIP_INSTALL) $(NEW_PIP)
 
 # torch goes first and alone: TORCH_FLAGS then picks its build without touching other packages.
 $(VENV)/.done-setup: pyproject.toml constraints.txt | $(BIN)/pip
@@ -79,16 +82,16 @@ $(VENV)/.done-setup: pyproject.toml constraints.txt | $(BIN)/pip
 	$(PINNED) -e .
 	@touch $@
 
-# One stamp for each extra, named after it.
+# One stamp for each dependency group, named after it.
 $(VENV)/.done-%: $(VENV)/.done-setup
-	$(PINNED) -e '.[$*]'
+	$(PINNED) -e . --group $*
 	@touch $@
 
 # cell-annotation-schema pins old versions of what it imports; tests read its JSON schema only.
 CAP_SCHEMA := --no-deps cell-annotation-schema==1.1.0
 
 $(VENV)/.done-test: $(VENV)/.done-setup
-	$(PINNED) -e '.[test]'
+	$(PINNED) -e . --group test
 	$(BIN)/python $(PIP_INSTALL) $(CAP_SCHEMA)
 	@touch $@
 
@@ -107,9 +110,10 @@ test-latest: ## the suite on Python 3.12 and the newest versions of everything
 		echo "##### Install it, or name it: make test-latest PYTHON312=...      #####" >&2; \
 		exit 1; }
 	@[ -x $(LATEST)/bin/pip ] || "$(PYTHON312)" -m venv --clear $(LATEST)
+	@$(LATEST)/bin/python $(PIP_INSTALL) $(NEW_PIP)
 	@echo "Installing into $(LATEST): some minutes the first time, nothing to see meanwhile."
 	$(LATEST)/bin/python $(PIP_INSTALL) --upgrade $(TORCH_FLAGS) torch
-	$(LATEST)/bin/python $(PIP_INSTALL) --upgrade --upgrade-strategy eager 'scvi-tools>=1.5' -e '.[test]'
+	$(LATEST)/bin/python $(PIP_INSTALL) --upgrade --upgrade-strategy eager 'scvi-tools>=1.5' -e . --group test
 	$(LATEST)/bin/python $(PIP_INSTALL) $(CAP_SCHEMA)
 	$(call PYTEST,$(LATEST)/bin)
 
@@ -155,6 +159,25 @@ $(SPEED)/.done-speed: pyproject.toml constraints.txt
 
 bench-speed: $(SPEED)/.done-speed ## time and memory beside the peers, as tables; SPEED_FLAGS=--quick tries it
 	$(SPEED)/bin/python benchmarks/speed.py $(SPEED_FLAGS)
+
+dist: $(VENV)/.done-setup $(VENV)/.done-release ## wheel and sdist into dist/, checked
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m twine check --strict dist/*
+
+# The wheel goes into an environment without anything else, and the tests are those of the sdist.
+dist-test: dist ## annotate by the wheel alone, then run the fast tests from the sdist
+	rm -rf build/dist-test && mkdir -p build/dist-test
+	"$(PYTHON)" -m venv build/dist-test/env
+	build/dist-test/env/bin/python $(PIP_INSTALL) -c constraints.txt $(TORCH_FLAGS) torch
+	build/dist-test/env/bin/python $(PIP_INSTALL) -c constraints.txt dist/*.whl
+	tar -xzf dist/*.tar.gz -C build/dist-test --strip-components=1
+	cd build/dist-test && env/bin/scvi-sctab annotate -m pbmc -o out \
+		src/scvi_sctab/datasets/pbmc3k_labelled.h5ad
+	build/dist-test/env/bin/python $(PIP_INSTALL) $(NEW_PIP)
+	build/dist-test/env/bin/python $(PIP_INSTALL) -c constraints.txt --group test
+	cd build/dist-test && rm -rf src/scvi_sctab && env/bin/python -m pytest -m "$(MARKERS)" \
+		-n $(WORKERS) --maxprocesses=4 $(PYTEST_FLAGS) tests
 
 clean: ## remove the environments and all that the commands above wrote
 	rm -rf $(VENV) $(LATEST) $(SPEED) docs/_build docs/generated quickstart build dist lightning_logs
