@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -130,6 +130,10 @@ class AnnotationState:
         """Return the logits of no cells."""
         none = np.zeros((0, len(self.labels)), np.float32)
         return CellLogits(none, none, none)
+
+    def join_logits(self, parts: Iterable[CellLogits]) -> CellLogits:
+        """Join the logits of several groups of cells, which may be none."""
+        return CellLogits.concatenate(list(parts) or [self.no_logits()])
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values and arrays, to save."""

@@ -10,7 +10,6 @@ import pandas as pd
 from scvi_sctab._constants import ERROR_RATE, FALSE_ALARM_RATE, MIN_GENE_OVERLAP, TERM_LEVEL
 from scvi_sctab.annotation import annotate_cells, find_shift, unassign
 from scvi_sctab.data import X_LAYER
-from scvi_sctab.metrics import CellLogits
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -122,7 +121,7 @@ def annotate_selection(
         columns = unassign(columns, unassigned)
     if kept is None:
         return AnnotatedQuery(columns, shift=shift, difference=difference)
-    logits = CellLogits.concatenate(kept or [state.no_logits()]).logits
+    logits = state.join_logits(kept).logits
     logits, probabilities = (
         pd.DataFrame(values, columns.index, model.labels)
         for values in (logits, model.annotation.probabilities(logits))

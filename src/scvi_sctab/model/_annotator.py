@@ -238,11 +238,15 @@ class CellAnnotator(CellClassifier):
         cells = self._select(adata, indices, layer, min_gene_overlap)
         self._check_names(cells)
         state, logits = self._look_at(cells, batch_size)
-        frame, statistics = annotate_cells(state, logits, cells.names, rates, self._is_adapted)
+        # Populations are of all cells at once.
+        joined = state.join_logits(logits) if novel_populations else None
+        parts = logits if joined is None else [joined]
+        frame, statistics = annotate_cells(state, parts, cells.names, rates, self._is_adapted)
         if statistics is not None:
             self._warn_of_shift(statistics, cells)
-        if novel_populations:
-            frame = frame.join(find_populations(self, cells).of_cells(cells.names))
+        if joined is not None:
+            populations = find_populations(self, cells, state, joined)
+            frame = frame.join(populations.of_cells(cells.names))
         if unassigned is not None:
             frame = unassign(frame, unassigned)
         if key_added is not None:
@@ -654,7 +658,9 @@ class CellAnnotator(CellClassifier):
         if not 0 < false_discovery_rate < 1:
             raise ValueError(f"{false_discovery_rate=} is not between 0 and 1.")
         cells = self._select(adata, indices, layer, min_gene_overlap)
-        return find_populations(self, cells, groupby, false_discovery_rate).table
+        state, parts = self._look_at(cells)
+        looked_at = state, state.join_logits(parts)
+        return find_populations(self, cells, *looked_at, groupby, false_discovery_rate).table
 
     @document_cells
     def get_shift(
@@ -843,8 +849,7 @@ class CellAnnotator(CellClassifier):
         else:
             sample = list(self._logits_of(cells.take(spread_cells(len(cells))), batch_size))
             logits = self._logits_of(cells, batch_size)
-        looked_at = CellLogits.concatenate(sample) if sample else self.annotation.no_logits()
-        return self.annotation.for_query(looked_at), logits
+        return self.annotation.for_query(self.annotation.join_logits(sample)), logits
 
     def _class_balanced(self, cells: CellSelection) -> pd.DataFrame:
         """Compute class-balanced probabilities of cells, without the label prior."""
@@ -879,9 +884,8 @@ class CellAnnotator(CellClassifier):
         """Return logits and codes of the cells with predictable labels."""
         codes = self._codes_of(cells, labels_key)
         chosen = draw_cells(np.flatnonzero(codes >= 0), _MAX_CELLS)
-        parts = list(self._logits_of(cells.take(chosen), batch_size))
-        logits = CellLogits.concatenate(parts) if parts else self.annotation.no_logits()
-        return logits, codes[chosen]
+        parts = self._logits_of(cells.take(chosen), batch_size)
+        return self.annotation.join_logits(parts), codes[chosen]
 
     def _trained_logits(
         self, labels_key: str | None = None, batch_size: int | None = None

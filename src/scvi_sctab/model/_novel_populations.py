@@ -15,6 +15,7 @@ from scvi_sctab._messages import warn
 from scvi_sctab.annotation import (
     MIN_CELLS_OF_POPULATION,
     MIN_POPULATIONS,
+    AnnotationState,
     Populations,
     Profiles,
     can_be_tested,
@@ -25,7 +26,6 @@ from scvi_sctab.annotation import (
     possible_causes,
 )
 from scvi_sctab.data import normalize_block, read_counts
-from scvi_sctab.metrics import CellLogits
 from scvi_sctab.model._groups import group_values
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from scvi_sctab.data import CellSelection, GeneAlignment
+    from scvi_sctab.metrics import CellLogits
     from scvi_sctab.model._annotator import CellAnnotator
 
 POPULATION_COLUMNS = ("population", "novel_population", "novelty_score")
@@ -133,6 +134,8 @@ def require_profiles(model: CellAnnotator) -> Profiles:
 def find_populations(
     model: CellAnnotator,
     cells: CellSelection,
+    state: AnnotationState,
+    logits: CellLogits,
     groupby: str | Sequence[object] | None = None,
     false_discovery_rate: float = FALSE_DISCOVERY_RATE,
 ) -> TestedPopulations:
@@ -144,6 +147,10 @@ def find_populations(
         Calibrated model.
     cells
         The query.
+    state
+        State of the model for this query.
+    logits
+        Of the cells, in their order.
     groupby, false_discovery_rate
         As of :meth:`scvi_sctab.SCTAB.get_novel_populations`.
     """
@@ -156,8 +163,6 @@ def find_populations(
     else:
         groups = group_values(cells, groupby, "groupby").astype(str)
     names, codes = _large_groups(groups)
-    state, parts = model._look_at(cells)
-    logits = CellLogits.concatenate(list(parts) or [state.no_logits()])
     p_values = state.calibrated().novelty(logits)
     genes = np.flatnonzero(alignment.is_measured)
     found = Populations(

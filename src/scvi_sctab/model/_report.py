@@ -123,7 +123,9 @@ def report_query(
         markers, novel_markers = _rank_genes(model, cells, annotated.columns)
         measured = model._read(cells).alignment.is_measured
         if populations is None and _can_find_populations(model, cells):
-            populations = find_populations(model, cells).table
+            for_query, parts = model._look_at(cells)
+            logits = for_query.join_logits(parts)
+            populations = find_populations(model, cells, for_query, logits).table
     weights = gene_weights(model.networks, predictable)
     findings = Findings(
         title=name,
