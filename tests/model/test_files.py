@@ -478,6 +478,32 @@ def test_a_full_disk_leaves_the_old_ensemble_whole(first, second, tmp_path, monk
     assert content_of(path) == before
 
 
+@pytest.fixture
+def no_room(tmp_path):
+    """No file may be larger than a few kilobytes, as on a disk that is nearly full."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("kind", ["small", "first"])
+def test_what_libraries_raise_on_a_full_disk_is_translated(kind, request, tmp_path):
+    """torch says ``unexpected pos 64 vs 0``."""
+    model, path = request.getfixturevalue(kind), tmp_path / "model"
+    model.save(path)
+    before = content_of(path)
+    request.getfixturevalue("no_room")
+    with pytest.raises(OSError, match="The disk is full. Nothing was changed") as raised:
+        model.save(path, overwrite=True)
+    assert raised.value.filename == str(path)
+    assert content_of(path) == before
+    with pytest.raises(OSError, match="The disk is full"):
+        model.save(tmp_path / "new")
+    assert names_in(tmp_path) == ["model"]
+
+
 def test_members_of_two_ensembles_are_not_mixed(first, second, tmp_path):
     first.save(tmp_path / "a")
     second.save(tmp_path / "b")

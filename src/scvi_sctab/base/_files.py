@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from errno import EDQUOT, EEXIST, EIO, EISDIR, ENOSPC
+from errno import EDQUOT, EEXIST, EFBIG, EIO, EISDIR, ENOSPC
 from pathlib import Path
 from platform import node
 
@@ -18,6 +18,8 @@ from scvi_sctab._constants import JOURNAL_FILE, WEIGHTS_FILE
 # Independent of the name of the target, which may have the greatest length of a name already.
 _PREFIX = ".sctab-"
 _NOT_WRITTEN = (ENOSPC, EDQUOT, EIO)
+_NO_ROOM = (ENOSPC, EDQUOT, EFBIG)
+_BYTES_OF_ROOM = 2**20
 _HOURS_UNTIL_ABANDONED = 24
 # Folders that threads of this process write to.
 _in_use: set[str] = set()
@@ -68,6 +70,9 @@ def temporary_folder(target: Path) -> Iterator[Path]:
     ------
     PermissionError
         If there is no permission to write to the directory.
+    OSError
+        In place of any error in the block, if the disk is full: what libraries raise then does not
+        say so.
     """
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -85,10 +90,31 @@ def temporary_folder(target: Path) -> Iterator[Path]:
             raise PermissionError(
                 error.errno, "No permission to write there; choose another directory", str(place)
             ) from error
-        yield folder
+        try:
+            yield folder
+        except Exception as error:
+            if _has_room(folder):
+                raise
+            raise OSError(
+                ENOSPC,
+                "The disk is full. Nothing was changed; free some space, or choose another directory",
+                str(place),
+            ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         _in_use.discard(folder.name)
+
+
+def _has_room(folder: Path) -> bool:
+    """Try to write a little; quotas and limits of file sizes do not show in the free space."""
+    try:
+        with (folder / "room").open("wb") as file:
+            file.write(bytes(_BYTES_OF_ROOM))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error.errno not in _NO_ROOM
+    return True
 
 
 def find_leftovers(folder: Path) -> list[Path]:
