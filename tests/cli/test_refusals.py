@@ -266,6 +266,20 @@ def test_damage_that_is_found_while_reading_refuses_that_file(
     assert not [name for name in made if name.startswith("bad")]
 
 
+def test_damage_of_what_a_file_lists_refuses_it(run, folder, query, tmp_path):
+    """The name of the counts is there, and the object that it stands for is not."""
+    bad = tmp_path / "bad.h5ad"
+    query.write_h5ad(bad)
+    with h5py.File(bad, "r") as file:
+        place = h5py.h5o.get_info(file["X/data"].id).addr
+    content = bytearray(bad.read_bytes())
+    content[place : place + 16] = b"\xff" * 16  # the header of the dataset
+    bad.write_bytes(content)
+    done = run("annotate", bad, "-m", folder, "-o", tmp_path / "out")
+    assert done.code == 3, done.err
+    assert f"error: {bad} cannot be read, it is damaged or incomplete" in done.err
+
+
 @pytest.mark.filterwarnings("ignore:Writing zarr v2 data:UserWarning")
 @pytest.mark.parametrize("command", ["inspect", "evaluate", "train"])
 def test_damage_of_a_zarr_folder_is_a_refusal(command, run, write, folder, query, tmp_path):

@@ -23,6 +23,8 @@ from scvi_sctab.data.files._tenx import (
 _RNA = "rna"
 # Packages that decode the blocks of a .zarr folder.
 _DECODERS = ("numcodecs", "zarr")
+# What HDF5 says of a damaged block; of a failed writing it says other things.
+_OF_READING = ("read data", "open object")
 _FORMATS = (
     "Convert it to .h5ad; .h5mu, .zarr, 10x .h5 files and matrix-market folders are read, too."
 )
@@ -53,7 +55,7 @@ def open_stored(path: Path, modality: str | None = None) -> Iterator[StoredCells
     with _open(path, modality) as stored:
         try:
             yield stored
-        except (OSError, RuntimeError, ValueError) as error:  # of other versions of zarr
+        except (KeyError, OSError, RuntimeError, ValueError) as error:
             if _is_of_reading(error):
                 raise _damaged(path, error) from error
             raise
@@ -129,9 +131,10 @@ def _choose(names: list[str], path: Path, modality: str | None) -> str:
 
 def _is_of_reading(error: Exception) -> bool:
     """Return whether a block on disk could not be decoded, by HDF5 or by zarr."""
-    if isinstance(error, OSError):
-        # HDF5 gives a failed filter no number; a failed disk has one, and writing another text.
-        return error.errno is None and "read data" in str(error)
+    if isinstance(error, KeyError | OSError):
+        # HDF5 gives a failed filter no number; a failed disk has one.
+        is_numbered = isinstance(error, OSError) and error.errno is not None
+        return not is_numbered and any(text in str(error) for text in _OF_READING)
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
