@@ -1,10 +1,13 @@
 """Configuration of the documentation; `make docs` builds it, and a warning is an error."""
 
 import os
+import sys
 from importlib.metadata import metadata
 from pathlib import Path
 
 from sphinx.ext.napoleon.docstring import NumpyDocstring
+
+sys.path.insert(0, str(Path(__file__).parent))  # for the two extensions of these pages
 
 _package = metadata("scvi-sctab")
 
@@ -14,11 +17,12 @@ author = "scvi-sctab developers"
 copyright = f"2026, {author}"
 
 extensions = [
+    "_gallery",
+    "_mathml",
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.intersphinx",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
@@ -28,6 +32,10 @@ templates_path = ["_templates"]
 exclude_patterns = ["_build", "_templates", "jupyter_execute", "**.ipynb_checkpoints"]
 
 html_theme = "sphinx_book_theme"
+html_math_renderer = "mathml"  # MathJax would be loaded from a network
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
+html_extra_path = ["llms.txt"]
 html_title = project
 html_theme_options = {"show_navbar_depth": 2, "use_download_button": False}
 

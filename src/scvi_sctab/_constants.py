@@ -27,6 +27,8 @@ FALSE_ALARM_RATE: Final = 0.05
 """Share of cells of known labels that may be called novel."""
 FALSE_DISCOVERY_RATE: Final = 0.05
 """Share of the populations called novel that may be of known labels."""
+N_FOLDS: Final = 5
+"""Number of folds of an audit of labels."""
 TERM_LEVEL: Final = 0.9
 """Smallest probability of a term."""
 WARN_GENE_OVERLAP: Final = 0.8

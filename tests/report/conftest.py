@@ -6,9 +6,23 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scvi_sctab.annotation import STATUS, Rates
+from scvi_sctab.annotation import (
+    STATUS,
+    LabelAudit,
+    Rates,
+    count_groups,
+    count_issues,
+    count_pairs,
+)
 from scvi_sctab.metrics import Calibration, CellLogits, fit_centers
-from scvi_sctab.report import Findings, Provenance, build_report, pack_points, render_page
+from scvi_sctab.report import (
+    Findings,
+    Provenance,
+    TrainingFindings,
+    build_report,
+    pack_points,
+    render_page,
+)
 
 PROVENANCE = Provenance("query", "model", "0" * 64, "model.report(adata)", "2026-01-01", 3)
 
@@ -64,6 +78,66 @@ def make_findings(labels=("B", "NK", "T"), n_cells=60, novel=True, seed=0, **cha
     return Findings(**findings | changes)
 
 
+def make_audit(labels, n_cells, donors, seed=0):
+    """Audit of cells, most of which have the label that is predicted; the first donor is odd."""
+    rng = np.random.default_rng(seed)
+    codes = rng.integers(len(labels), size=n_cells)
+    donor = np.where(np.arange(n_cells) % 4, donors[1], donors[0])
+    is_issue = rng.random(n_cells) < np.where(donor == donors[0], 0.5, 0.05)
+    suggested = np.where(is_issue, (codes + 1) % len(labels), codes)
+    label, other = (pd.Categorical.from_codes(c, categories=labels) for c in (codes, suggested))
+    own = np.where(is_issue, 0.1, 0.9) * rng.uniform(0.9, 1, n_cells)
+    cells = pd.DataFrame(
+        {
+            "label": label,
+            "suggested_label": other,
+            "probability": own,
+            "score": 1 - 2 * own,
+            "is_issue": is_issue,
+            "predicted_label": other,
+            "fold": np.arange(n_cells) % 5,
+        },
+        index=[f"cell{i}" for i in range(n_cells)],
+    )
+    pairs = count_pairs(cells)
+    return LabelAudit(
+        cells,
+        count_issues(cells, np.full(len(labels), 0.8)),
+        pairs.assign(genes=[("CD3D", "LYZ")] * len(pairs)),
+        count_groups(cells, {"donor": donor}),
+    )
+
+
+def make_training(labels=("B", "NK", "T"), n_cells=200, donors=("odd", "even"), **changes):
+    """Findings of a trained model with an audit."""
+    labels = list(labels)
+    made = make_findings(labels, n_cells)
+    truth = made.annotation["label"].astype(str).to_numpy(dtype=object)
+    truth[::7] = labels[0]
+    epochs = pd.RangeIndex(4, name="epoch")
+    scores = pd.DataFrame({"f1": [0.25, 0.75]}, index=epochs[1::2])
+    findings = {
+        "title": "reference",
+        "labels": labels,
+        "histories": [
+            {
+                "train_loss": pd.DataFrame({"loss": [2.0, 1.5, 1.2, 1.1]}, index=epochs),
+                "validation_loss": scores + 1,
+                "validation_f1_macro": scores,
+                "validation_accuracy": scores + 0.1,
+            }
+        ],
+        "n_trained": dict.fromkeys(labels, 50),
+        "held_out": made.annotation,
+        "truth": list(truth),
+        "columns": {"donor": pd.Series(np.where(np.arange(n_cells) % 2, *donors))},
+        "provenance": PROVENANCE,
+        "settings": {"Network": "small"},
+        "audit": make_audit(labels, max(n_cells, 40), donors),
+    }
+    return TrainingFindings(**findings | changes)
+
+
 class Page(HTMLParser):
     """Tags of a page, its numbers by key, and its text outside scripts and styles."""
 
@@ -98,6 +172,12 @@ class Page(HTMLParser):
 def findings():
     """Findings of 60 cells of three types; `findings(n_cells=1)` of others."""
     return make_findings
+
+
+@pytest.fixture
+def trained():
+    """Findings of a trained model of three labels; `trained(n_cells=1)` of others."""
+    return make_training
 
 
 @pytest.fixture

@@ -7,6 +7,15 @@ from scvi_sctab.annotation._annotate import (
     join_probabilities,
     predict_labels,
 )
+from scvi_sctab.annotation._audit import (
+    MAX_PAIRS_WITH_GENES,
+    LabelAudit,
+    count_groups,
+    count_issues,
+    count_pairs,
+    describe_issues,
+    telling_genes,
+)
 from scvi_sctab.annotation._calibrate import (
     MIN_CELLS_TO_CALIBRATE,
     count_labels,
@@ -43,6 +52,7 @@ from scvi_sctab.annotation._votes import (
 
 __all__ = [
     "EMPTY_SET",
+    "MAX_PAIRS_WITH_GENES",
     "MIN_CELLS_OF_POPULATION",
     "MIN_CELLS_TO_CALIBRATE",
     "MIN_CELLS_TO_COMPARE",
@@ -51,6 +61,7 @@ __all__ = [
     "STATUS",
     "VOTE_WEIGHT",
     "AnnotationState",
+    "LabelAudit",
     "Neighborhood",
     "Populations",
     "Profiles",
@@ -62,8 +73,12 @@ __all__ = [
     "check_label",
     "cluster_cells",
     "compare_populations",
+    "count_groups",
+    "count_issues",
     "count_labels",
+    "count_pairs",
     "describe_cells",
+    "describe_issues",
     "embed_cells",
     "find_shift",
     "fit_calibration",
@@ -80,6 +95,7 @@ __all__ = [
     "score_labels",
     "scaling_method",
     "shift_message",
+    "telling_genes",
     "unassign",
     "vote",
 ]

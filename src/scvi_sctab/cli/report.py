@@ -41,6 +41,15 @@ def report(
             show_default=False,
         ),
     ] = None,
+    basis: Annotated[
+        str | None,
+        typer.Option(
+            help="Key of obsm with the coordinates of the map, such as X_umap; a layout of the latent "
+            "space if not given.",
+            rich_help_panel=options.INPUT,
+            show_default=False,
+        ),
+    ] = None,
     compare: Annotated[
         list[str] | None,
         typer.Option(
@@ -85,6 +94,7 @@ def report(
                     found.cells,
                     aside / out.name,
                     name=name or stored.path.stem,
+                    basis=basis,
                     compare=compare,
                     card=read_card(model),
                     call=shlex.join(["scvi-sctab", *sys.argv[1:]]),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +11,7 @@ import typer
 
 from scvi_sctab.cli import _options as options
 from scvi_sctab.cli._console import Console, session
+from scvi_sctab.cli._errors import CommandError, ExitCode
 from scvi_sctab.cli._outputs import check_folder
 from scvi_sctab.cli._terms import read_terms
 
@@ -57,6 +60,21 @@ def train(
         int | None,
         typer.Option(help="Number of epochs, if not that of the preset.", show_default=False),
     ] = None,
+    report: Annotated[
+        bool,
+        typer.Option(
+            "--report",
+            help="Write a page about the training into the folder, too: training.html.",
+        ),
+    ] = False,
+    audit: Annotated[
+        bool,
+        typer.Option(
+            "--audit",
+            help="Train again without each fifth of the donors, and list the cells whose label "
+            "contradicts these models, by score: audit.csv.",
+        ),
+    ] = False,
     overwrite: options.Overwrite = False,
     layer: options.Layer = None,
     modality: options.Modality = None,
@@ -71,6 +89,12 @@ def train(
     """Train a model on an annotated reference, and save it."""
     with session(as_json, quiet, debug, threads) as console:
         check_folder(out, overwrite)
+        if audit and ensemble > 1:
+            raise CommandError(
+                ExitCode.USAGE,
+                "--audit trains one network per fold, not an ensemble.",
+                "Leave out --ensemble, or --audit.",
+            )
         terms = None if ontology in (_AUTO, _NONE) else read_terms(Path(ontology))
         cells = _read(console, reference, layer, modality, gene_column)
         import scvi
@@ -103,9 +127,46 @@ def train(
                 f"Held-out cells: macro F1 {scores['macro average']:.3f}, accuracy "
                 f"{scores['accuracy']:.3f}."
             )
+        audited = None
+        if audit:
+            console.note("Training again without each fold, to audit the labels ...")
+            audited = model.audit_labels(
+                max_epochs=max_epochs,
+                accelerator=str(accelerator),
+                enable_progress_bar=shows_bar and _is_shown(),
+            )
+            console.note(repr(audited))
         model.save(out, overwrite=overwrite)
         console.note(f"{out}: a model of {len(model.labels)} labels.")
-        console.event("done", files=[str(out)])
+        files = [out, *_write_pages(console, model, out, reference.stem, report, audited)]
+        console.event("done", files=[str(file) for file in files])
+
+
+def _write_pages(
+    console: Console,
+    model: Any,
+    out: Path,
+    name: str,
+    report: bool,
+    audited: Any,
+) -> list[Path]:
+    """Write the page and the audit, if wanted, into the folder of the model."""
+    files = []
+    if audited is not None:
+        files.append(out / "audit.csv")
+        cells = audited.cells.sort_values("score", ascending=False, kind="stable")
+        cells.to_csv(files[-1], index_label="barcode")
+    if report:
+        from scvi_sctab.model import report_training
+
+        page = out / "training.html"
+        call = shlex.join(["scvi-sctab", *sys.argv[1:]])
+        written = report_training(model, page, name=name, audit=audited, call=call, overwrite=True)
+        for sentence in written.verdict.sentences:
+            console.note(sentence)
+        console.note(f"{page}: open it in a browser.")
+        files += [page, page.with_suffix(".json")]
+    return files
 
 
 def _is_shown() -> bool:

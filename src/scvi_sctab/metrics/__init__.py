@@ -9,6 +9,7 @@ from scvi_sctab.metrics._calibration import (
 )
 from scvi_sctab.metrics._classification import classification_report, confusion, f1_macro
 from scvi_sctab.metrics._conformal import conformal_threshold, p_values, prediction_sets
+from scvi_sctab.metrics._group_errors import group_errors
 from scvi_sctab.metrics._held_out_molecules import (
     HeldOutScores,
     expression_tertiles,
@@ -22,6 +23,7 @@ from scvi_sctab.metrics._hierarchical import (
     ontology_cross_entropy,
     ontology_report,
 )
+from scvi_sctab.metrics._label_issues import LabelIssues, find_label_issues
 from scvi_sctab.metrics._latents import (
     LatentMatching,
     TargetScores,
@@ -49,6 +51,7 @@ __all__ = [
     "CorrectedLabels",
     "HeldOutScores",
     "LabelCenters",
+    "LabelIssues",
     "LeftOut",
     "LatentMatching",
     "MarkerScores",
@@ -67,8 +70,10 @@ __all__ = [
     "expected_calibration_error",
     "expression_tertiles",
     "f1_macro",
+    "find_label_issues",
     "fit_centers",
     "fit_scaling",
+    "group_errors",
     "held_out_log_likelihood",
     "hierarchical_scores",
     "molecular_split",

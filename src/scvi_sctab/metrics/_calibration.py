@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -82,14 +83,24 @@ def reliability(
     frame = pd.DataFrame({"bin": number, "probability": stated, "accuracy": right.astype(float)})
     grouped = frame.groupby("bin")
     bins = grouped.mean().assign(n_cells=grouped.size())
-    low, high = _wilson(bins["accuracy"].to_numpy(), bins["n_cells"].to_numpy(), confidence)
+    low, high = wilson_interval(
+        bins["accuracy"].to_numpy(), bins["n_cells"].to_numpy(), confidence
+    )
     return bins.assign(low=low, high=high)
 
 
-def _wilson(
-    share: NDArray[np.float64], n: NDArray[np.int64], confidence: float
+def wilson_interval(
+    share: NDArray[np.float64], n: NDArray[Any], confidence: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Compute the interval of a share (Wilson 1927), which is valid for small ``n``, too."""
+    """Compute the interval of a share (Wilson 1927), which is valid for small ``n``, too.
+
+    Parameters
+    ----------
+    share, n
+        Shares, and the numbers of cells that they are of.
+    confidence
+        Confidence level.
+    """
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)

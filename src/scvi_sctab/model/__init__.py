@@ -6,6 +6,7 @@ from scvi_sctab.model._ensemble import SCTABEnsemble
 from scvi_sctab.model._load import load_model
 from scvi_sctab.model._report import report_query
 from scvi_sctab.model._sctab import SCTAB
+from scvi_sctab.model._training_report import report_training
 
 __all__ = [
     "SCTAB",
@@ -15,4 +16,5 @@ __all__ = [
     "annotate_query",
     "load_model",
     "report_query",
+    "report_training",
 ]

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from scipy import sparse
 
-    from scvi_sctab.report import Report
+    from scvi_sctab.annotation import LabelAudit
+    from scvi_sctab.report import Report, TrainingReport
 
 
 class CellExplainer(CellAnnotator):
@@ -237,6 +238,58 @@ class CellExplainer(CellAnnotator):
             min_gene_overlap=min_gene_overlap,
             overwrite=overwrite,
         )
+
+    def training_report(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        name: str = "reference",
+        audit: LabelAudit | None = None,
+        card: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+    ) -> TrainingReport:
+        """Write a page about the training: curves, held-out cells, hard labels, odd donors, audit.
+
+        Parameters
+        ----------
+        path
+            File of the page, ``"training.html"``; its numbers are written beside it,
+            ``"training.json"``. Nothing is written if not given.
+        name
+            Name of the reference, the title of the page.
+        audit
+            Result of :meth:`~scvi_sctab.SCTAB.audit_labels`; donors and batches are then compared
+            by all cells. Without it by the held-out ones.
+        card
+            As in :meth:`report`.
+        overwrite
+            Whether files of these names are replaced.
+
+        Returns
+        -------
+        The numbers of the page; ``report.to_dict()`` is what the file beside it holds.
+
+        Raises
+        ------
+        FileExistsError
+            If a file exists without ``overwrite``.
+        RuntimeError
+            If the model is not trained.
+        TypeError
+            If ``audit`` is no audit.
+        ValueError
+            If the cells of the model are not here, or the name of the page does not end in
+            ``.html``.
+
+        Examples
+        --------
+        >>> audit = model.audit_labels()  # doctest: +SKIP
+        >>> model.training_report("training.html", audit=audit)  # doctest: +SKIP
+        """
+        # Late, since it imports matplotlib for its colours.
+        from scvi_sctab.model._training_report import report_training
+
+        return report_training(self, path, name=name, audit=audit, card=card, overwrite=overwrite)
 
     @document_cells
     def get_attributions(

@@ -5,28 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from anndata import AnnData
 
 from scvi_sctab._logging import logger
 from scvi_sctab.annotation import MIN_CELLS_TO_CALIBRATE
 from scvi_sctab.base import draw_cells
 from scvi_sctab.data import find_column, name_values
 from scvi_sctab.metrics import CellLogits, LeftOut, distance_to_centers, fit_centers
+from scvi_sctab.model._siblings import check_siblings, train_sibling, without_batches
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from scvi_sctab.model._sctab import SCTAB
 
-# Arguments of `train` that say which cells to train on, or where its state is.
-_OWN_ARGUMENTS = (
-    "train_size",
-    "validation_size",
-    "shuffle_set_split",
-    "datamodule",
-    "checkpoint_dir",
-    "resume",
-)
 # Cells of each study that a calibration takes.
 _MAX_CELLS_PER_STUDY = 10_000
 
@@ -60,11 +51,11 @@ def predict_left_out(
         If fewer than two studies have enough labelled cells, or the model cannot be trained again
         from the start.
     """
-    _check_can_be_rebuilt(model)
-    taken = [name for name in _OWN_ARGUMENTS if name in train_kwargs]
-    if taken:
-        raise TypeError(
-            f"{', '.join(taken)}: cells and checkpoints are those of the model. Leave these out."
+    check_siblings(model, train_kwargs, "study")
+    if model.train_indices is None:
+        raise ValueError(
+            "The cells that this model was trained on are not here: load it with them, "
+            "`SCTAB.load(path, adata)`, and train it again."
         )
     codes = model._codes_of(model._select(None))
     studies = name_values(find_column(model.adata.obs, study_key, "study_key"))
@@ -99,47 +90,15 @@ def _predict_study(
     train_kwargs: dict[str, Any],
 ) -> tuple[CellLogits, NDArray[np.int64], NDArray[np.float64]]:
     """Return logits, codes of labels and novelty distances of the cells of one study."""
-    arguments = {**model.init_params_["non_kwargs"], "coarse_labels": model.coarse_labels}
-    sibling = type(model)(model.adata, **arguments)
     nobody = np.zeros(0, np.intp)
     held_out = model._held_out_cells().positions if model._has_held_out() else nobody
     trained, checked = (
         part[~of_study[part]] for part in (model._trained_cells().positions, held_out)
     )
-    own_split = {"external_indexing": [trained, checked, nobody]}
-    further = train_kwargs.get("datasplitter_kwargs") or {}
-    sibling.train(**{**train_kwargs, "datasplitter_kwargs": {**further, **own_split}})
+    sibling = train_sibling(model, trained, checked, train_kwargs)
     own, own_codes = sibling._labeled_logits(sibling._select(None, trained), None, None)
     chosen = draw_cells(np.flatnonzero(of_study & np.isin(codes, own_codes)), _MAX_CELLS_PER_STUDY)
-    cells = sibling._select(_without_batches(model), chosen)
+    cells = sibling._select(without_batches(model), chosen)
     logits, true = sibling._labeled_logits(cells, None, None)
     distance = distance_to_centers(logits.features, fit_centers(own.features, own_codes))
     return logits, true, distance
-
-
-def _without_batches(model: SCTAB) -> AnnData:
-    """Return the model's cells as those of a new laboratory, whose batches no model knows."""
-    adata, layer = model.adata, model.layer
-    return AnnData(
-        adata.X if layer is None else None,
-        obs=adata.obs.drop(columns=[condition.key for condition in model.conditions]),
-        var=adata.var,
-        layers=None if layer is None else {layer: adata.layers[layer]},
-    )
-
-
-def _check_can_be_rebuilt(model: SCTAB) -> None:
-    """Refuse models of which a copy cannot be trained from the start, without their labels."""
-    if model.adata is None or model.train_indices is None:
-        raise ValueError(
-            "The cells that this model was trained on are not here: load it with them, "
-            "`SCTAB.load(path, adata)`, and train it again."
-        )
-    if model.query_record is not None:
-        raise ValueError("A query model cannot be trained without a study of the reference.")
-    was_trained_before = model.has_pretrained_encoder_ or hasattr(model, "pretraining_history_")
-    if was_trained_before or not model.module.reads_genes:
-        raise ValueError(
-            "The encoder of this model was trained before, on all studies, so that none can be left "
-            "out. Train both without a study, and calibrate on its cells, `model.calibrate(adata)`."
-        )

@@ -94,7 +94,7 @@ def profile_labels(
         Codes of their labels, ``(n_cells,)``; -1 for those that do not count.
     """
     alignment = model._read(cells).alignment
-    return Profiles.fit(_expression(cells, alignment), codes, len(model.labels))
+    return Profiles.fit(read_expression(cells, alignment), codes, len(model.labels))
 
 
 def surprise(p_values: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -156,7 +156,7 @@ def find_populations(
     """
     reference = require_profiles(model)
     alignment = model._read(cells).alignment
-    blocks: Iterable[sparse.csr_matrix] = _expression(cells, alignment)
+    blocks: Iterable[sparse.csr_matrix] = read_expression(cells, alignment)
     if groupby is None:
         blocks = [sparse.vstack(list(blocks), format="csr")]
         groups = cluster_cells(embed_cells(blocks[0], model._latent(cells))).astype(str)
@@ -215,8 +215,16 @@ def _table(
     return table.set_axis(pd.Index(names, name="population"))
 
 
-def _expression(cells: CellSelection, alignment: GeneAlignment) -> Iterator[sparse.csr_matrix]:
-    """Yield log-normalised expression over the genes of the model, block by block."""
+def read_expression(cells: CellSelection, alignment: GeneAlignment) -> Iterator[sparse.csr_matrix]:
+    """Yield log-normalised expression over the genes of the model, block by block.
+
+    Parameters
+    ----------
+    cells
+        The cells.
+    alignment
+        Alignment of their genes with those of the model.
+    """
     yield sparse.csr_matrix((0, alignment.n_genes), dtype=np.float32)
     for counts in read_counts(cells.adata, cells.layer, cells.positions, alignment):
         yield normalize_block(counts)

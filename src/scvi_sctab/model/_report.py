@@ -133,7 +133,7 @@ def report_query(
         labels=[str(label) for label in model.labels[predictable]],
         all_labels=[str(label) for label in model.labels],
         rates=rates,
-        provenance=_provenance(model, name, card or {}, call or _call(path)),
+        provenance=describe_provenance(model, name, card or {}, call or _call(path)),
         gene_names=model.gene_names,
         gene_found=measured,
         gene_weights=None if weights is None else weights[predictable],
@@ -240,7 +240,22 @@ def _labels(frame: pd.DataFrame) -> pd.Series:
     return frame["closest_label" if "closest_label" in frame else "label"].astype(str)
 
 
-def _provenance(model: CellAnnotator, name: str, card: Mapping[str, Any], call: str) -> Provenance:
+def describe_provenance(
+    model: CellAnnotator, name: str, card: Mapping[str, Any], call: str
+) -> Provenance:
+    """Describe how to reproduce a page.
+
+    Parameters
+    ----------
+    model
+        The model.
+    name
+        Name of the cells.
+    card
+        Card of the model; it may be empty.
+    call
+        Line to type.
+    """
     data = card.get("training_data", ())
     return Provenance(
         query=name,

@@ -29,6 +29,7 @@ from scvi_sctab._config import (
 from scvi_sctab._constants import (
     CONDITIONS_KEY,
     MIN_GENE_OVERLAP,
+    N_FOLDS,
     TOTAL_KEY,
     UNKNOWN_CODE,
     UNLABELED_CATEGORY,
@@ -63,6 +64,7 @@ from scvi_sctab.data import (
     labelled_fields,
 )
 from scvi_sctab.metrics import CellLogits, check_method
+from scvi_sctab.model._audit import audit
 from scvi_sctab.model._celltypist import load_celltypist
 from scvi_sctab.model._explainer import CellExplainer
 from scvi_sctab.model._left_out import predict_left_out
@@ -88,6 +90,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from scvi_sctab._types import HasEncoder, TrainingCells
+    from scvi_sctab.annotation import LabelAudit
     from scvi_sctab.base import CellReader
     from scvi_sctab.data import CellSelection, CellSplitter
     from scvi_sctab.data.stores import AtlasDataModule
@@ -802,6 +805,57 @@ class SCTAB(BaseModel, CellExplainer):
         if known is not None:
             calibration = replace(calibration, centers=known.centers, distance=known.distance)
         self.annotation = replace(self.annotation, calibration=calibration)
+
+    def audit_labels(
+        self,
+        n_folds: int = N_FOLDS,
+        *,
+        group_key: str | None = None,
+        groupby: Sequence[str] = (),
+        **train_kwargs: Any,
+    ) -> LabelAudit:
+        """Find cells of the reference whose label contradicts models that never saw them.
+
+        Donors are divided into folds. The model is trained again without each fold in turn, and
+        predicts its cells, see :func:`~scvi_sctab.metrics.find_label_issues`. A temperature and
+        the power of the label prior are fitted to all of these predictions. An issue is a reason
+        to look at a cell: the label may be wrong, or the type hard to tell. Nothing is changed,
+        and the model need not be trained.
+
+        Parameters
+        ----------
+        n_folds
+            Number of folds, and of trainings; as many as donors, if these are fewer.
+        group_key
+            Column whose values stay whole in folds. If not given, the donors or else the batches
+            that were set up; without either, cells are divided.
+        groupby
+            Further columns, such as clusters, in the groups of which issues are counted.
+        **train_kwargs
+            Arguments of :meth:`train`, but for those of its split and of its checkpoints.
+
+        Returns
+        -------
+        Four data frames: ``cells``, ``labels``, ``pairs`` and ``groups``.
+
+        Raises
+        ------
+        KeyError
+            If there is no such column.
+        TypeError
+            If an argument of the split or of checkpoints is given.
+        ValueError
+            If the model has no cells, its encoder was trained before, it is a query model, or
+            there are fewer than two folds, or more than cells of any label.
+
+        Examples
+        --------
+        >>> audit = model.audit_labels()  # doctest: +SKIP
+        >>> audit.pairs.head()  # doctest: +SKIP
+        >>> first = audit.cells.sort_values("score", ascending=False)  # doctest: +SKIP
+        """
+        self._refuse_imported("audited")
+        return audit(self, n_folds, group_key, groupby, train_kwargs)
 
     def pretrain(
         self,

@@ -7,16 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scvi_sctab._constants import WARN_GENE_OVERLAP
-from scvi_sctab.metrics import expected_calibration_error, reliability
 from scvi_sctab.report._format import count, percent
-from scvi_sctab.report._report import Confusion, GeneCover, Ground, ReliabilityBin, ShiftRow
+from scvi_sctab.report._held_out import describe_held_out, list_confusions
+from scvi_sctab.report._report import GeneCover, Ground, ShiftRow
 
 if TYPE_CHECKING:
-    from scvi_sctab.metrics import Calibration
     from scvi_sctab.report._build import Findings
-
-_MIN_CONFUSION = 0.05
-_MAX_CONFUSIONS = 8
 
 
 def describe_ground(findings: Findings, genes: GeneCover) -> Ground:
@@ -67,38 +63,17 @@ def describe_ground(findings: Findings, genes: GeneCover) -> Ground:
         )
     )
     predicted = calibration.statistics["label"].to_numpy()
-    probability = calibration.statistics["probability"].to_numpy(dtype=float).clip(0, 1)
+    probability = calibration.statistics["probability"].to_numpy(dtype=float)
     right = predicted == calibration.truth
-    bins = reliability(list(probability), list(right))
+    names = np.asarray(findings.all_labels)
+    held_out = describe_held_out(probability, right)
     return Ground(
         *stated,
-        n_held_out=len(right),
-        accuracy=float(right.mean()),
-        calibration_error=expected_calibration_error(list(probability), list(right)),
-        bins=tuple(
-            ReliabilityBin(row.probability, row.accuracy, int(row.n_cells), row.low, row.high)
-            for row in bins.itertuples()
-        ),
-        confusions=_confusions(calibration, predicted, findings),
+        n_held_out=held_out.n_held_out,
+        accuracy=held_out.accuracy,
+        calibration_error=held_out.calibration_error,
+        bins=held_out.bins,
+        confusions=list_confusions(names[np.asarray(calibration.truth)], names[predicted]),
         shift=shift,
         cautions=tuple(cautions),
     )
-
-
-def _confusions(
-    calibration: Calibration, predicted: np.ndarray, findings: Findings
-) -> tuple[Confusion, ...]:
-    """List the labels that held-out cells of another label got most often."""
-    names, truth = findings.all_labels, np.asarray(calibration.truth)
-    sizes = np.bincount(truth, minlength=len(names))
-    wrong = predicted != truth
-    pairs, counts = np.unique(
-        np.column_stack([truth[wrong], predicted[wrong]]), axis=0, return_counts=True
-    )
-    rows = [
-        Confusion(str(names[t]), str(names[p]), int(n), float(n / sizes[t]))
-        for (t, p), n in zip(pairs, counts, strict=True)
-        if n / sizes[t] >= _MIN_CONFUSION
-    ]
-    rows.sort(key=lambda row: (-row.share, row.truth))
-    return tuple(rows[:_MAX_CONFUSIONS])

@@ -15,6 +15,7 @@ from scvi_sctab.report._format import count, decimal, percent
 
 if TYPE_CHECKING:
     from scvi_sctab.report._report import Report
+    from scvi_sctab.report._training_report import TrainingReport
 
 _STYLES: dict[str, Callable[[float], str]] = {
     "count": count,
@@ -23,7 +24,7 @@ _STYLES: dict[str, Callable[[float], str]] = {
 }
 
 
-def render_page(report: Report, points: Mapping[str, Any] | None = None) -> str:
+def render_page(report: Report | TrainingReport, points: Mapping[str, Any] | None = None) -> str:
     """Render a report as HTML.
 
     Names are escaped; by its own policy the page runs no script but ours, and requests nothing.
@@ -33,7 +34,7 @@ def render_page(report: Report, points: Mapping[str, Any] | None = None) -> str:
     report
         The report.
     points
-        Points of the scatter, see :func:`~scvi_sctab.report.pack_points`.
+        Points of the scatter, see :func:`~scvi_sctab.report.pack_points`; of an annotation only.
     """
     script = _read("page.js")
     digest = b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -46,7 +47,7 @@ def render_page(report: Report, points: Mapping[str, Any] | None = None) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {**_STYLES, "code": _code}
-    return environment.get_template("page.html").render(
+    return environment.get_template(report.template).render(
         report=values,
         points=points,
         number=lambda key, style="count": _number(values, key, style),

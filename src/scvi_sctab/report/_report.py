@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 
 @dataclass(frozen=True)
@@ -295,6 +295,8 @@ class Report:
     tree
         Terms with cells, nested; ``None`` if labels have no terms.
     """
+
+    template: ClassVar[str] = "page.html"
 
     title: str
     verdict: Verdict

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from scvi_sctab.report._report import Report
+    from scvi_sctab.report._training_report import TrainingReport
 
 
 def check_page(path: str | os.PathLike[str], overwrite: bool = False) -> tuple[Path, Path]:
@@ -50,7 +51,7 @@ def check_page(path: str | os.PathLike[str], overwrite: bool = False) -> tuple[P
 
 
 def write_report(
-    report: Report,
+    report: Report | TrainingReport,
     points: Mapping[str, Any] | None,
     path: str | os.PathLike[str],
     overwrite: bool = False,

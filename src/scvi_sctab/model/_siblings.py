@@ -1,0 +1,105 @@
+"""Models that are trained again from the start on a part of the cells."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from anndata import AnnData
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from scvi_sctab.model._sctab import SCTAB
+
+# Arguments of `train` that say which cells to train on, or where its state is.
+_OWN_ARGUMENTS = (
+    "train_size",
+    "validation_size",
+    "shuffle_set_split",
+    "datamodule",
+    "checkpoint_dir",
+    "resume",
+)
+
+
+def check_siblings(model: SCTAB, train_kwargs: Mapping[str, Any], part: str) -> None:
+    """Refuse models of which a copy cannot be trained from the start, without the labels of a part.
+
+    Parameters
+    ----------
+    model
+        The model.
+    train_kwargs
+        Arguments of ``train``.
+    part
+        What is left out in turn, for messages: ``"study"``.
+
+    Raises
+    ------
+    TypeError
+        If an argument of the split or of checkpoints is given.
+    ValueError
+        If the model has no cells, is one of a query, or its encoder was trained before.
+    """
+    taken = [name for name in _OWN_ARGUMENTS if name in train_kwargs]
+    if taken:
+        raise TypeError(
+            f"{', '.join(taken)}: cells and checkpoints are those of the model. Leave these out."
+        )
+    if model.adata is None:
+        raise ValueError(
+            "The cells of this model are not here: load it with them, `SCTAB.load(path, adata)`."
+        )
+    if model.query_record is not None:
+        raise ValueError(f"A query model cannot be trained without a {part} of the reference.")
+    was_trained_before = model.has_pretrained_encoder_ or hasattr(model, "pretraining_history_")
+    if was_trained_before or not model.module.reads_genes:
+        raise ValueError(
+            f"The encoder of this model was trained before, on every {part}, so that none can be "
+            f"left out. Train both without a {part}, and ask that model about its cells."
+        )
+
+
+def train_sibling(
+    model: SCTAB,
+    trained: NDArray[np.intp],
+    checked: NDArray[np.intp],
+    train_kwargs: Mapping[str, Any],
+) -> SCTAB:
+    """Train a model of the same cells and arguments from the start on some of the cells.
+
+    Parameters
+    ----------
+    model
+        The model; it is left as it is.
+    trained, checked
+        Positions of cells to train on, and of those to choose the best epoch by.
+    train_kwargs
+        Arguments of ``train``.
+    """
+    arguments = {**model.init_params_["non_kwargs"], "coarse_labels": model.coarse_labels}
+    sibling = type(model)(model.adata, **arguments)
+    own_split = {"external_indexing": [trained, checked, np.zeros(0, np.intp)]}
+    further = train_kwargs.get("datasplitter_kwargs") or {}
+    sibling.train(**{**train_kwargs, "datasplitter_kwargs": {**further, **own_split}})
+    return sibling
+
+
+def without_batches(model: SCTAB) -> AnnData:
+    """Return the model's cells as those of a new laboratory, whose batches no model knows.
+
+    Parameters
+    ----------
+    model
+        The model.
+    """
+    adata, layer = model.adata, model.layer
+    return AnnData(
+        adata.X if layer is None else None,
+        obs=adata.obs.drop(columns=[condition.key for condition in model.conditions]),
+        var=adata.var,
+        layers=None if layer is None else {layer: adata.layers[layer]},
+    )
