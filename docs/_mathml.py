@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import re
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from docutils.utils.math.latex2mathml import tex2mathml
-from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
-# Names that the converter of docutils does not have.
-_ALIASES = {r"\big(": "(", r"\big)": ")", r"\Big(": "(", r"\Big)": ")", r"\bigl": "", r"\bigr": ""}
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+# Delimiters of a fixed size, which the converter of docutils does not know, grow with their content.
+_OPENING, _CLOSING = re.compile(r"\\[bB]igg?([(\[])"), re.compile(r"\\[bB]igg?([)\]])")
 
 
 def to_mathml(tex: str, as_block: bool = False) -> str:
     """Convert an equation; its TeX is kept for screen readers and for copying."""
-    text = tex
-    for name, plain in _ALIASES.items():
-        text = text.replace(name, plain)
+    text = _CLOSING.sub(r"\\right\1", _OPENING.sub(r"\\left\1", tex))
     text = re.sub(r"\\(?:text|display)style\s*", "", text)
     try:
         return tex2mathml(text, as_block=as_block)

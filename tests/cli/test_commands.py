@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from anndata import read_h5ad
 
 from scvi_sctab import SCTAB, SCTABEnsemble, datasets, models
 from scvi_sctab.cli.map import _name_batches
@@ -344,19 +345,46 @@ def test_help_says_which_batches_are_taken(run):
 
 def test_report_writes_a_page_and_its_numbers(run, folder, path, tmp_path):
     page = tmp_path / "pages" / "blood.html"
-    done = run("report", path, "-m", folder, "-o", page, "--compare", "cell_type", "--json")
+    asked = ("--compare", "cell_type", "--basis", "X_pca", "--json")
+    cells = read_h5ad(path)
+    cells.obsm["X_pca"] = np.random.default_rng(0).normal(size=(cells.n_obs, 3))
+    path = tmp_path / path.name
+    cells.write_h5ad(path)
+    done = run("report", path, "-m", folder, "-o", page, *asked)
     assert done.code == 0, done.err
     assert done.named("done")[0]["files"] == [str(page), str(page.with_suffix(".json"))]
     saved = json.loads(page.with_suffix(".json").read_text())
     assert saved["title"] == path.stem
+    assert saved["map"]["basis"] == "X_pca"
     assert [found["column"] for found in saved["comparisons"]] == ["cell_type"]
     assert saved["provenance"]["model"] == "blood"
     assert f"<title>{path.stem}</title>" in page.read_text()
     done = run("report", path, "-m", folder, "-o", page)
     assert done.code == 2
     assert "exists and was left as it is" in done.err
+    done = run("report", path, "-m", folder, "-o", tmp_path / "p.html", "--basis", "X_umap")
+    assert (done.code, "no 'X_umap' in obsm; it has ['X_pca']" in done.err) == (3, True)
     done = run("report", path, "-m", folder, "-o", tmp_path / "page.pdf")
     assert (done.code, "End it in .html" in done.err) == (2, True)
+
+
+def test_train_writes_a_page_and_an_audit(run, write, reference, tmp_path):
+    cells, out = write("h5ad", reference, tmp_path), tmp_path / "model"
+    keys = ("--labels-key", "cell_type", "--donor-key", "donor_id", "--report", "--audit")
+    done = run("train", cells, "-o", out, *keys, *BRIEFLY, "--json")
+    assert done.code == 0, done.err
+    names = ("", "audit.csv", "training.html", "training.json")
+    assert done.named("done")[0]["files"] == [str(out / name) for name in names]
+    saved = json.loads((out / "training.json").read_text())
+    table = pd.read_csv(out / "audit.csv", index_col="barcode")
+    assert saved["audit"]["n_issues"] == table["is_issue"].sum()
+    assert set(table.index) == set(reference.obs_names)
+    scores = table["score"].dropna()
+    assert scores.is_monotonic_decreasing
+    assert saved["title"] == cells.stem
+    assert SCTAB.load(out, adata=False).digest == saved["provenance"]["digest"]
+    done = run("train", cells, "-o", tmp_path / "m", *keys, "--ensemble", 2)
+    assert (done.code, "not an ensemble" in done.err) == (2, True)
 
 
 def test_annotate_writes_a_report_where_it_is_asked_for(run, folder, path, tmp_path):

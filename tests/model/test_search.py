@@ -13,7 +13,7 @@ from scvi.train import Trainer
 from scvi_sctab import SCTAB
 from scvi_sctab.train import RestoreBestWeights
 
-PAGE = Path(__file__).parents[2] / "docs" / "search.md"
+PAGE = Path(__file__).parents[2] / "docs" / "hyperparameters.md"
 METRIC = "validation_f1_macro"
 SETUP = {"labels_key": "cell_type", "donor_key": "donor_id"}
 

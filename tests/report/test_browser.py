@@ -6,7 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scvi_sctab.report import build_report, pack_points, write_report
+from scvi_sctab.report import (
+    build_report,
+    build_training_report,
+    pack_points,
+    write_report,
+)
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
@@ -178,3 +183,44 @@ def test_names_with_scripts_are_not_executed(browser, findings, tmp_path):
     assert page.locator("img").count() == 0
     assert heard == []
     page.close()
+
+
+NAMES = ["</script><script>document.title='bad'</script>", "خلية تائية", "🧬 T cell"]
+
+
+@pytest.fixture
+def training_file(trained, tmp_path):
+    """A page of a training whose labels have odd names."""
+    made = trained(NAMES, title=NAMES[1])
+    write_report(build_training_report(made), None, tmp_path / "training.html")
+    return tmp_path / "training.html"
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_of_a_training_is_quiet_and_fits_its_width(browser, training_file, size, scheme):
+    width, height = SIZES[size]
+    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+    context.set_offline(True)
+    page, heard = context.new_page(), []
+    page.on("console", lambda message: heard.append(message.text))
+    page.on("pageerror", lambda error: heard.append(str(error)))
+    page.on("request", lambda request: heard.append(request.url))
+    page.goto(training_file.as_uri())
+    assert heard == [training_file.as_uri()]
+    assert page.title() == NAMES[1]
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    column = "#scores tbody td:nth-child(6)"
+    values = [float(text) for text in page.locator(column).all_text_contents()]
+    assert values == sorted(values)
+    head = page.locator("#scores thead th", has_text="F1")
+    head.locator("button").click()
+    values = [float(text) for text in page.locator(column).all_text_contents()]
+    assert values == sorted(values, reverse=True)
+    page.locator("#curves summary").click()
+    assert page.locator("#curves tbody tr").count() == 4
+    line = page.locator("#curves path.line.first").first
+    box = line.bounding_box()
+    assert box["width"] > 50
+    assert box["height"] > 20
+    context.close()

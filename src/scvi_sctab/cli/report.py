@@ -88,6 +88,8 @@ def report(
         with open_stored(query, modality) as stored:
             found = source.find(stored, loaded)
             console.note(f"{query}: {found.describe()}")
+            if basis is not None:
+                found.cells.obsm[basis] = stored.read_coordinates(basis)
             with results(out.parent, overwrite) as aside:
                 written = report_query(
                     loaded,

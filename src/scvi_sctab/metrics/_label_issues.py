@@ -18,13 +18,16 @@ class LabelIssues(NamedTuple):
     suggested
         Code of the suggested label, ``(n_cells,)``; that of the given one unless it is an issue.
     score
-        Margin of another label over the given one, each beside its threshold, in [-2, 2]; large for
-        cells to look at first, and positive for issues.
+        One minus the probability of the given label divided by its threshold, at most 1; large for
+        cells to look at first.
     is_issue
         Whether another label is suggested, ``(n_cells,)``.
     thresholds
         Probability from which a cell counts as one of a label, ``(n_labels,)``; infinite for labels
         without a cell.
+    joint
+        Confident joint: number of cells by given label and by the label that they count as,
+        ``(n_labels, n_labels)``.
     """
 
     self_confidence: NDArray[np.float64]
@@ -32,19 +35,23 @@ class LabelIssues(NamedTuple):
     score: NDArray[np.float64]
     is_issue: NDArray[np.bool_]
     thresholds: NDArray[np.float64]
+    joint: NDArray[np.int64]
 
 
 def find_label_issues(labels: ArrayLike, probabilities: ArrayLike) -> LabelIssues:
-    r"""Find cells that confidently belong to another label :cite:p:`Northcutt21`.
+    r"""Find cells whose label is likely wrong, by confident learning :cite:p:`Northcutt21`.
 
     Label :math:`k` has the threshold :math:`t_k`, the mean of its probability over the cells that
-    are given it, so that less is asked of a label that is hard to predict. A cell of label
-    :math:`y` is an issue if :math:`p_y < t_y`, and another label has :math:`p_k \ge t_k` and
-    :math:`p_k > p_y`; the most probable of these is suggested. Cells are ranked by
-    :math:`\max_{k \ne y} (p_k - t_k) - (p_y - t_y)`: without thresholds, the cells of labels that
-    cannot be predicted would all come first.
-    NOTE[DIFF] The paper does not ask that the given label misses its threshold, nor that the other
-    one is more probable; thresholds of the rarest labels are reached by chance.
+    are given it, so that less is asked of a label that is hard to predict. A cell counts as the
+    most probable of the labels with :math:`p_k \ge t_k`; the others do not count. The share of the
+    counted cells of a label that count as another one says how many of all its cells are issues:
+    those with the lowest probability of the given label, whose most probable label, which is
+    suggested, is another one ("prune by class").
+
+    Cells of all labels are ranked by :math:`1 - p_y / t_y` with the given label :math:`y`. By
+    :math:`-p_y` the cells of labels that are hard to predict would come first.
+    NOTE[DIFF] A cell does not count as a label that is less probable than the given one: the
+    thresholds of the rarest labels are reached by chance.
 
     Parameters
     ----------
@@ -73,16 +80,43 @@ def find_label_issues(labels: ArrayLike, probabilities: ArrayLike) -> LabelIssue
     counts = np.bincount(given, minlength=n_labels)
     sums = np.bincount(given, weights=own, minlength=n_labels)
     thresholds = np.where(counts > 0, sums / np.maximum(counts, 1), np.inf)
-    # How far each label is above its threshold; a label without a cell is never suggested.
-    above = p - thresholds
-    misses = above[cells, given] < 0
-    is_candidate = misses[:, None] & (above >= 0) & (p > own[:, None])
-    best = np.where(is_candidate, p, -1.0).argmax(axis=1) if n_labels else given
-    suggested = np.where(is_candidate.any(axis=1), best, given)
-    others = np.maximum(above, -1.0)
-    others[cells, given] = -1.0
-    score = others.max(axis=1, initial=-1.0) - above[cells, given]
-    return LabelIssues(own, suggested.astype(np.int64), score, suggested != given, thresholds)
+    joint = _confident_joint(given, p, thresholds)
+    is_issue = _prune_by_class(given, p, joint)
+    suggested = np.where(is_issue, p.argmax(axis=1), given) if n_labels else given
+    score = 1 - own / np.maximum(thresholds[given], np.finfo(float).tiny)
+    return LabelIssues(own, suggested.astype(np.int64), score, is_issue, thresholds, joint)
+
+
+def _confident_joint(
+    given: NDArray[np.int64], p: NDArray[np.float64], thresholds: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Count cells by given label and by the most probable label that reaches its threshold."""
+    cells, joint = np.arange(len(given)), np.zeros((len(thresholds),) * 2, dtype=np.int64)
+    if not len(given):
+        return joint
+    reached = np.where(p >= thresholds, p, -1.0)
+    # Of equal probabilities, that of the given label counts.
+    reached[cells, given] += np.finfo(float).eps
+    counted = reached.argmax(axis=1)
+    is_counted = reached.max(axis=1) >= p[cells, given]
+    np.add.at(joint, (given[is_counted], counted[is_counted]), 1)
+    return joint
+
+
+def _prune_by_class(
+    given: NDArray[np.int64], p: NDArray[np.float64], joint: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Mark as many cells of each label as the joint says, the least probable ones."""
+    is_issue = np.zeros(len(given), dtype=bool)
+    counted, own = joint.sum(axis=1), joint.diagonal()
+    share = np.where(counted > 0, 1 - own / np.maximum(counted, 1), 0.0)
+    for label in np.flatnonzero(share > 0):
+        cells = np.flatnonzero(given == label)
+        n_issues = round(share[label] * len(cells))
+        contradicted = cells[p[cells].argmax(axis=1) != label]
+        first = np.argsort(p[contradicted, label], kind="stable")[:n_issues]
+        is_issue[contradicted[first]] = True
+    return is_issue
 
 
 def _check(given: NDArray[np.int64], p: NDArray[np.float64]) -> None:

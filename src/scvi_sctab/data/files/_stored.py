@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from anndata.io import read_elem, sparse_dataset
+
+from scvi_sctab.data.files._refusal import RefusedInputError
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
 
 RAW = "raw.X"
 """Place of the matrix of ``raw``."""
@@ -45,12 +50,35 @@ class StoredCells:
         Table of cells.
     matrices
         Matrices by place: ``"X"``, ``"layers['counts']"`` of each layer, and ``"raw.X"``.
+    obsm
+        Coordinates of cells by key, on disk.
     """
 
     path: Path
     kind: str
     obs: pd.DataFrame
     matrices: dict[str, StoredMatrix]
+    obsm: Mapping[str, Any] = field(default_factory=dict)
+
+    def read_coordinates(self, key: str) -> NDArray[Any]:
+        """Read coordinates of the cells, ``(n_cells, n_dimensions)``.
+
+        Parameters
+        ----------
+        key
+            Key of ``obsm``.
+
+        Raises
+        ------
+        RefusedInputError
+            If there is no such key.
+        """
+        if key not in self.obsm:
+            raise RefusedInputError(
+                f"{self.path} has no {key!r} in obsm; it has {list(self.obsm.keys())}.",
+                "Name one of these, or leave it out for a layout of the latent space.",
+            )
+        return np.asarray(read_elem(self.obsm[key]))
 
     def find_place(self, name: str) -> str | None:
         """Return the place of a matrix.
@@ -107,7 +135,8 @@ def read_stored(group: Any, path: Path, kind: str) -> StoredCells:
     if "raw" in group and "X" in group["raw"]:
         raw = group["raw"]
         matrices[RAW] = StoredMatrix(_lazy(raw["X"]), read_elem(raw["var"]))
-    return StoredCells(path, kind, read_elem(group["obs"]), matrices)
+    obsm = group["obsm"] if "obsm" in group else {}
+    return StoredCells(path, kind, read_elem(group["obs"]), matrices, obsm)
 
 
 def _is_empty(stored: Any) -> bool:
