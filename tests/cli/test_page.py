@@ -10,7 +10,7 @@ import pytest
 from scvi_sctab import SCTAB, datasets
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["README.md", "docs/command_line.md", "docs/report.md", "docs/r.md"]
+PAGES = ["README.md", "docs/command_line.md", "docs/report.md", "docs/audit.md", "docs/r.md"]
 
 
 def commands(page):

@@ -12,11 +12,11 @@ QUICK = {"max_epochs": 8, "accelerator": "cpu"}
 
 @pytest.fixture(scope="module")
 def exchanged(_cuts):
-    """Cells of which 20 B cells are called monocytes, and the audit of a model that is not trained."""
+    """Cells of which 15 monocytes are called T cells, and the audit of a model that is not trained."""
     cells = _cuts[0].copy()
     labels = cells.obs["cell_type"].astype(str)
-    moved = labels.index[labels == "B"][:20]
-    labels[moved] = "CD14 Mono"
+    moved = labels.index[labels == "CD14 Mono"][::20][:15]
+    labels[moved] = "CD4 Naive T"
     only = labels.index[(labels == "DC") & (cells.obs["donor_id"].astype(str) == "1015")]
     labels[only] = "of one donor"
     cells.obs["cell_type"] = labels.astype("category")
@@ -33,14 +33,12 @@ def exchanged(_cuts):
 def test_exchanged_cells_come_first(exchanged):
     _, audit, moved = exchanged
     first = audit.cells.sort_values("score", ascending=False).index[: len(moved)]
-    assert len(set(first) & set(moved)) >= 16
+    assert len(set(first) & set(moved)) >= 12
     found = audit.cells.loc[moved]
-    assert found["is_issue"].mean() >= 0.3
-    suggested = found.loc[found["is_issue"], "suggested_label"].astype(str)
-    assert suggested.isin(["B", "B Activated"]).mean() >= 0.7
-    pair = audit.pairs.set_index(["label", "suggested_label"]).loc[("CD14 Mono", "B")]
-    assert pair["n_cells"] == (suggested == "B").sum()
-    assert {"CD79A", "MS4A1", "CD74", "HLA-DRA", "CD79B", "CCR7"} & {*pair["genes"]}
+    assert found["is_issue"].mean() >= 0.7
+    pair = audit.pairs.set_index(["label", "suggested_label"]).loc[("CD4 Naive T", "CD14 Mono")]
+    assert pair["n_cells"] >= 8
+    assert {"LYZ", "FTL", "TYROBP", "CCL2", "CTSB", "S100A8", "CD63"} & {*pair["genes"]}
 
 
 def test_counts_are_those_of_the_cells(exchanged):
