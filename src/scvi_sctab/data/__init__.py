@@ -24,6 +24,7 @@ from scvi_sctab.data._genes import (
     GeneMismatchError,
     align_genes,
     check_genes,
+    describe_mismatch,
 )
 from scvi_sctab.data._held_out import find_cells, find_held_out, true_labels
 from scvi_sctab.data._identity import CellIdentities, TrainingRecord, identify
@@ -93,6 +94,7 @@ __all__ = [
     "condition_codes",
     "count_totals",
     "describe_empty_cells",
+    "describe_mismatch",
     "describe_unknown",
     "donor_difference_vectors",
     "empty_cells",

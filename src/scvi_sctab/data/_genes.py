@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     from scvi_sctab._types import Names
 
+_RESTRICT = (
+    " If it is a targeted panel, make a model of its genes: `model.restrict(query.var_names)`."
+)
 _ENSEMBL = re.compile(r"^ENS[A-Z]*\d{6,}$")
 
 
@@ -185,7 +188,11 @@ def _judge_missing(
                 f"{found}; the others are not measured, which makes predictions less certain than "
                 f"they look. Missing: {list_names(well_known_first(missing))}."
             )
-            + (_tell_species(genes, names) if overlap < MIN_GENE_OVERLAP else "")
+            + (
+                _tell_species(genes, names) or tell_of_panel(n_found)
+                if overlap < MIN_GENE_OVERLAP
+                else ""
+            )
             + spelling
         )
     if spelling:
@@ -214,9 +221,21 @@ def _explain_mismatch(
     species = _tell_species(genes, names)
     text += species or _tell_names(genes, names)
     if overlap and not species:
+        text += tell_of_panel(round(overlap * len(genes)))
         share = math.floor(100 * overlap) / 100
         text += f" Or lower the limit: `min_gene_overlap={share:g}`; the others then count as 0."
     return text
+
+
+def tell_of_panel(n_found: int) -> str:
+    """Return the cure for a query that has few genes because it is a panel; empty for too few.
+
+    Parameters
+    ----------
+    n_found
+        Number of the model's genes that the query has.
+    """
+    return _RESTRICT if n_found >= MIN_GENES else ""
 
 
 def describe_mismatch(genes: Names, names: Names) -> str:

@@ -130,6 +130,55 @@ class QueryRecord:
         return hash((str(self.policy), tuple(self.reference_labels)))
 
 
+@dataclass(frozen=True, eq=False)
+class PanelRecord:
+    """Record of :meth:`scvi_sctab.SCTAB.restrict`.
+
+    Parameters
+    ----------
+    n_genes, n_genes_before
+        Numbers of genes that the model reads, and that it read before.
+    unknown_genes
+        Genes of the panel that it does not know.
+    macro_f1_before, macro_f1
+        Macro F1 on held-out cells, before and on the panel; NaN if no cells were held out.
+    confusions
+        A row per true label of held-out cells and other label that it is taken for: ``label``,
+        ``predicted``, ``n_cells`` of the true label, and the shares of them ``before`` and
+        ``after``; the largest increase first.
+    """
+
+    n_genes: int
+    n_genes_before: int
+    unknown_genes: list[str]
+    macro_f1_before: float
+    macro_f1: float
+    confusions: pd.DataFrame
+
+    def lost(self, min_increase: float = 0.1, min_cells: int = 3) -> pd.DataFrame:
+        """Select the confusions that the panel added.
+
+        Parameters
+        ----------
+        min_increase
+            Smallest increase of the share of cells of a label.
+        min_cells
+            Smallest number of cells by which a confusion increased.
+        """
+        rise = self.confusions["after"] - self.confusions["before"]
+        counts = (rise * self.confusions["n_cells"]).round()
+        return self.confusions[(rise >= min_increase) & (counts >= min_cells)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values and a data frame, to save."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> Self:
+        """Restore the result of :meth:`to_dict`."""
+        return cls(**saved)
+
+
 _PARTS: dict[str, Callable[[Any], Any]] = {
     "calibration": Calibration.from_dict,
     "hierarchy": LabelHierarchy.from_dict,
@@ -187,7 +236,7 @@ def saved_annotation(part: str) -> Saved:
 
 
 def saved_record(
-    name: str, kind: type[TrainingRecord | QueryRecord | ReferenceStatistics]
+    name: str, kind: type[TrainingRecord | QueryRecord | ReferenceStatistics | PanelRecord]
 ) -> Saved:
     """Build the descriptor of a record that is an attribute of the model.
 

@@ -69,10 +69,13 @@ from scvi_sctab.model._celltypist import load_celltypist
 from scvi_sctab.model._explainer import CellExplainer
 from scvi_sctab.model._left_out import predict_left_out
 from scvi_sctab.model._mudata import columns_of, find_registered, register_mudata
+from scvi_sctab.model._panel_selection import choose_panel
+from scvi_sctab.model._panels import restrict_to_panel
 from scvi_sctab.model._pretrained import build_on_encoder, build_on_latent_space
 from scvi_sctab.model._published import load_published
 from scvi_sctab.model._query_training import QueryTrainer, describe_reference
 from scvi_sctab.model._records import (
+    PanelRecord,
     QueryRecord,
     ReferenceStatistics,
     saved_record,
@@ -84,6 +87,7 @@ from scvi_sctab.nn import count_molecules, single_precision
 from scvi_sctab.train import ClassifierTrainingPlan, SinglePrecisionRunner
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
     from mudata import MuData
     from numpy.typing import NDArray
@@ -194,12 +198,14 @@ class SCTAB(BaseModel, CellExplainer):
     training_record: TrainingRecord | None = None
     reference_statistics: ReferenceStatistics | None = None
     query_record: QueryRecord | None = None
+    panel_record: PanelRecord | None = None
     # Modality of counts and of columns, where the model was set up with a MuData.
     modalities_: dict[str, str] | None = None
     # Names under which files hold it.
     training_record_ = saved_record("training_record", TrainingRecord)
     reference_ = saved_record("reference_statistics", ReferenceStatistics)
     surgery_ = saved_record("query_record", QueryRecord)
+    panel_ = saved_record("panel_record", PanelRecord)
 
     @classmethod
     def setup_anndata(
@@ -1042,6 +1048,102 @@ class SCTAB(BaseModel, CellExplainer):
                 "This model was not made by `SCTAB.load_query_data`: there is nothing to report."
             )
         return report_surgery(self, self.query_record)
+
+    def restrict(self, genes: Sequence[str]) -> Any:
+        """Make a model that reads only the genes of a panel; this one is left as it is.
+
+        For targeted panels and spatial data. Genes that a query lacks would count as 0 in this
+        model, and the others be too large in the sum to which a cell is normalised; the restricted
+        model normalises over the genes of the panel alone. In about a second, its linear path and
+        the head of its encoder are fitted to the training cells, and it is calibrated on the
+        held-out ones, as after training.
+
+        ``panel_record.confusions`` of the result compares both models on held-out cells: labels
+        that the panel cannot tell apart.
+
+        Parameters
+        ----------
+        genes
+            Names of the panel's genes, e.g. ``query.var_names``, in any order; Ensembl versions
+            are ignored. Genes that the model does not know are left out, and logged.
+
+        Returns
+        -------
+        A trained model with the cells of this one, of the panel's genes only. Cells of which the
+        panel has no molecule are left out.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        TypeError
+            If ``genes`` are not names.
+        ValueError
+            If the model knows fewer than ten of the genes, does not have the cells that it was
+            trained on, is that of a query, reads a latent space, or was imported from CellTypist.
+
+        Warns
+        -----
+        UserWarning
+            If the panel tells some labels apart less well.
+
+        Examples
+        --------
+        >>> panel_model = model.restrict(xenium.var_names)  # doctest: +SKIP
+        >>> panel_model.panel_record.confusions.head()  # doctest: +SKIP
+        >>> panel_model.annotate(xenium)  # doctest: +SKIP
+        """
+        return restrict_to_panel(self, genes)
+
+    def select_panel(
+        self,
+        n_genes: int,
+        labels: Sequence[str] | None = None,
+        *,
+        candidates: Sequence[str] | None = None,
+        exclude: Sequence[str] | None = None,
+    ) -> pd.DataFrame:
+        """Select the genes of a panel that tell labels apart, for an experiment to design.
+
+        Genes are chosen one by one, each for the pairs of labels that the genes before it tell
+        apart least, by a bound on the error of telling them apart :cite:p:`Kailath67`. It takes a
+        second, and the result is the same each time; the first genes of a panel are those of a
+        smaller one.
+
+        Parameters
+        ----------
+        n_genes
+            Number of genes, at least ten.
+        labels
+            Labels to tell from each other and from all others, which count as one; all if not
+            given.
+        candidates
+            Genes to choose among, e.g. those for which there are probes; all of the model if not
+            given.
+        exclude
+            Genes that are not chosen.
+
+        Returns
+        -------
+        A row per gene in the order of choice: ``gene``, ``rank`` from 1, and the pair of labels for
+        which it was chosen most: ``label``, which expresses it more, and ``against``.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        TypeError
+            If ``candidates`` or ``exclude`` is a single name.
+        ValueError
+            If there are fewer candidates than ``n_genes``, a label does not exist, or as in
+            :meth:`restrict`.
+
+        Examples
+        --------
+        >>> panel = model.select_panel(100, exclude=["MALAT1"])  # doctest: +SKIP
+        >>> model.restrict(panel["gene"]).evaluate()  # doctest: +SKIP
+        """
+        return choose_panel(self, n_genes, labels, candidates, exclude)
 
     @document_cells
     def get_latent_representation(

@@ -21,6 +21,7 @@ from scvi_sctab.nn import (
     label_head,
     marginal_cross_entropy,
     normalize_counts,
+    select_entries,
     weighted_cross_entropy,
 )
 
@@ -229,6 +230,21 @@ class CellTypeClassifier(BaseModuleClass):  # type: ignore[misc]
         if "batch_embedding." in name:
             longer[entries.positions] = 0
         return longer, entries
+
+    @torch.no_grad()
+    def take_genes(self, state: dict[str, Tensor], genes: Tensor) -> None:
+        """Copy the weights of a classifier of more genes; what it lacks stays as it is.
+
+        Parameters
+        ----------
+        state
+            State dict of that classifier.
+        genes
+            Positions of the genes of this one among its genes, ``(n_genes,)``.
+        """
+        own = self.state_dict()
+        for name, old in state.items():
+            own[name].copy_(select_entries(old.to(own[name].device), own[name].shape, genes))
 
     def condition(self, conditions: Tensor | None) -> Tensor | None:
         """Embed codes of batch and covariates, ``(n_cells, n_conditions)``."""

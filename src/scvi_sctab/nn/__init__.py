@@ -36,12 +36,18 @@ from scvi_sctab.nn._masks import (
     RandomMask,
 )
 from scvi_sctab.nn._precision import single_precision
+from scvi_sctab.nn._restriction import select_entries
 from scvi_sctab.nn._sampling import sample
 from scvi_sctab.nn._selu import SELUDecoder, SELUEncoder
 from scvi_sctab.nn._sparse_layers import GeneLinear
 from scvi_sctab.nn._tabnet import TabNet, TabNetEncoder, label_head
 from scvi_sctab.nn._tabnet_blocks import AttentiveTransformer, FeatureTransformer, GhostBatchNorm
-from scvi_sctab.nn._transforms import TARGET_SUM, augment, count_molecules, normalize_counts
+from scvi_sctab.nn._transforms import (
+    TARGET_SUM,
+    augment,
+    count_molecules,
+    normalize_counts,
+)
 from scvi_sctab.nn._views import CellViews, negative_binomial_noise
 from scvi_sctab.sparse import CSR, over_parts, sleeping_threads
 
@@ -93,6 +99,7 @@ __all__ = [
     "n_trained",
     "negative_binomial_noise",
     "normalize_counts",
+    "select_entries",
     "over_parts",
     "sample",
     "single_precision",

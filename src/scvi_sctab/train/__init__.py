@@ -7,6 +7,7 @@ from scvi_sctab.train._optimizer import GeneAdamW, align_state, fused_adamw
 from scvi_sctab.train._plan import ClassifierTrainingPlan
 from scvi_sctab.train._processes import SyncProcesses, average_statistics
 from scvi_sctab.train._query_path import QueryCells, QueryFit, diversity, fit_query_path
+from scvi_sctab.train._refit import refit_layer
 from scvi_sctab.train._runner import SinglePrecisionRunner
 from scvi_sctab.train._self_supervised_plan import SelfSupervisedTrainingPlan
 from scvi_sctab.train._self_training import SelfTraining, select_confident
@@ -30,5 +31,6 @@ __all__ = [
     "diversity",
     "fit_query_path",
     "fused_adamw",
+    "refit_layer",
     "select_confident",
 ]

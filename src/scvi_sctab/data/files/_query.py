@@ -11,7 +11,7 @@ from anndata import AnnData
 from scvi_sctab._constants import MIN_GENE_OVERLAP
 from scvi_sctab._messages import list_names
 from scvi_sctab.data._counts import diagnose
-from scvi_sctab.data._genes import describe_mismatch
+from scvi_sctab.data._genes import describe_mismatch, tell_of_panel
 from scvi_sctab.data._reader import row_readable, take_rows
 from scvi_sctab.data.files._gene_names import GenesFound, find_genes
 from scvi_sctab.data.files._refusal import RefusedInputError
@@ -166,5 +166,7 @@ def _refuse_overlap(
     )
     looks = describe_mismatch(model_genes, matrix.var.index)
     return RefusedInputError(
-        cause, f"{looks} Name the column with such names, or give a table of gene names."
+        cause,
+        f"{looks} Name the column with such names, or give a table of gene names."
+        f"{tell_of_panel(found.n_found)}",
     )
