@@ -42,7 +42,7 @@ def test_a_network_built_by_itself_is_the_published_one(network):
 
 
 def test_each_setting_of_the_plan_has_its_default_in_the_configuration():
-    own = {"module", "class_weights", "augmentation_vectors"}
+    own = {"module", "class_weights", "augmentation_vectors", "depths"}
     assert set(signature(ClassifierTrainingPlan).parameters) - own == set(PlanConfig().to_kwargs())
 
 

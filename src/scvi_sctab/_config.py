@@ -113,6 +113,17 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class DepthConfig:
+    """Depths of shallow cells, to which a ``share`` of the training cells is thinned in each step.
+
+    ``depths`` are expected numbers of molecules, drawn uniformly on a logarithmic scale.
+    """
+
+    depths: tuple[float, float] = (20.0, 1000.0)
+    share: float = 0.5
+
+
+@dataclass(frozen=True)
 class EnsembleConfig:
     """Hyperparameters of an ensemble, and those in which its members differ from a single network.
 
@@ -512,6 +523,7 @@ MASKS = MaskConfig()
 VIEWS = ViewsConfig()
 SELF_TRAINING = SelfTrainingConfig()
 QUERY = QueryConfig()
+DEPTHS = DepthConfig()
 PANEL = RefitConfig()
 SELECTION = SelectionConfig()
 SHIFT_NETWORK = ShiftNetworkConfig()

@@ -14,6 +14,8 @@ from scipy import sparse
 from scvi_sctab import SCTAB
 from scvi_sctab._config import PRESETS, NetworkConfig
 from scvi_sctab.metrics import f1_macro
+from scvi_sctab.nn import count_molecules
+from scvi_sctab.train import RandomDepths
 
 STEPS = {"max_epochs": 6, "enable_progress_bar": False, "accelerator": "cpu"}
 
@@ -450,3 +452,30 @@ def test_a_gpu_gives_the_same_labels(model, query):
         assert (model.predict(query) == expected).mean() > 0.99
     finally:
         model.to_device("cpu")
+
+
+def test_depth_augmentation_trains_on_thinned_cells_of_a_reference_only(
+    reference, query, monkeypatch
+):
+    seen = []
+    forward = RandomDepths.forward
+
+    def record(self, counts):
+        thinned = forward(self, counts)
+        seen.append((count_molecules(counts), count_molecules(thinned)))
+        return thinned
+
+    monkeypatch.setattr(RandomDepths, "forward", record)
+    SCTAB.setup_anndata(reference, labels_key="cell_type", batch_key="donor_id")
+    model = SCTAB(reference)
+    model.train(max_epochs=1, enable_progress_bar=False)
+    assert not seen
+    model = SCTAB(reference)
+    model.train(max_epochs=1, depth_augmentation=True, enable_progress_bar=False)
+    before, after = (torch.cat(parts) for parts in zip(*seen, strict=True))
+    assert 500 < len(before) <= len(model.train_indices)
+    assert (after < before).float().mean() == pytest.approx(0.5, abs=0.15)
+    query.obs["donor_id"] = "other"
+    mapped = SCTAB.load_query_data(query, model)
+    with pytest.raises(ValueError, match="nor is any augmented"):
+        mapped.train(depth_augmentation=True)

@@ -8,7 +8,7 @@ import torch
 from scvi import REGISTRY_KEYS
 from torch.nn.functional import cross_entropy
 
-from scvi_sctab._config import PRESETS
+from scvi_sctab._config import PRESETS, DepthConfig
 from scvi_sctab.module import CellTypeClassifier
 from scvi_sctab.nn import CSR, TabNetEncoder, normalize_counts
 from scvi_sctab.train import ClassifierTrainingPlan
@@ -163,3 +163,18 @@ def test_the_rate_by_epochs_falls_by_a_tenth(monkeypatch):
     adamw.step()
     schedule.step()
     assert adamw.param_groups[0]["lr"] == pytest.approx(0.9 * plan.lr)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_cells_are_thinned_in_training_only_and_the_batch_stays(batch, training):
+    module = make_module(linear_skip=True)
+    plan = make_plan(module, depths=DepthConfig(depths=(5.0, 5.0), share=1.0))
+    before, seen = batch[REGISTRY_KEYS.X_KEY].clone(), []
+    module.linear_skip.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    plan._loss(batch, training=training)
+    assert torch.equal(batch[REGISTRY_KEYS.X_KEY], before)
+    n_expressed = (seen[0] > 0).sum(dim=1).float().mean()
+    assert (n_expressed < 10) if training else (n_expressed > 13)
+    torch.testing.assert_close(
+        seen[0].expm1().sum(dim=1), torch.full((40,), 1e4), rtol=1e-3, atol=1
+    )

@@ -169,9 +169,10 @@ def _parts_of(model: SCTAB, rows: NDArray[np.intp]) -> dict[str, NDArray[np.intp
     """Return which of some cells the model was trained on, and which were held out or set aside."""
     everyone, record = model._select(None), model.training_record
     aside = CellIdentities.none() if record is None else record.set_aside
+    nobody = np.zeros(0, np.intp)
     parts = {
         "train": model._trained_cells().positions,
-        "validation": model._held_out_cells().positions if model._has_held_out() else [],
+        "validation": model._held_out_cells().positions if model._has_held_out() else nobody,
         "test": find_cells(everyone, aside, model.test_indices, model.gene_names).positions,
     }
     return {name: np.flatnonzero(np.isin(rows, positions)) for name, positions in parts.items()}
@@ -213,7 +214,9 @@ def _compare(
     after, truth = after.take(known), truth[known].astype(str)
     before = model._select(None, rows[after.positions])
     predicted = model._predict(before), restricted._predict(after)
-    scores = [f1_macro(truth, labels) if len(truth) else np.nan for labels in predicted]
+    scores = [
+        f1_macro(list(truth), list(labels)) if len(truth) else np.nan for labels in predicted
+    ]
     return PanelRecord(
         n_genes=len(restricted.gene_names),
         n_genes_before=len(model.gene_names),

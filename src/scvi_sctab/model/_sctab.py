@@ -630,6 +630,7 @@ class SCTAB(BaseModel, CellExplainer):
         batch_size: int | None = None,
         early_stopping: bool | None = None,
         augment: bool | None = None,
+        depth_augmentation: bool = False,
         accelerator: str = "auto",
         devices: int | list[int] | str = "auto",
         datasplitter_kwargs: dict[str, Any] | None = None,
@@ -668,6 +669,9 @@ class SCTAB(BaseModel, CellExplainer):
         augment
             Whether to add differences between donors to training cells, as in scTab; by default
             with the paper preset. A ``donor_key`` is needed.
+        depth_augmentation
+            Whether to thin half of the training cells to random depths, others in each step, for
+            queries of shallow cells: 20 to 1,000 molecules.
         accelerator, devices
             Device for training; a GPU if there is one. Several train in a process each, with
             ``batch_size`` cells per step and device: ``devices=2, strategy="ddp"``.
@@ -744,7 +748,7 @@ class SCTAB(BaseModel, CellExplainer):
                     "leave out `checkpoint_dir`."
                 )
             asked = (train_size, validation_size, early_stopping, augment)
-            if any(value is not None for value in asked):
+            if depth_augmentation or any(value is not None for value in asked):
                 raise ValueError(
                     "A query model trains on all cells of the query; none are held out for "
                     "`train_size`, `validation_size` or `early_stopping`, nor is any augmented."
@@ -758,7 +762,13 @@ class SCTAB(BaseModel, CellExplainer):
                     self.annotation = replace(self.annotation, calibration=None)
                 return
             self.training_record = ReferenceTrainer(self).train(
-                max_epochs, early_stopping, augment, splitting, plan_kwargs, trainer_kwargs
+                max_epochs,
+                early_stopping,
+                augment,
+                depth_augmentation,
+                splitting,
+                plan_kwargs,
+                trainer_kwargs,
             )
             # Statements about the model before; new ones need the training to be whole.
             self.annotation = replace(self.annotation, calibration=None)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from scvi_sctab._config import PRESETS, PRETRAINING, Preset, plan_of
+from scvi_sctab._config import DEPTHS, PRESETS, PRETRAINING, Preset, plan_of
 from scvi_sctab._logging import logger
 from scvi_sctab._messages import warn
 from scvi_sctab.base import draw_cells, seed, steps_per_epoch, watch_validation
@@ -64,6 +64,7 @@ class ReferenceTrainer:
         max_epochs: int | None,
         early_stopping: bool | None,
         augment: bool | None,
+        depth_augmentation: bool,
         splitting: dict[str, Any],
         plan_kwargs: dict[str, Any],
         trainer_kwargs: dict[str, Any],
@@ -72,7 +73,7 @@ class ReferenceTrainer:
 
         Parameters
         ----------
-        max_epochs, early_stopping, augment, plan_kwargs, trainer_kwargs
+        max_epochs, early_stopping, augment, depth_augmentation, plan_kwargs, trainer_kwargs
             As in :meth:`scvi_sctab.SCTAB.train`.
         splitting
             Arguments of the splitter.
@@ -100,6 +101,12 @@ class ReferenceTrainer:
             raise ValueError("early_stopping needs held-out cells: give a train_size below 1.")
         if model.module.reconstruction is not None:
             center_reconstruction(model, splitter)
+        if depth_augmentation:
+            if not model.module.reads_genes:
+                raise ValueError(
+                    "depth_augmentation=True takes a model of genes; this one reads a latent space."
+                )
+            plan_kwargs = {"depths": DEPTHS, **plan_kwargs}
         plan = self._plan(splitter, augment, plan_kwargs)
         model._fit(plan, splitter, max_epochs, trainer_kwargs)
         return self._record(splitter)

@@ -47,6 +47,7 @@ from scvi_sctab.nn._transforms import (
     augment,
     count_molecules,
     normalize_counts,
+    thin_to_depths,
 )
 from scvi_sctab.nn._views import CellViews, negative_binomial_noise
 from scvi_sctab.sparse import CSR, over_parts, sleeping_threads
@@ -103,6 +104,7 @@ __all__ = [
     "over_parts",
     "sample",
     "single_precision",
+    "thin_to_depths",
     "sleeping_threads",
     "sparsemax",
     "update_moving_average",

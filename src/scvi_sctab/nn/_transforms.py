@@ -85,6 +85,52 @@ def _factor(total: Tensor) -> Tensor:
     return TARGET_SUM / total.masked_fill(total == 0, 1)
 
 
+def thin_to_depths(
+    counts: Tensor,
+    depths: tuple[float, float],
+    share: float = 1.0,
+    generator: Generator | None = None,
+) -> Tensor:
+    """Thin cells to random depths, as if fewer of their molecules had been captured.
+
+    Each molecule is kept with the same probability within a cell, so that counts are binomial.
+    Cells with fewer molecules than their depth stay as they are.
+
+    Parameters
+    ----------
+    counts
+        Raw counts, ``(n_cells, n_genes)``, dense or CSR.
+    depths
+        Smallest and largest expected number of molecules; drawn uniformly on a logarithmic scale.
+    share
+        Share of cells that are thinned.
+    generator
+        Source of randomness on the device of ``counts``; torch's own if not given.
+
+    Returns
+    -------
+    Counts, stored as ``counts`` are; a CSR tensor keeps its entries, some of which become 0.
+
+    Examples
+    --------
+    >>> import torch
+    >>> thinned = thin_to_depths(torch.full((1, 10_000), 5.0), (100, 100))
+    >>> 50 < thinned.sum() < 150
+    tensor(True)
+    """
+    totals = count_molecules(counts)
+    drawn = torch.rand((2, len(totals)), generator=generator, device=totals.device)
+    low, high = (float(torch.tensor(depth).log()) for depth in depths)
+    depth = (low + (high - low) * drawn[0]).exp()
+    kept = (depth / totals.clamp(min=1)).clamp(max=1).where(drawn[1] < share, 1.0)
+    if counts.layout is not torch.sparse_csr:
+        return torch.binomial(counts, kept[:, None].expand_as(counts), generator=generator)
+    indptr, values = counts.crow_indices(), counts.values()
+    thinned = torch.binomial(values, kept.repeat_interleave(indptr.diff()), generator=generator)
+    parts = indptr, counts.col_indices(), thinned
+    return torch.sparse_csr_tensor(*parts, counts.shape, check_invariants=False)
+
+
 def augment(
     x: Tensor | CSR, vectors: Tensor | CSR, generator: Generator | None = None
 ) -> Tensor | CSR:

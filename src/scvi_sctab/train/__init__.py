@@ -1,5 +1,6 @@
 """Training plans and their callbacks, and the self-training of a query."""
 
+from scvi_sctab.train._augmentation import RandomDepths
 from scvi_sctab.train._callbacks import RestoreBestWeights
 from scvi_sctab.train._collapse import WarnCollapse
 from scvi_sctab.train._moving_average import UpdateMovingAverage
@@ -18,6 +19,7 @@ __all__ = [
     "GeneAdamW",
     "QueryCells",
     "QueryFit",
+    "RandomDepths",
     "RestoreBestWeights",
     "SelfSupervisedTrainingPlan",
     "SelfTraining",

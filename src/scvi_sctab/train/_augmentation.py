@@ -1,4 +1,4 @@
-"""Augmentation of cells by differences between donors."""
+"""Augmentation of cells by differences between donors, and by random depths."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from scvi_sctab.nn import augment
+from scvi_sctab.nn import augment, thin_to_depths
 from scvi_sctab.sparse import CSR
 
 if TYPE_CHECKING:
+    from scvi_sctab._config import DepthConfig
+
     Cells = Tensor | CSR
 
 
@@ -59,3 +61,25 @@ class DonorDifferences(nn.Module):
         if self._dense is None:
             self._dense = vectors.to_dense()
         return self._dense
+
+
+class RandomDepths(nn.Module):
+    """Thinning of a share of cells to random depths, see :func:`~scvi_sctab.nn.thin_to_depths`.
+
+    Parameters
+    ----------
+    config
+        Depths and share.
+
+    Notes
+    -----
+    - input and output: raw counts, ``(n_cells, n_genes)``.
+    """
+
+    def __init__(self, config: DepthConfig):
+        super().__init__()
+        self.config = config
+
+    def forward(self, counts: Tensor) -> Tensor:
+        """Thin cells; others each time."""
+        return thin_to_depths(counts, self.config.depths, self.config.share)

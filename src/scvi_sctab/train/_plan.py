@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
+from scvi import REGISTRY_KEYS
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, StepLR
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from scvi_sctab.nn import UNLABELED_CODE
-from scvi_sctab.train._augmentation import DonorDifferences
+from scvi_sctab.train._augmentation import DonorDifferences, RandomDepths
 from scvi_sctab.train._optimizer import fused_adamw
 from scvi_sctab.train._processes import CellMeans
 from scvi_sctab.train._two_speed_plan import TwoSpeedPlan
@@ -19,6 +20,7 @@ from scvi_sctab.train._two_speed_plan import TwoSpeedPlan
 if TYPE_CHECKING:
     from scvi.module.base import LossOutput
 
+    from scvi_sctab._config import DepthConfig
     from scvi_sctab.module import CellTypeClassifier
     from scvi_sctab.nn import Reduction
     from scvi_sctab.sparse import CSR
@@ -45,6 +47,8 @@ class ClassifierTrainingPlan(TwoSpeedPlan):
         Weight of each label in the loss, ``(n_labels,)``.
     augmentation_vectors
         Differences between donors for augmentation, ``(n_vectors, n_genes)``.
+    depths
+        Depths to which a share of the training cells is thinned; none if not given.
     lr, weight_decay
         Learning rate and weight decay of AdamW.
     skip_lr, skip_momentum, skip_weight_decay
@@ -71,6 +75,7 @@ class ClassifierTrainingPlan(TwoSpeedPlan):
         *,
         class_weights: Tensor | None = None,
         augmentation_vectors: CSR | None = None,
+        depths: DepthConfig | None = None,
         lr: float,
         weight_decay: float,
         skip_lr: float,
@@ -89,6 +94,7 @@ class ClassifierTrainingPlan(TwoSpeedPlan):
         self.augmentation = (
             None if augmentation_vectors is None else DonorDifferences(augmentation_vectors)
         )
+        self.thinning = None if depths is None else RandomDepths(depths)
         self.lr, self.weight_decay = lr, weight_decay
         self.skip_lr, self.skip_momentum = skip_lr, skip_momentum
         self.skip_weight_decay = skip_weight_decay
@@ -112,6 +118,9 @@ class ClassifierTrainingPlan(TwoSpeedPlan):
         )
 
     def _loss(self, batch: dict[str, Tensor], *, training: bool) -> LossOutput:
+        if training and self.thinning is not None:
+            key = REGISTRY_KEYS.X_KEY
+            batch = {**batch, key: self.thinning(batch[key])}
         transform = self.augmentation if training else None
         weights = self.class_weights if training else None
         loss_kwargs: dict[str, Any] = {"class_weights": weights, "reduction": self.reduction}

@@ -51,11 +51,11 @@ def refit_layer(
         outputs = csr_matmul(x, weight) if isinstance(x, CSR) else x @ weight
         outputs = outputs if bias is None else outputs + bias
         value = loss(outputs) + config.penalty / 2 * weight.square().sum()
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         return value
 
     with torch.enable_grad():
-        optimizer.step(closure)  # type: ignore[arg-type]
+        optimizer.step(closure)
     with torch.no_grad():
         layer.weight.copy_(weight.t())
         if bias is not None:
