@@ -6,7 +6,8 @@ Blood cells of five studies, every ordered pair of a reference and a query that 
 references of one study and of two, and donors of the same study. Writes
 ``results/shift_statements.csv``, a row per pair, seed and calibration, after each, and
 ``results/shift.md``. With each type of the reference left out in turn, the part ``populations``
-looks for it in the query and in simulated laboratories (``results/shift_populations.md``). Models
+looks for it in the query and in simulated laboratories (``results/shift_populations.md``). The part
+``mapping`` compares labels before and after a query is mapped (``results/shift_mapping.md``). Models
 are kept in ``--cache``; rows that are there are not made again.
 
 What is chosen in this project is chosen on the pairs for choosing; the rest was opened once, for
@@ -22,6 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import _shift_mapping
 import _shift_populations
 import numpy as np
 import pandas as pd
@@ -180,13 +182,44 @@ def run_populations(args: argparse.Namespace) -> None:
                 print(f"{pair.name} without {pair.left_out}, laboratory {number}", flush=True)
 
 
-PARTS = {"statements": run_statements, "populations": run_populations}
+def run_mapping(args: argparse.Namespace) -> None:
+    """Map every query, real ones first."""
+    folder, table = Path(args.data), Table(*TABLES["shift_mapping.md"][:2], merge=True)
+    for seed in args.seeds:
+        for n_simulated in (0, args.simulated):
+            for pair in _shift_mapping.mapping_pairs(folder):
+                _map_onto(folder, pair, seed, args.cache, n_simulated, table)
+
+
+def _map_onto(
+    folder: Path, pair: Pair, seed: int, cache: Path, n_simulated: int, table: Table
+) -> None:
+    model = None
+    for number in _shift_mapping.laboratories(pair, n_simulated):
+        key = [pair.name, pair.left_out or _shift_mapping.NOTHING, number, seed]
+        if (table.rows[_shift_mapping.KEYS] == key).all(axis=1).any():
+            continue
+        if model is None:
+            model = trained(folder, pair, seed, cache, batches=True)
+        row = _shift_mapping.mapping(model, _shift_mapping.measured(folder, pair, number))
+        if row is not None:
+            kind = {"kind": _shift_mapping.kind_of(pair, number)}
+            table.add([dict(zip(_shift_mapping.KEYS, key, strict=True)) | kind | row])
+            print(f"{pair.name} without {pair.left_out}, laboratory {number}, mapped", flush=True)
+
+
+PARTS = {"statements": run_statements, "populations": run_populations, "mapping": run_mapping}
 TABLES = {
     "shift.md": (RESULTS / "shift_statements.csv", KEYS, markdown),
     "shift_populations.md": (
         RESULTS / "shift_populations.csv",
         _shift_populations.KEYS,
         _shift_populations.markdown,
+    ),
+    "shift_mapping.md": (
+        RESULTS / "shift_mapping.csv",
+        _shift_mapping.KEYS,
+        _shift_mapping.markdown,
     ),
 }
 

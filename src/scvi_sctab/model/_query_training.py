@@ -12,14 +12,20 @@ import torch
 from scipy import sparse
 from scipy.special import logsumexp
 
-from scvi_sctab._config import PRESETS, QUERY, SELF_TRAINING
+from scvi_sctab._config import GUARD, PRESETS, QUERY, SELF_TRAINING
 from scvi_sctab._logging import logger
 from scvi_sctab._messages import warn
 from scvi_sctab.annotation import predict_labels
 from scvi_sctab.base import draw_cells, steps_per_epoch
 from scvi_sctab.data import class_weights
+from scvi_sctab.model._query_guard import (
+    TOO_FEW,
+    Refusal,
+    refuse_query,
+    resembling_cells,
+)
 from scvi_sctab.model._records import QueryRecord, QueryTraining, ReferenceStatistics
-from scvi_sctab.model._surgery_report import movement
+from scvi_sctab.model._surgery_report import AS_REFERENCE, movement
 from scvi_sctab.nn import frozen_but
 from scvi_sctab.sparse import to_scipy
 from scvi_sctab.train import (
@@ -107,24 +113,6 @@ def read_query_cells(model: SCTAB, cells: NDArray[np.intp]) -> QueryCells:
     )
 
 
-def has_low_diversity(model: SCTAB, cells: QueryCells) -> bool:
-    """Return whether predicted labels are much less diverse than those of the reference.
-
-    Class balancing would give weight to types that such a query, e.g. a sorted sample, lacks.
-
-    Parameters
-    ----------
-    model
-        Query model.
-    cells
-        Cells of the query.
-    """
-    if model.reference_statistics is None:
-        return False
-    predicted = diversity(cells.logits.argmax(axis=1), len(model.labels))
-    return predicted < SELF_TRAINING.min_diversity * model.reference_statistics.diversity
-
-
 @dataclass(frozen=True)
 class QueryTrainer:
     """Training of the parameters that a query added, and of those that its policy names.
@@ -172,14 +160,18 @@ class QueryTrainer:
             self._fit_policy(**arguments, trainer_kwargs=trainer_kwargs)
         else:
             _warn_about_unused(arguments)
-        fitted, low_diversity = self._fit_adapter()
+        fitted, refusal = self._fit_adapter()
+        if refusal.reason:
+            warn(f"Not adapted: {refusal.reason}. {AS_REFERENCE}")
         changed = float((self._labels() != unadapted).mean())
         if fitted or self.has_objective:
             logger.info(
                 f"Adapted to {len(unadapted):,} cells; {changed:.1%} of the labels changed."
             )
         moved = movement(before, module.state_dict(), self.record.new_entries)
-        return self.record.after(QueryTraining(True, changed, low_diversity, moved))
+        return self.record.after(
+            QueryTraining(True, changed, refusal.is_narrow, moved, refusal.reason)
+        )
 
     @property
     def has_objective(self) -> bool:
@@ -282,16 +274,16 @@ class QueryTrainer:
         weights = class_weights(cells.assigned(), n_labels, QUERY.class_weight_power)
         plan.class_weights = torch.from_numpy(weights).to(plan.device)
 
-    def _fit_adapter(self) -> tuple[bool, bool]:
+    def _fit_adapter(self) -> tuple[bool, Refusal]:
         """Fit the query adapter by self-training, starting at the reference.
 
         Returns
         -------
-        Whether it was fitted, and whether this is a low-diversity query.
+        Whether it was fitted, and the reason if the query must not be adapted to.
         """
         model, adapter = self.model, self.adapter
         if adapter is None:
-            return False, False
+            return False, Refusal()
         batch = model._conditions_of(model._select(None).adata)[:, 0]
         own = np.flatnonzero(batch >= model.module.query_paths.first_batches[-1])
         if not len(own):
@@ -299,38 +291,41 @@ class QueryTrainer:
                 "None of these cells is of the query's batches, so that the query adapter was not fitted. "
                 "Load the model with the cells of the query: `SCTAB.load(path, query)`."
             )
-            return False, False
+            return False, Refusal()
         with torch.no_grad():
             adapter.weight.zero_()
             adapter.bias.zero_()
-        cells = read_query_cells(model, draw_cells(own, SELF_TRAINING.max_cells))
-        low_diversity = has_low_diversity(model, cells)
-        fit = self._self_train(cells, low_diversity)
+        positions = draw_cells(own, SELF_TRAINING.max_cells)
+        fit = self._self_train(positions)
+        if isinstance(fit, Refusal):
+            return False, fit
         with torch.no_grad():
             adapter.weight.copy_(torch.from_numpy(fit.weight))
             adapter.bias.copy_(torch.from_numpy(fit.bias))
-        if not fit.losses:
-            warn(
-                "The model is sure of too few of the query's cells, or of one label only, to "
-                "adapt to: predictions are those of the reference for an unknown batch."
-            )
-            return False, low_diversity
         losses = pd.DataFrame({"self_training_loss": fit.losses})
         losses.index.name = "step"
         model.history_ = {**(model.history_ or {}), "self_training_loss": losses}
-        return True, low_diversity
+        return True, Refusal()
 
-    def _self_train(self, cells: QueryCells, low_diversity: bool) -> QueryFit:
-        skip, statistics = self.model.module.linear_skip, self.model.reference_statistics
-        floor = statistics.energy_floor if low_diversity and statistics is not None else -np.inf
-        # Class balancing would give weight to types that a low-diversity query lacks.
-        return fit_query_path(
-            cells,
-            None if skip is None else skip.weight.detach().cpu().numpy(),
-            SELF_TRAINING,
-            energy_floor=floor,
-            class_weight_power=0.0 if low_diversity else SELF_TRAINING.class_weight_power,
+    def _self_train(self, positions: NDArray[np.intp]) -> QueryFit | Refusal:
+        """Fit the adapter to cells at some positions, unless the query must not be adapted to."""
+        model, skip = self.model, self.model.module.linear_skip
+        cells = read_query_cells(model, positions)
+        weight = None if skip is None else skip.weight.detach().cpu().numpy()
+        if (cells.labels < len(model.labels)).any():
+            # Labels of the query's own show what it holds, so that no guard is needed.
+            fit = fit_query_path(cells, weight, SELF_TRAINING)
+            return fit if fit.losses else TOO_FEW
+        is_calibrated = not self.record.patterns
+        resembling = resembling_cells(model, positions, cells, is_calibrated=is_calibrated)
+        probabilities = model.annotation.probabilities(cells.logits)
+        statistics = model.reference_statistics
+        if refusal := refuse_query(cells, resembling, probabilities, statistics):
+            return refusal
+        fit = fit_query_path(
+            cells, weight, SELF_TRAINING, eligible=resembling, min_cells=GUARD.min_cells
         )
+        return fit.times(GUARD.strength) if fit.losses else TOO_FEW
 
 
 def _warn_about_unused(arguments: dict[str, Any]) -> None:

@@ -59,12 +59,15 @@ class QueryTraining:
         Whether this is a low-diversity query, such as a sorted sample.
     parameters
         A row per tensor with new or changed entries.
+    not_adapted
+        Reason why the query adapter was not fitted, with the cure; empty if it was.
     """
 
     trained: bool = False
     changed_labels: float = 0.0
     seems_sorted: bool = False
     parameters: pd.DataFrame = field(default_factory=pd.DataFrame)
+    not_adapted: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # Share of changed labels from which the report has a warning.
 _MANY_CHANGED = 0.2
 _NOT_TRAINED = "not trained on the query yet"
+AS_REFERENCE = "Predictions are those without a query adapter, as for an unknown batch."
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,13 @@ class SurgeryReport:
     changed_labels
         Share of the query's cells whose predicted label was changed by training.
     seems_sorted
-        Whether this is a low-diversity query, such as a sorted sample, which was trained on with
-        uniform weights.
+        Whether this is a low-diversity query, such as a sorted sample.
     parameters
         A row per tensor with new or changed entries: number of entries (``size``) and of new ones
         (``new``), and the largest change by training of the old entries (``old_moved``) and of the
         new ones (``new_moved``).
+    not_adapted
+        Reason why the query adapter was not fitted, with the cure; empty if it was.
     """
 
     policy: str | list[str]
@@ -69,6 +71,7 @@ class SurgeryReport:
     changed_labels: float = 0.0
     seems_sorted: bool = False
     parameters: pd.DataFrame = field(default_factory=pd.DataFrame)
+    not_adapted: str = ""
 
     @property
     def gene_overlap(self) -> float:
@@ -104,7 +107,9 @@ class SurgeryReport:
                 f"Training changed {self.changed_labels:.0%} of the labels. Compare both with "
                 "markers before you trust either: `reference.predict(query)` has the others."
             )
-        if self.seems_sorted:
+        if self.not_adapted:
+            found.append(f"Not adapted: {self.not_adapted}. {AS_REFERENCE}")
+        elif self.seems_sorted:  # of a model of an early version, which adapted to such queries
             found.append(
                 "The query holds few of the reference's types. Map sorted samples together with "
                 "others, or predict without adapting: `reference.predict(query)`."
@@ -136,6 +141,8 @@ class SurgeryReport:
         ]
         if self.trained:
             kept = "exactly as it was" if self.reference_kept else "moved"
+            if self.not_adapted:
+                facts.append(("query adapter", "not adapted"))
             facts.append(("after training", f"{self.changed_labels:.1%} of the labels changed"))
             facts.append(("the reference's part of the model", kept))
         return facts

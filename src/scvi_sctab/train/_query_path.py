@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from scipy.special import logsumexp, softmax
+from scipy.special import softmax
 
 from scvi_sctab.sparse import CSR, csr_matmul
 from scvi_sctab.train._self_training import select_confident
@@ -60,14 +60,18 @@ class QueryFit(NamedTuple):
     bias: NDArray[np.floating]
     losses: list[float]
 
+    def times(self, strength: float) -> QueryFit:
+        """Return the adapter with its weights multiplied by a factor."""
+        return QueryFit(strength * self.weight, strength * self.bias, self.losses)
+
 
 def fit_query_path(
     cells: QueryCells,
     weight: NDArray[np.floating] | None,
     config: SelfTrainingConfig,
     *,
-    energy_floor: float = -np.inf,
-    class_weight_power: float,
+    eligible: NDArray[np.bool_] | None = None,
+    min_cells: int = 1,
 ) -> QueryFit:
     r"""Fit a query adapter by class-balanced self-training :cite:p:`Zou18`.
 
@@ -79,7 +83,8 @@ def fit_query_path(
 
     both starting at 0. In each round the cells with the highest probabilities of every predicted
     label get that label, and :math:`S` and :math:`c` are fitted to them from 0 by gradient descent
-    with momentum, with few steps as regularisation.
+    with momentum, with few steps as regularisation. Labels that no cell got stay as they are: the
+    cross-entropy is over the others.
 
     Parameters
     ----------
@@ -89,11 +94,11 @@ def fit_query_path(
         :math:`W`, ``(n_labels, n_input)``; only the offset is fitted if not given.
     config
         Hyperparameters, such as numbers of rounds and steps.
-    energy_floor
-        Lowest energy of the linear logits; cells below get no label, since they resemble nothing
-        in the reference.
-    class_weight_power
-        A label with :math:`n_k` cells weighs ``n_k ** (1 - class_weight_power)``.
+    eligible
+        Cells that may get a label, ``(n_cells,)``; all if not given. Cells with a label of their
+        own always count.
+    min_cells
+        Number of cells below which none gets that label in a round.
 
     Returns
     -------
@@ -102,17 +107,19 @@ def fit_query_path(
     n_labels = cells.logits.shape[1]
     fit = QueryFit(np.zeros((n_labels, cells.x.shape[1])), np.zeros(n_labels), [])
     known = cells.labels < n_labels
-    eligible = logsumexp(cells.linear, axis=1) >= energy_floor
+    left_out = ~known & (False if eligible is None else ~eligible)
     for _ in range(config.rounds):
         shift = cells.x @ fit.weight.T + fit.bias
         labels = select_confident(softmax(cells.logits + shift, axis=1), config.share)
-        labels[~eligible] = n_labels
+        labels[left_out] = n_labels
         labels[known] = cells.labels[known]
+        few = np.bincount(labels, minlength=n_labels + 1) < min_cells
+        labels[few[labels] & ~known] = n_labels
         chosen = np.flatnonzero(labels < n_labels)
         if len(chosen) < _MIN_CELLS or len(np.unique(labels[chosen])) < _MIN_LABELS:
             break
         counts = np.bincount(labels[chosen], minlength=n_labels)
-        importance = counts[labels[chosen]] ** -class_weight_power
+        importance = counts[labels[chosen]] ** -config.class_weight_power
         fit = _descend(
             cells,
             weight,
@@ -151,6 +158,8 @@ def _descend(
             torch.from_numpy(np.asarray(weight, np.float64)),
             _product(cells.x[chosen]),
         )
+    absent = torch.from_numpy(np.bincount(labels, minlength=n_labels) == 0)
+    linear[:, absent] = -torch.inf
     mean = torch.from_numpy(np.asarray(cells.x.mean(axis=0), dtype=np.float64).ravel())
     optimizer = torch.optim.SGD(groups, momentum=config.momentum)
     losses = list(losses)
