@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from scvi_sctab.train import QueryCells
 
 NOTHING = "mean row (nothing)"
-SHIPPED = "self-training of the gain (shipped)"
+SHIPPED = "self-training of the gain, guarded (shipped)"
+UNGUARDED = "self-training of the gain, no guard"
 NORM_CELLS = 1500
 """Cells whose statistics batch norm takes at a time."""
 ROUNDING = 0.01
@@ -49,18 +50,18 @@ class OnReference:
         Batch of each cell, ``(n_query,)``.
     weight
         Weights of the linear path, ``(n_labels, n_genes)``.
-    energy_floor
-        That of the reference.
-    class_weight_power
-        What the shipped self-training takes for this query.
+    resembling
+        Cells that resemble a type of the reference, ``(n_query,)``.
+    is_refused
+        Whether the shipped rule does not adapt to this query.
     """
 
     model: Any
     cells: QueryCells
     batches: np.ndarray
     weight: np.ndarray
-    energy_floor: float
-    class_weight_power: float
+    resembling: np.ndarray
+    is_refused: bool
 
 
 def see_query(task: MappingTask, model: Any, reference: Any) -> OnReference:
@@ -75,17 +76,21 @@ def see_query(task: MappingTask, model: Any, reference: Any) -> OnReference:
     reference
         SCTAB of the reference.
     """
-    from scvi_sctab._config import SELF_TRAINING
-    from scvi_sctab.model._query_training import has_low_diversity, read_query_cells
+    from scvi_sctab.model._query_guard import refuse_query, resembling_cells
+    from scvi_sctab.model._query_training import read_query_cells
 
-    cells = read_query_cells(model, np.arange(model.adata.n_obs))
+    positions = np.arange(model.adata.n_obs)
+    cells = read_query_cells(model, positions)
+    resembling = resembling_cells(model, positions, cells, is_calibrated=True)
+    probabilities = model.annotation.probabilities(cells.logits)
+    refusal = refuse_query(cells, resembling, probabilities, reference.reference_statistics)
     return OnReference(
         model,
         cells,
         task.query.obs[task.batch_key].to_numpy().astype(str),
         model.module.linear_skip.weight.detach().cpu().numpy(),
-        reference.reference_statistics.energy_floor,
-        0.0 if has_low_diversity(reference, cells) else SELF_TRAINING.class_weight_power,
+        resembling,
+        refusal is not None,
     )
 
 
@@ -158,16 +163,18 @@ def prior_correction(query: OnReference, *, prior: np.ndarray, n_steps: int = 50
 
 
 def self_training(
-    query: OnReference, *, of: str = "gain", floor: bool = False, **changes: Any
+    query: OnReference, *, of: str = "gain", guard: bool = False, **changes: Any
 ) -> np.ndarray:
     """`scvi_sctab.train.fit_query_path`, of the gain, of a full delta or of an offset alone.
 
     A full delta is a gain on weights of 1; that their signs alternate from label to label does
     not matter to it, and makes its step one over the variance of the cells.
     """
-    from scvi_sctab._config import SELF_TRAINING
+    from scvi_sctab._config import GUARD, SELF_TRAINING
     from scvi_sctab.train import fit_query_path
 
+    if guard and query.is_refused:
+        return query.cells.logits
     weight = {"gain": query.weight, "offset": None}.get(of)
     if of == "full":
         x = query.cells.x
@@ -179,9 +186,9 @@ def self_training(
         query.cells,
         weight,
         replace(SELF_TRAINING, **changes),
-        energy_floor=query.energy_floor if floor or not query.class_weight_power else -np.inf,
-        class_weight_power=query.class_weight_power,
-    )
+        eligible=query.resembling if guard else None,
+        min_cells=GUARD.min_cells if guard else 1,
+    ).times(GUARD.strength if guard else 1.0)
     return query.cells.logits + query.cells.x @ fit.weight.T + fit.bias
 
 
@@ -219,9 +226,9 @@ def objectives(task: MappingTask, seed: int, *, cache: Path) -> list[Prediction]
         "EM prior correction": partial(prior_correction, prior=prior),
         "self-training of an offset": partial(self_training, of="offset"),
         "self-training of a full delta": partial(self_training, of="full"),
-        SHIPPED: self_training,
-        "shipped, 4 rounds": partial(self_training, rounds=4),
-        "shipped, energy floor always": partial(self_training, floor=True),
+        SHIPPED: partial(self_training, guard=True),
+        UNGUARDED: self_training,
+        "no guard, 4 rounds": partial(self_training, rounds=4),
     }
     rows = []
     for name, fit in fits.items():

@@ -39,7 +39,7 @@ def make_cells(weight, n=300, shift=0.0, labels=None):
 
 
 def fit(cells, weight, **kwargs):
-    return fit_query_path(cells, weight, SELF_TRAINING, **{"class_weight_power": 0.5, **kwargs})
+    return fit_query_path(cells, weight, SELF_TRAINING, **kwargs)
 
 
 def accuracy(cells, truth, path):
@@ -58,7 +58,7 @@ def test_the_first_step_is_that_of_the_gradient(weight, store):
     cells, _ = make_cells(weight)
     cells = cells._replace(x=store(cells.x.toarray()))
     config = replace(SELF_TRAINING, rounds=1, n_steps=1)
-    path = fit_query_path(cells, weight, config, class_weight_power=0.5)
+    path = fit_query_path(cells, weight, config)
     x = cells.x.toarray() if sparse.issparse(cells.x) else cells.x
     chosen = select_confident(softmax(cells.logits, axis=1), config.share)
     rows = np.flatnonzero(chosen < N_LABELS)
@@ -89,16 +89,48 @@ def test_without_a_linear_path_an_offset_is_fitted(weight):
     assert accuracy(cells, truth, path) > (cells.logits.argmax(axis=1) == truth).mean()
 
 
-def test_cells_below_the_energy_floor_teach_nothing(weight):
+def test_cells_that_are_not_eligible_teach_nothing(weight):
     cells, _ = make_cells(weight)
-    assert not fit(cells, weight, energy_floor=np.inf).losses
-    floor = np.quantile(np.log(np.exp(cells.linear).sum(axis=1)), 0.5)
-    low = np.log(np.exp(cells.linear).sum(axis=1)) < floor
-    path = fit(cells, weight, energy_floor=floor)
+    n_cells = len(cells.logits)
+    assert not fit(cells, weight, eligible=np.zeros(n_cells, bool)).losses
+    eligible = np.arange(n_cells) % 2 == 0
+    path = fit(cells, weight, eligible=eligible)
     changed = cells.linear.copy()
-    changed[low] = changed[low][:, ::-1] - 50
-    same = fit(cells._replace(linear=changed), weight, energy_floor=floor)
-    np.testing.assert_allclose(same.bias, path.bias)
+    changed[~eligible] -= 50
+    same = fit(cells._replace(linear=changed), weight, eligible=eligible)
+    np.testing.assert_array_equal(same.bias, path.bias)
+    assert (fit(cells, weight).bias != path.bias).any()
+
+
+def test_cells_with_a_label_of_their_own_teach_in_any_case(weight):
+    cells, truth = make_cells(weight, labels=np.arange(300) % N_LABELS)
+    nobody = np.zeros(len(truth), bool)
+    path = fit(cells, weight, eligible=nobody, min_cells=1000)
+    np.testing.assert_array_equal(path.weight, fit(cells, weight).weight)
+    assert path.losses
+
+
+def test_labels_of_too_few_cells_stay_as_they_are(weight):
+    cells, _ = make_cells(weight)
+    surest = select_confident(softmax(cells.logits, axis=1), SELF_TRAINING.share)
+    counts = np.bincount(surest[surest < NONE])
+    rare = int(counts.argmin())
+    eligible = np.ones(len(surest), bool)
+    eligible[np.flatnonzero(surest == rare)[4:]] = False
+    path = fit(cells, weight, eligible=eligible, min_cells=5)
+    moved = (path.weight != 0).any(axis=1) | (path.bias != 0)
+    assert moved.tolist() == [label != rare for label in range(N_LABELS)]
+    assert (fit(cells, weight, eligible=eligible, min_cells=4).bias != 0).all()
+
+
+def test_an_adapter_is_scaled_as_a_whole(weight):
+    cells, _ = make_cells(weight, shift=0.6)
+    path = fit(cells, weight)
+    half = path.times(0.5)
+    np.testing.assert_allclose(
+        cells.x @ half.weight.T + half.bias, (cells.x @ path.weight.T + path.bias) / 2
+    )
+    assert half.losses == path.losses
 
 
 def test_given_labels_are_believed(weight):
@@ -113,7 +145,8 @@ def test_labels_weigh_alike_or_as_they_are_frequent(weight):
     cells, _ = make_cells(weight)
     rows = np.r_[np.flatnonzero(cells.logits.argmax(axis=1) == 0), :20]
     cells = QueryCells(*(part[rows] for part in cells))
-    biases = [fit(cells, None, class_weight_power=power).bias for power in (0.0, 1.0)]
+    configs = [replace(SELF_TRAINING, class_weight_power=power) for power in (0.0, 1.0)]
+    biases = [fit_query_path(cells, None, config).bias for config in configs]
     assert biases[0][0] - biases[0][1:].mean() > biases[1][0] - biases[1][1:].mean()
 
 
