@@ -148,6 +148,11 @@ def test_diversity_is_not_compared_with_an_unknown_one():
     assert refuse_query(cells, np.ones(60, bool), probabilities, None) is None
 
 
+def test_probabilities_that_are_not_calibrated_do_not_count():
+    cells, _ = make_query(np.arange(60) % 4, probability=0.5)
+    assert refuse_query(cells, np.ones(60, bool), None, STATISTICS) is None
+
+
 def test_records_of_early_versions_have_no_reason(own_reference):
     query = draw_cells(dict.fromkeys(TYPES, 60), "there", 1)
     mapped, *_ = map_and_train(own_reference, query)

@@ -57,11 +57,12 @@ def resembling_cells(
     cells
         The same cells.
     is_calibrated
-        Whether the calibration holds: not if parameters of the reference were trained.
+        Whether there is a calibration that holds: not if parameters of the reference were trained.
     """
     state, batches = model._look_at(model._select(None, positions))
-    if is_calibrated and state.calibration is not None:
-        p_values = [state.calibration.novelty(batch) for batch in batches]
+    if is_calibrated:
+        calibration = state.calibrated()
+        p_values = [calibration.novelty(batch) for batch in batches]
         return np.concatenate(p_values) > GUARD.novelty
     statistics = model.reference_statistics
     floor = -np.inf if statistics is None else statistics.energy_floor
@@ -89,7 +90,7 @@ def has_low_diversity(cells: QueryCells, statistics: ReferenceStatistics | None)
 def refuse_query(
     cells: QueryCells,
     resembling: NDArray[np.bool_],
-    probabilities: NDArray[np.floating],
+    probabilities: NDArray[np.floating] | None,
     statistics: ReferenceStatistics | None,
 ) -> Refusal | None:
     """Return the reason why a query must not be adapted to, if there is one.
@@ -101,7 +102,8 @@ def refuse_query(
     resembling
         Cells that resemble a label of the reference, ``(n_cells,)``.
     probabilities
-        Probabilities by the reference logits, ``(n_cells, n_labels)``.
+        Calibrated probabilities by the reference logits, ``(n_cells, n_labels)``; ``None`` without a
+        calibration, as others are no estimate of the accuracy.
     statistics
         Statistics of the reference, if they are known.
     """
@@ -118,7 +120,7 @@ def refuse_query(
             f"(limit {GUARD.min_share:.0%}). Check that tissue, species and counts are those of "
             "the reference"
         )
-    probability = float(probabilities.max(axis=1).mean())
+    probability = 1.0 if probabilities is None else float(probabilities.max(axis=1).mean())
     if probability < GUARD.min_probability:
         return Refusal(
             f"the labels that it would be adapted by have a mean probability of {probability:.0%} "

@@ -316,11 +316,12 @@ class QueryTrainer:
             # Labels of the query's own show what it holds, so that no guard is needed.
             fit = fit_query_path(cells, weight, SELF_TRAINING)
             return fit if fit.losses else TOO_FEW
-        is_calibrated = not self.record.patterns
+        # A reference whose own parameters were trained is not calibrated any more.
+        is_calibrated = model.annotation.calibration is not None and not self.record.patterns
         resembling = resembling_cells(model, positions, cells, is_calibrated=is_calibrated)
-        probabilities = model.annotation.probabilities(cells.logits)
-        statistics = model.reference_statistics
-        if refusal := refuse_query(cells, resembling, probabilities, statistics):
+        probabilities = model.annotation.probabilities(cells.logits) if is_calibrated else None
+        refusal = refuse_query(cells, resembling, probabilities, model.reference_statistics)
+        if refusal is not None:
             return refusal
         fit = fit_query_path(
             cells, weight, SELF_TRAINING, eligible=resembling, min_cells=GUARD.min_cells
