@@ -648,7 +648,9 @@ class SCTAB(BaseModel, CellExplainer):
 
         A query model is adapted to all cells of the query instead, by self-training: in each round
         the cells with the highest probabilities of each predicted label are trained on with that
-        label. With ``learn_labels``, labels of the query are trained on as well.
+        label, without those that look novel. A query of too few types, too unlike the reference or
+        with too doubtful labels is not adapted. With ``learn_labels``, labels of the query are
+        trained on as well, and it is always adapted.
 
         Parameters
         ----------
@@ -711,7 +713,7 @@ class SCTAB(BaseModel, CellExplainer):
         Warns
         -----
         UserWarning
-            If cells to hold out were trained on before.
+            If cells to hold out were trained on before, or a query is not adapted.
 
         Notes
         -----
