@@ -128,7 +128,7 @@ def train(
                 f"{scores['accuracy']:.3f}."
             )
         audited = None
-        if audit:
+        if audit and isinstance(model, SCTAB):
             console.note("Training again without each fold, to audit the labels ...")
             audited = model.audit_labels(
                 max_epochs=max_epochs,

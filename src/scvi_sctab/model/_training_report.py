@@ -125,7 +125,9 @@ def _settings(model: CellAnnotator, members: list[Any]) -> dict[str, str]:
         else f"{len(members)} of {first._model_summary_string}",
         "Labels": f"column {model.registry['setup_args']['labels_key']}",
     }
-    held_out = model._held_out_cells().positions if model._has_held_out() else []
+    held_out = np.zeros(0, np.intp)
+    if model._has_held_out():
+        held_out = model._held_out_cells().positions
     for key in _group_keys(model):
         if key in obs:
             n_trained, n_held_out = (

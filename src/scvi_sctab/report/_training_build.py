@@ -32,7 +32,8 @@ from scvi_sctab.report._types import color_labels
 
 if TYPE_CHECKING:
     from scvi_sctab.annotation import LabelAudit
-    from scvi_sctab.report._report import Provenance
+    from scvi_sctab.report._report import Confusion, Provenance
+    from scvi_sctab.report._training_report import ConfusedPair
 
 _MAX_EPOCHS = 100
 _MAX_GROUPS = 40
@@ -91,8 +92,10 @@ def build_training_report(findings: TrainingFindings) -> TrainingReport:
     """
     truth, frame = [str(label) for label in findings.truth], findings.held_out
     predicted = [str(label) for label in frame["label"]] if truth else []
-    scores, pairs = _score_labels(findings, truth, predicted), ()
-    confusion, confusions, held_out = None, (), None
+    scores = _score_labels(findings, truth, predicted)
+    pairs: tuple[ConfusedPair, ...] = ()
+    confusions: tuple[Confusion, ...] = ()
+    confusion, held_out = None, None
     if truth:
         right = np.asarray(truth) == np.asarray(predicted)
         pairs = confused_pairs(frame, truth, findings.labels)
@@ -164,7 +167,8 @@ def _score_labels(
     """Score each label, those with the lowest F1 first, and those without held-out cells last."""
     table = classification_report(truth, predicted) if truth else pd.DataFrame()
     sizes = pd.Series(list(truth), dtype=str).value_counts()
-    cells = pd.Series(np.repeat(*zip(*findings.n_trained.items(), strict=True)), dtype=object)
+    names, counts = list(findings.n_trained), list(findings.n_trained.values())
+    cells = pd.Series(np.repeat(np.array(names, dtype=object), counts), dtype=object)
     colors = color_labels(findings.labels, cells)
     rows = []
     for name in map(str, findings.labels):
