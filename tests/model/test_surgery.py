@@ -145,6 +145,7 @@ def test_a_policy_trains_what_it_names_and_nothing_else(
     assert all(p.requires_grad for p in mapped.module.parameters())
 
 
+@pytest.mark.filterwarnings("ignore:Not adapted:UserWarning")
 def test_surgery_upon_surgery_keeps_the_reference_and_the_first_query(reference_model, stimulated):
     donors = stimulated.obs["donor_id"].isin(QUERY_DONORS).to_numpy()
     first = SCTAB.load_query_data(stimulated[~donors].copy(), reference_model)
@@ -306,6 +307,7 @@ def test_a_new_label_is_learnt_and_the_old_ones_kept(without_b):
     assert kept.mean() > 0.98
 
 
+@pytest.mark.filterwarnings("ignore:Not adapted:UserWarning")
 def test_labels_that_came_with_a_query_are_known_once_it_is_calibrated(reference):
     adata = with_samples(reference)
     of_query = adata.obs["donor_id"].isin(["1015", "1256", "1488"])
@@ -371,6 +373,7 @@ def test_what_is_known_of_the_reference_goes_with_it(reference_model, stimulated
     assert first.reference_ == second.reference_ == reference_model.reference_
 
 
+@pytest.mark.filterwarnings("ignore:Not adapted:UserWarning")
 @pytest.mark.parametrize("as_type", [int, float, str], ids=["int", "float", "str"])
 def test_names_of_batches_are_compared_whatever_their_type(reference, as_type):
     scvi.settings.seed = 0
