@@ -43,12 +43,16 @@ def write_reports(folder: Path) -> None:
 
 def _at_the_end(app: Sphinx, exception: Exception | None) -> None:
     folder = Path(app.outdir) / "gallery"
-    if exception is None and app.builder.format == "html" and not _is_there(folder):
+    if exception is None and app.builder.format == "html" and not _is_new(folder):
         write_reports(folder)
 
 
-def _is_there(folder: Path) -> bool:
-    return all((folder / name).exists() for name in ("annotation.html", "training.html"))
+def _is_new(folder: Path) -> bool:
+    """Return whether the pages were written after the package was last changed."""
+    pages = [folder / name for name in ("annotation.html", "training.html")]
+    package = Path(__file__).parents[1] / "src"
+    changed = max(file.stat().st_mtime for file in package.rglob("*.*"))
+    return all(page.exists() and page.stat().st_mtime > changed for page in pages)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -17,7 +17,7 @@ _OPENING, _CLOSING = re.compile(r"\\[bB]igg?([(\[])"), re.compile(r"\\[bB]igg?([
 
 
 def to_mathml(tex: str, as_block: bool = False) -> str:
-    """Convert an equation; its TeX is kept for screen readers and for copying."""
+    """Convert an equation to MathML, which screen readers read."""
     text = _CLOSING.sub(r"\\right\1", _OPENING.sub(r"\\left\1", tex))
     text = re.sub(r"\\(?:text|display)style\s*", "", text)
     try:

@@ -4,6 +4,7 @@ import re
 from functools import partialmethod
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from scvi_sctab import SCTAB, datasets, models
@@ -82,6 +83,24 @@ def test_of_ready_made_models(tmp_path, monkeypatch):
         study.obs["donor_id"] = study.obs.get("donor_id", "one")
     exec(joins, namespace)
     assert set(namespace["reference"].obs["study"]) == {"one", "two"}
+
+
+@pytest.mark.usefixtures("briefly")
+def test_of_audits(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cells = datasets.pbmc_kang18()[:, :2000]
+    not_empty = np.asarray(cells.X.sum(axis=1)).ravel() > 0
+    namespace = {"SCTAB": SCTAB, "reference": cells[not_empty].copy()}
+    for block in blocks_of("audit.md"):
+        exec(block, namespace)
+    assert (tmp_path / "training.html").exists()
+    assert namespace["first"]["score"].is_monotonic_decreasing
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in DOCS.glob("*.md")), ids=str)
+def test_no_placeholder_is_left(page):
+    lines = (DOCS / page).read_text().splitlines()
+    assert [line for line in lines if re.fullmatch(r"[A-Z][A-Z_]{3,}\W*", line)] == []
 
 
 @pytest.mark.filterwarnings("ignore:These cells differ")

@@ -413,3 +413,35 @@ def test_annotate_writes_files_for_multiqc(run, folder, path, tmp_path):
     run("annotate", path, "-m", folder, "-o", tmp_path / "own", "--multiqc")
     found = json.loads((tmp_path / "own" / "types_mqc.json").read_text())["data"]
     assert set(found) == {path.stem}
+
+
+def test_a_model_outlives_its_audit_and_takes_the_place_of_older_pages(
+    run, write, reference, tmp_path, monkeypatch
+):
+    path = write("h5ad", reference, tmp_path)
+    out = tmp_path / "model"
+    line = (
+        "train",
+        path,
+        "-o",
+        out,
+        "--labels-key",
+        "cell_type",
+        "--max-epochs",
+        1,
+        "--overwrite",
+    )
+    out.mkdir()
+    for name in ("audit.csv", "training.html", "training.json", "notes.txt"):
+        (out / name).write_text("of before")
+
+    def fail(self, **kwargs):
+        raise ValueError("no fold")
+
+    monkeypatch.setattr(SCTAB, "audit_labels", fail)
+    done = run(*line, "--audit")
+    assert done.code == 3, done.err
+    assert "no fold" in done.err
+    assert (out / "model.safetensors").exists()
+    assert (out / "notes.txt").read_text() == "of before"
+    assert not [*out.glob("training.*"), *out.glob("audit.csv")]

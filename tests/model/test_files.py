@@ -479,22 +479,21 @@ def test_a_full_disk_leaves_the_old_ensemble_whole(first, second, tmp_path, monk
 
 
 @pytest.fixture
-def no_room(tmp_path):
-    """No file may be larger than a few kilobytes, as on a disk that is nearly full."""
+def limit_files():
+    """Set the largest size of a file, which acts like a disk that is nearly full."""
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    yield
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("kind", ["small", "first"])
-def test_what_libraries_raise_on_a_full_disk_is_translated(kind, request, tmp_path):
+def test_what_libraries_raise_on_a_full_disk_is_translated(kind, request, limit_files, tmp_path):
     """torch says ``unexpected pos 64 vs 0``."""
     model, path = request.getfixturevalue(kind), tmp_path / "model"
     model.save(path)
     before = content_of(path)
-    request.getfixturevalue("no_room")
+    limit_files(4096)
     with pytest.raises(OSError, match="The disk is full. Nothing was changed") as raised:
         model.save(path, overwrite=True)
     assert raised.value.filename == str(path)
@@ -502,6 +501,20 @@ def test_what_libraries_raise_on_a_full_disk_is_translated(kind, request, tmp_pa
     with pytest.raises(OSError, match="The disk is full"):
         model.save(tmp_path / "new")
     assert names_in(tmp_path) == ["model"]
+
+
+def fail_after_writing(folder, size):
+    with temporary_folder(folder) as aside:
+        (aside / "weights").write_bytes(bytes(size))
+        raise RuntimeError("unexpected pos")
+
+
+def test_a_limit_that_a_large_file_met_is_no_other_error(limit_files, tmp_path):
+    limit_files(3 * 2**20)
+    with pytest.raises(OSError, match="The disk is full"):
+        fail_after_writing(tmp_path, 3 * 2**20)
+    with pytest.raises(RuntimeError, match="unexpected"):
+        fail_after_writing(tmp_path, 2**20)
 
 
 def test_members_of_two_ensembles_are_not_mixed(first, second, tmp_path):

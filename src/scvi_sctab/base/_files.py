@@ -107,11 +107,13 @@ def temporary_folder(target: Path) -> Iterator[Path]:
 
 def _has_room(folder: Path) -> bool:
     """Try to write a little; quotas and limits of file sizes do not show in the free space."""
+    largest = max((file.stat().st_size for file in folder.rglob("*") if file.is_file()), default=0)
     try:
         with (folder / "room").open("wb") as file:
             file.write(bytes(_BYTES_OF_ROOM))
             file.flush()
             os.fsync(file.fileno())
+            file.truncate(largest + _BYTES_OF_ROOM)  # takes no room, but meets a limit of size
     except OSError as error:
         return error.errno not in _NO_ROOM
     return True

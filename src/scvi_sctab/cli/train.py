@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 _AUTO, _NONE = "auto", "none"
+_AUDIT, _PAGE = "audit.csv", "training.html"
+_PAGES = (_AUDIT, _PAGE, "training.json")
 
 
 def train(
@@ -127,6 +129,10 @@ def train(
                 f"Held-out cells: macro F1 {scores['macro average']:.3f}, accuracy "
                 f"{scores['accuracy']:.3f}."
             )
+        model.save(out, overwrite=overwrite)
+        for name in _PAGES:  # of an earlier model
+            (out / name).unlink(missing_ok=True)
+        console.note(f"{out}: a model of {len(model.labels)} labels.")
         audited = None
         if audit and isinstance(model, SCTAB):
             console.note("Training again without each fold, to audit the labels ...")
@@ -136,8 +142,6 @@ def train(
                 enable_progress_bar=shows_bar and _is_shown(),
             )
             console.note(repr(audited))
-        model.save(out, overwrite=overwrite)
-        console.note(f"{out}: a model of {len(model.labels)} labels.")
         files = [out, *_write_pages(console, model, out, reference.stem, report, audited)]
         console.event("done", files=[str(file) for file in files])
 
@@ -153,13 +157,13 @@ def _write_pages(
     """Write the page and the audit, if wanted, into the folder of the model."""
     files = []
     if audited is not None:
-        files.append(out / "audit.csv")
+        files.append(out / _AUDIT)
         cells = audited.cells.sort_values("score", ascending=False, kind="stable")
         cells.to_csv(files[-1], index_label="barcode")
     if report:
         from scvi_sctab.model import report_training
 
-        page = out / "training.html"
+        page = out / _PAGE
         call = shlex.join(["scvi-sctab", *sys.argv[1:]])
         written = report_training(model, page, name=name, audit=audited, call=call, overwrite=True)
         for sentence in written.verdict.sentences:
