@@ -1,6 +1,7 @@
 """A query of other batches is mapped onto a trained model, which stays what it was."""
 
 from copy import deepcopy
+from dataclasses import replace
 
 import anndata
 import numpy as np
@@ -12,6 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from scipy import sparse
 
 from scvi_sctab import SCTAB
+from scvi_sctab._config import GUARD
 from scvi_sctab.annotation import same_values
 from scvi_sctab.data import GeneMismatchError
 from scvi_sctab.train import select_confident
@@ -145,8 +147,11 @@ def test_a_policy_trains_what_it_names_and_nothing_else(
     assert all(p.requires_grad for p in mapped.module.parameters())
 
 
-@pytest.mark.filterwarnings("ignore:Not adapted:UserWarning")
-def test_surgery_upon_surgery_keeps_the_reference_and_the_first_query(reference_model, stimulated):
+def test_surgery_upon_surgery_keeps_the_reference_and_the_first_query(
+    reference_model, stimulated, monkeypatch
+):
+    few = replace(GUARD, min_cells=1)  # the second query has 105 cells
+    monkeypatch.setattr("scvi_sctab.model._query_training.GUARD", few)
     donors = stimulated.obs["donor_id"].isin(QUERY_DONORS).to_numpy()
     first = SCTAB.load_query_data(stimulated[~donors].copy(), reference_model)
     first.train(**QUIET)
