@@ -7,6 +7,7 @@ import pytest
 import scvi
 
 from scvi_sctab import SCTAB, datasets
+from scvi_sctab._config import GuardConfig
 from scvi_sctab.pretrain import MaskedAutoencoder
 
 N_GENES = 300
@@ -24,6 +25,23 @@ def seed():
     os.environ.pop("XLA_FLAGS", None)
     if flags is not None:
         os.environ["XLA_FLAGS"] = flags
+
+
+@pytest.fixture
+def unguarded(monkeypatch):
+    """Adapt to every query, also by models that were trained for an epoch on a few cells."""
+    for place in ("_query_guard", "_query_training"):
+        monkeypatch.setattr(
+            f"scvi_sctab.model.{place}.GUARD",
+            GuardConfig(
+                -1.0,
+                min_cells=1,
+                strength=1.0,
+                min_share=0.0,
+                min_diversity=0.0,
+                min_probability=0.0,
+            ),
+        )
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ PAGE = (Path(__file__).parents[1] / "docs" / "annotate.md").read_text()
 
 
 @pytest.mark.filterwarnings("ignore:These cells differ")
+@pytest.mark.usefixtures("unguarded")
 def test_the_blocks_run(reference, query, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     train = SCTAB.train

@@ -28,6 +28,11 @@ def names(folder):
     return sorted(file.name for file in folder.iterdir())
 
 
+def noise(shape):
+    """Counts that resemble no cell, and no single label more than the others."""
+    return np.random.default_rng(0).poisson(1.0, shape).astype(np.float32)
+
+
 def test_the_table_is_what_annotate_returns(run, folder, model, path, query, tmp_path):
     expected = model.annotate(query)
     out = tmp_path / "out"
@@ -281,7 +286,7 @@ def test_an_error_while_writing_leaves_nothing(run, folder, path, tmp_path, monk
 
 
 def test_a_shift_is_said_and_changes_the_exit_code_if_strict(run, folder, path, query, tmp_path):
-    query.X = np.tile(np.float32([5] + [0] * (query.n_vars - 1)), (query.n_obs, 1))
+    query.X = noise(query.shape)
     query.write_h5ad(path)
     line = ("annotate", path, "-m", folder, "--overwrite", "-o", tmp_path / "out")
     done = run(*line)
@@ -359,7 +364,7 @@ def test_many_files_by_a_scheduler(run, folder, model, path, query, tmp_path):
 @pytest.fixture
 def shifted(query, tmp_path):
     """A file of cells that differ from those of the model."""
-    query.X = np.tile(np.float32([5] + [0] * (query.n_vars - 1)), (query.n_obs, 1))
+    query.X = noise(query.shape)
     query.write_h5ad(tmp_path / "shifted.h5ad")
     return tmp_path / "shifted.h5ad"
 

@@ -180,6 +180,7 @@ def test_files_that_are_no_ensemble_are_refused(ensemble, tmp_path):
         SCTABEnsemble.load(tmp_path)
 
 
+@pytest.mark.usefixtures("unguarded")
 def test_a_query_is_mapped_onto_every_member(ensemble, query):
     before = ensemble.predict(soft=True)
     fewer = query[:, ::-1][:, 10:].copy()

@@ -111,6 +111,7 @@ def test_there_is_a_report_and_explanations(restricted, query, tmp_path):
 
 
 @pytest.mark.parametrize("arguments", [{"encoder": "mlp"}, {"linear_skip": False}, {}])
+@pytest.mark.usefixtures("unguarded")
 def test_any_encoder_layer_and_batches_are_kept(reference, query, arguments):
     reference.layers["counts"] = reference.X.copy()
     reference.X = reference.X * 0.5

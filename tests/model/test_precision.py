@@ -122,6 +122,7 @@ def test_training_is_the_same_whatever_the_program_has_set(usual, name, program)
 
 
 @around
+@pytest.mark.usefixtures("unguarded")
 def test_a_query_is_adapted_to_as_ever(usual, program):
     reference, _ = usual["small"]
     query = toy(60, seed=2, batches=("new",))

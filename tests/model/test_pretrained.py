@@ -126,7 +126,8 @@ def test_scanvi_hands_over_its_encoder_and_takes_labels_back(halves):
         ),
     ],
 )
-@pytest.mark.filterwarnings("ignore:The model is sure of too few")
+@pytest.mark.filterwarnings("ignore:Not adapted")
+@pytest.mark.usefixtures("unguarded")
 def test_surgery_leaves_the_reference_exactly(halves, setup, network):
     scvi.settings.seed = 0
     reference, query = halves[0].copy(), halves[1].copy()
@@ -147,7 +148,8 @@ def test_surgery_leaves_the_reference_exactly(halves, setup, network):
         assert name in mapped.surgery_["new_entries"] or torch.equal(tensor, old[name]), name
 
 
-@pytest.mark.filterwarnings("ignore:The model is sure of too few")
+@pytest.mark.filterwarnings("ignore:Not adapted")
+@pytest.mark.usefixtures("unguarded")
 def test_no_policy_moves_a_frozen_encoder(scvi_model, unlabelled):
     model = SCTAB.from_pretrained(scvi_model, "cell_type", freeze_encoder=True)
     model.train(max_epochs=1, **QUIET)
@@ -168,7 +170,8 @@ def test_genes_cannot_be_asked_of_a_latent_space(scvi_model):
             ask()
 
 
-@pytest.mark.filterwarnings("ignore:The model is sure of too few")
+@pytest.mark.filterwarnings("ignore:Not adapted")
+@pytest.mark.usefixtures("unguarded")
 def test_a_model_on_a_latent_space_is_saved_whole(scvi_model, unlabelled, tmp_path):
     model = SCTAB.from_pretrained(scvi_model, "cell_type")
     model.train(max_epochs=1, **QUIET)

@@ -42,6 +42,7 @@ def test_it_loads_files_of_its_parent(model, query, tmp_path):
     )
 
 
+@pytest.mark.usefixtures("unguarded")
 def test_a_query_is_mapped_onto_it(mine, query, tmp_path):
     mine.save(tmp_path / "model")
     query.obs["condition"] = "pbmc3k"

@@ -187,6 +187,7 @@ def test_no_cells_give_no_rows(model, held_out):
         model.get_shift(held_out, [])
 
 
+@pytest.mark.usefixtures("unguarded")
 def test_a_query_keeps_the_calibration_of_a_reference_that_it_leaves_alone(reference):
     reference.obs["sample"] = reference.obs["condition"].astype(str)
     SCTAB.setup_anndata(
