@@ -12,6 +12,7 @@ PAGE = (Path(__file__).parents[1] / "docs" / "atlases.md").read_text()
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="annbatch needs Python 3.12 or newer")
 @pytest.mark.filterwarnings("ignore:.* labels come from one donor only")
 @pytest.mark.filterwarnings("ignore:.* differ only in")
+@pytest.mark.latest
 @pytest.mark.slow(reason="trains on three files, as a reader of the page does")
 def test_the_blocks_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -291,6 +291,7 @@ def test_a_training_from_a_corpus_continues_where_it_was_stopped(corpus, tmp_pat
     assert len(resumed.history["train_loss"]) == 3
 
 
+@pytest.mark.latest
 @pytest.mark.slow(reason="starts Python three times, which imports torch")
 def test_two_devices_train_from_a_corpus_as_one_does_on_batches_of_twice_the_size(
     corpus, tmp_path
