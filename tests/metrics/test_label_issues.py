@@ -130,3 +130,34 @@ def test_cells_without_a_group_and_a_single_group_are_left_alone():
     assert group_errors([], [], []).empty
     own_label = group_errors(list("ab"), list("xy"), [True, False])
     assert own_label["expected"].to_dict() == {"a": 1.0, "b": 0.0}
+
+
+def draw_groups(rng, n_groups, n_cells, n_labels, low, high):
+    """Groups of random composition, whose cells are wrong as their labels make expected."""
+    rates = rng.uniform(low, high, n_labels)
+    shares = rng.dirichlet(np.full(n_labels, 0.3), size=n_groups)
+    labels = np.concatenate([rng.choice(n_labels, n_cells, p=own) for own in shares])
+    return np.repeat(np.arange(n_groups), n_cells), labels, rng.random(len(labels)) < rates[labels]
+
+
+@pytest.mark.parametrize(
+    ("n_groups", "n_cells", "n_labels"), [(5, 400, 10), (20, 60, 10), (3, 30, 4)]
+)
+@pytest.mark.parametrize(("low", "high"), [(0.05, 0.5), (0.1, 0.1)])
+def test_groups_stand_out_by_chance_as_rarely_as_stated(n_groups, n_cells, n_labels, low, high):
+    rng = np.random.default_rng(0)
+    drawn = (draw_groups(rng, n_groups, n_cells, n_labels, low, high) for _ in range(150))
+    alarms = [group_errors(*cells)["stands_out"].any() for cells in drawn]
+    assert np.mean(alarms) <= 0.05
+
+
+def test_a_group_with_more_errors_stands_out_unless_few_others_have_its_label():
+    groups, labels = np.repeat(list("abc"), 100), np.tile(list("xy"), 150)
+    wrong = np.where(groups == "a", np.arange(300) % 5 < 2, np.arange(300) % 10 == 0)
+    table = group_errors(groups, labels, wrong)
+    assert table.index[table["stands_out"]].tolist() == ["a"]
+    groups = np.repeat(list("abc"), [100, 1, 100])
+    labels = np.repeat(list("xxy"), [100, 1, 100])
+    few = group_errors(groups, labels, (groups == "a") & (np.arange(201) % 5 < 2))
+    assert few.loc["a", "error"] - few.loc["a", "expected"] == pytest.approx(0.4)
+    assert not few["stands_out"].any()

@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import f1_score
 
+from scvi_sctab.annotation import count_issues
 from scvi_sctab.report import build_training_report, render_page
+from scvi_sctab.report._held_out import MIN_CONFUSION
 
 ODD_NAMES = {
     "a script": "<script>alert(1)</script>",
@@ -90,6 +92,10 @@ def test_donors_are_those_of_held_out_cells_without_an_audit(trained, read_page)
     assert report.audit is None
     assert [row.n_issues for row in report.groups[0].groups] == [None] * 2
     assert "The labels were not audited." in page.text
+    assert "model.audit_labels()" in page.text
+    page, *_ = read(replace(trained(), audit=None, can_audit=False), read_page)
+    assert "The labels were not audited." in page.text
+    assert "audit_labels" not in page.text
 
 
 @pytest.mark.parametrize("name", ODD_NAMES.values(), ids=ODD_NAMES)
@@ -112,7 +118,7 @@ def test_164_labels_have_a_row_each_and_the_confusion_those_with_most_errors(tra
     page, report, html = read(made, read_page)
     assert len(report.scores) == 164
     assert len(report.confusion.columns) == 25
-    assert report.confusion.columns[-1] == "other labels"
+    assert report.confusion.columns[-1] == report.confusion.rest == "other labels"
     assert sum(report.confusion.n_cells) == 3000
     assert len(html) < 1_000_000
     assert sum(tag == "tr" for tag, _ in page.tags) > 164
@@ -179,3 +185,53 @@ def test_the_page_can_be_read_by_keys(trained, read_page):
     assert {a["aria-labelledby"] for a in charts} <= set(ids)
     assert "http://" not in html
     assert "https://" not in html
+
+
+def test_the_cell_of_joined_labels_is_neither_right_nor_wrong(trained, read_page):
+    _, report, html = read(trained([f"type {i}" for i in range(40)], n_cells=2000), read_page)
+    table, n = report.confusion, len(report.confusion.columns)
+    assert table.counts[-1][-1] > 0
+    n_colored = html.count('class="n heat"') + html.count('class="n heat wrong"')
+    assert n_colored == n * n - 1
+    assert html.count('class="n heat"') == n - 1
+    _, report, html = read(trained(), read_page)
+    assert report.confusion.rest is None
+    assert html.count('class="n heat"') == 3
+    names = ["other labels", *(f"type {i}" for i in range(40))]
+    _, report, _ = read(trained(names, n_cells=2000), read_page)
+    assert report.confusion.rest == "all other labels"
+
+
+@pytest.mark.parametrize("is_calibrated", [True, False])
+def test_labels_that_are_not_confused_are_said_to_be_so_up_to_a_share(
+    is_calibrated, trained, read_page
+):
+    made = trained()
+    frame = made.held_out.assign(prediction_set=made.held_out["label"])
+    frame = frame if is_calibrated else frame.drop(columns="prediction_set")
+    truth = list(frame["label"].astype(str))
+    truth[0] = next(name for name in made.labels if name != truth[0])
+    page, report, _ = read(replace(made, held_out=frame, truth=truth), read_page)
+    assert report.pairs == ()
+    assert f"No two labels are confused in {MIN_CONFUSION:.0%}".replace("%", " %") in page.text
+    assert ("or share a prediction set." in page.text) == is_calibrated
+    assert "tell all labels apart" not in page.text
+
+
+def test_labels_that_cannot_be_audited_have_no_share(trained, read_page):
+    made = trained()
+    cells = made.audit.cells.copy()
+    own = cells["label"] == "B"
+    cells.loc[own, ["probability", "score"]] = np.nan
+    cells.loc[own, "is_issue"] = False
+    cells.loc[own, "suggested_label"] = "B"
+    audit = replace(made.audit, cells=cells, labels=count_issues(cells, np.full(3, 0.8)))
+    page, report, _ = read(replace(made, audit=audit), read_page)
+    json.dumps(report.to_dict(), allow_nan=False)
+    row = next(row for row in report.audit.labels if row.label == "B")
+    assert (row.share, row.recall, row.n_cells) == (None, None, own.sum())
+    assert (report.audit.n_cells, report.audit.n_not_audited) == ((~own).sum(), own.sum())
+    rest = cells[~own]
+    right = rest["label"].astype(str) == rest["predicted_label"].astype(str)
+    assert report.audit.accuracy == pytest.approx(right.mean())
+    assert "cells cannot be audited" in page.text

@@ -32,25 +32,32 @@ class LabelAudit:
     cells
         A row per labelled cell: ``label``; ``suggested_label``, the same unless the cell is an
         issue; ``probability`` of its own label; ``score``, by which cells are ranked;
-        ``is_issue``; ``predicted_label``, the most probable one; and ``fold``. Probability and
-        score are missing for cells whose label no other fold has.
+        ``is_issue``; ``predicted_label``, the most probable one with the label prior; and
+        ``fold``. Probability and score are missing for cells whose label no other fold has, which
+        cannot be audited.
     labels
         A row per label, the highest share first: ``n_cells``, ``n_issues``, ``share`` of these,
         ``recall`` of the predictions, and ``threshold``, the mean probability of the label over
-        its cells.
+        its cells. The last three are missing for a label that cannot be audited.
     pairs
         A row per pair of labels, the most frequent first: ``label``, ``suggested_label``,
         ``n_cells``, ``share`` of the cells of the label, and ``genes``, which the suggested label
         and these cells express more than the given one.
     groups
-        A row per ``column`` of ``obs`` and ``group``: ``n_cells``, ``n_issues``, and ``error``,
-        ``expected`` and ``stands_out`` of :func:`~scvi_sctab.metrics.group_errors`.
+        A row per ``column`` of ``obs`` and ``group`` of audited cells: ``n_cells``, ``n_issues``,
+        and ``error``, ``expected`` and ``stands_out`` of
+        :func:`~scvi_sctab.metrics.group_errors`.
     """
 
     cells: pd.DataFrame
     labels: pd.DataFrame
     pairs: pd.DataFrame
     groups: pd.DataFrame
+
+    @property
+    def is_audited(self) -> pd.Series:
+        """Whether another fold has the label of each cell, so that a model could predict it."""
+        return self.cells["score"].notna()
 
     def __repr__(self) -> str:
         n_issues = int(self.cells["is_issue"].sum())
@@ -60,7 +67,7 @@ class LabelAudit:
         )
         most = f", most often {pairs}" if pairs else ""
         return (
-            f"LabelAudit: {n_issues:,} of {len(self.cells):,} labels contradict the predictions"
+            f"LabelAudit: {n_issues:,} of {self.is_audited.sum():,} labels contradict the predictions"
             f"{most}."
         )
 
@@ -122,13 +129,17 @@ def count_issues(cells: pd.DataFrame, thresholds: NDArray[np.float64]) -> pd.Dat
         Of :class:`~scvi_sctab.metrics.LabelIssues`.
     """
     right = cells["predicted_label"].astype(str) == cells["label"].astype(str)
-    grouped = cells.assign(right=right).groupby("label", observed=False)
+    # A label that no other fold has cannot be predicted: neither its share nor its recall is 0.
+    can_be = cells["score"].notna()
+    shares = {"share": cells["is_issue"], "recall": right}
+    shares = {name: values.astype(float).where(can_be) for name, values in shares.items()}
+    grouped = cells.assign(**shares).groupby("label", observed=False)
     table = pd.DataFrame(
         {
             "n_cells": grouped.size(),
             "n_issues": grouped["is_issue"].sum().astype(int),
-            "share": grouped["is_issue"].mean(),
-            "recall": grouped["right"].mean(),
+            "share": grouped["share"].mean(),
+            "recall": grouped["recall"].mean(),
             "threshold": np.where(np.isfinite(thresholds), thresholds, np.nan),
         }
     )
@@ -167,10 +178,12 @@ def count_groups(cells: pd.DataFrame, columns: Mapping[str, ArrayLike]) -> pd.Da
     columns
         Group of each cell, ``(n_cells,)``, by the name of the column.
     """
+    can_be = cells["score"].notna().to_numpy()
+    cells = cells[can_be]
     wrong = (cells["predicted_label"].astype(str) != cells["label"].astype(str)).to_numpy()
     parts = []
     for column, values in columns.items():
-        groups = pd.Series(np.asarray(values, dtype=object))
+        groups = pd.Series(np.asarray(values, dtype=object)[can_be])
         table = group_errors(groups, cells["label"].astype(str), wrong)
         known = groups.notna().to_numpy()
         n_issues = cells["is_issue"][known].groupby(groups[known].astype(str).to_numpy()).sum()

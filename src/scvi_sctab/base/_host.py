@@ -18,6 +18,8 @@ from scvi.train._logger import SimpleLogger
 from scvi_sctab.data import make_manager
 
 if TYPE_CHECKING:
+    from typing import Self
+
     import numpy as np
     import torch
     from anndata import AnnData
@@ -166,6 +168,18 @@ class HostModel(BaseModelClass):  # type: ignore[misc]
     def _renew_registration(self) -> None:
         """Register the model's cells again if they were set up for another model since."""
         self._validate_anndata()
+
+    def _build_again(self, **arguments: Any) -> Self:
+        """Build a model of these cells as they were set up for this one, not as they were last."""
+        newest = self._setup_adata_manager_store
+        uuid = self.adata_manager.adata_uuid
+        before = newest.get(uuid)
+        newest[uuid] = self.adata_manager
+        try:
+            return type(self)(self.adata, **arguments)
+        finally:
+            if before is not None:
+                newest[uuid] = before
 
     def _require_trained(self) -> None:
         require_trained(self, "This model is not trained: call `model.train()` first.")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
+
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-
-from scvi_sctab.metrics._calibration import wilson_interval
+from scipy.stats import beta
 
 _LEVEL = 0.05
 # A smaller difference is of no use to know, however many cells show it.
@@ -32,8 +33,11 @@ def group_errors(groups: ArrayLike, labels: ArrayLike, wrong: ArrayLike) -> pd.D
     -------
     A row per ``group``, the largest difference first: ``n_cells``; ``error``, the share of its
     cells that is wrong; ``expected``, the same of cells of the same labels in the other groups;
-    and ``stands_out``, whether the error is higher by five percentage points and the Wilson
-    interval of the error, at a level of 5 % over all groups, is above the expected one.
+    and ``stands_out``, whether the error is higher by five percentage points, and beyond chance at
+    a level of 5 % over all groups. The limit of the difference is Newcombe's
+    :cite:p:`Newcombe98`, of the exact interval of the error and the standard error of the
+    expected one, which is large if few other cells have the labels. Cells are taken as
+    independent.
 
     Examples
     --------
@@ -53,6 +57,9 @@ def group_errors(groups: ArrayLike, labels: ArrayLike, wrong: ArrayLike) -> pd.D
         (errors.sum(axis=0) - errors) / np.maximum(others, 1),
         errors.sum(axis=0) / total,
     )
+    # A share of few cells may be 0 or 1 by chance: one cell of each kind is added to its variance.
+    smooth = (errors.sum(axis=0) - errors + 1) / (others + 2)
+    variance = np.where(others > 0, smooth * (1 - smooth) / np.maximum(others, 1), 0.0)
     n_cells = counts.sum(axis=1)
     error, expected = errors.sum(axis=1) / n_cells, (counts * share).sum(axis=1) / n_cells
     table = pd.DataFrame(
@@ -60,7 +67,9 @@ def group_errors(groups: ArrayLike, labels: ArrayLike, wrong: ArrayLike) -> pd.D
             "n_cells": n_cells.astype(int),
             "error": error,
             "expected": expected,
-            "stands_out": _stand_out(error, expected, n_cells),
+            "stands_out": _stand_out(
+                error, expected, (counts**2 * variance).sum(axis=1) / n_cells**2, n_cells
+            ),
         },
         index=pd.Index(names, name="group"),
     )
@@ -69,10 +78,22 @@ def group_errors(groups: ArrayLike, labels: ArrayLike, wrong: ArrayLike) -> pd.D
 
 
 def _stand_out(
-    error: NDArray[np.float64], expected: NDArray[np.float64], n_cells: NDArray[np.float64]
+    error: NDArray[np.float64],
+    expected: NDArray[np.float64],
+    variance: NDArray[np.float64],
+    n_cells: NDArray[np.float64],
 ) -> NDArray[np.bool_]:
     # One group has no others.
     if len(error) < 2:
         return np.zeros(len(error), bool)
-    low, _ = wilson_interval(error, n_cells, 1 - _LEVEL / len(error))
-    return (error - expected >= _MIN_DIFFERENCE) & (low > expected)
+    confidence = 1 - _LEVEL / len(error)
+    # Exact, since far in the tail the Wilson interval of a small share is too short.
+    n_wrong = np.round(error * n_cells)
+    low = np.where(
+        n_wrong > 0,
+        beta.ppf((1 - confidence) / 2, np.maximum(n_wrong, 1), n_cells - n_wrong + 1),
+        0,
+    )
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    margin = np.sqrt((error - low) ** 2 + z**2 * variance)
+    return (error - expected >= _MIN_DIFFERENCE) & (error - expected > margin)

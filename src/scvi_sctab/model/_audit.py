@@ -25,7 +25,7 @@ from scvi_sctab.annotation import (
     telling_genes,
 )
 from scvi_sctab.base import draw_cells, seed
-from scvi_sctab.data import check_labels_unchanged, get_column
+from scvi_sctab.data import get_column
 from scvi_sctab.metrics import find_label_issues, fit_scaling
 from scvi_sctab.model._novel_populations import read_expression
 from scvi_sctab.model._siblings import check_siblings, train_sibling, without_batches
@@ -78,7 +78,7 @@ def audit(
     model: SCTAB,
     n_folds: int,
     group_key: str | None,
-    groupby: Sequence[str],
+    groupby: str | Sequence[str],
     train_kwargs: Mapping[str, Any],
 ) -> LabelAudit:
     """Find the cells of a model whose labels contradict predictions by models without them.
@@ -95,10 +95,15 @@ def audit(
     KeyError, TypeError, ValueError
         As of :meth:`scvi_sctab.SCTAB.audit_labels`.
     """
+    if train_kwargs.get("early_stopping"):
+        raise ValueError(
+            "early_stopping: the models of an audit hold out nothing to stop by, since they are "
+            "asked about all cells of their fold. Give `max_epochs` instead."
+        )
     check_siblings(model, train_kwargs, "fold")
-    check_labels_unchanged(model.adata_manager)
     obs = model.adata.obs
-    columns = {name: get_column(obs, name, "groupby").to_numpy() for name in groupby}
+    names = [groupby] if isinstance(groupby, str) else groupby
+    columns = {name: get_column(obs, name, "groupby").to_numpy() for name in names}
     key = _group_key(model, group_key)
     found = cross_fit(model, n_folds, key, train_kwargs)
     given, known, probabilities = found.codes, found.is_known, found.probabilities
@@ -182,6 +187,11 @@ def cross_fit(
         Column whose values stay whole, if there is one.
     train_kwargs
         Arguments of ``train``.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two folds, or more than cells of any label, or no label is in two.
     """
     everyone, n_labels = model._select(None), len(model.labels)
     # Cells with coarse labels are learnt from, but have no true label to contradict.
@@ -191,13 +201,34 @@ def cross_fit(
     folds[learnt] = assign_folds(model._label_codes()[learnt], groups, n_folds)
     codes = model._codes_of(everyone)
     cells = np.flatnonzero((folds >= 0) & (codes >= 0))
-    logits = _predict_folds(model, folds, cells, train_kwargs)
     codes, own = codes[cells], folds[cells]
     known = _is_learnt_elsewhere(codes, own)
+    if not known.any():
+        raise ValueError(_no_label_twice(group_key))
+    logits = _predict_folds(model, folds, cells, train_kwargs)
     # Class-balanced training removes the label prior. The power of it that these cells fit best
     # is between none and all.
-    scaling = fit_scaling(logits[known], codes[known], "prior", count_labels(codes, n_labels))
+    scaling = fit_prior(logits[known], codes[known], count_labels(codes, n_labels))
     return CrossFitted(everyone.take(cells), codes, own, known, logits, scaling)
+
+
+def fit_prior(
+    logits: NDArray[np.floating], codes: NDArray[np.int64], counts: NDArray[np.int64]
+) -> Scaling:
+    """Fit a scaling with the label prior that changes the most probable label, too.
+
+    Else each cell of a frequent label that class-balanced logits call a rare one is contradicted.
+
+    Parameters
+    ----------
+    logits
+        Class-balanced logits, ``(n_cells, n_labels)``.
+    codes
+        Codes of the labels, ``(n_cells,)``.
+    counts
+        Number of cells by label, ``(n_labels,)``.
+    """
+    return fit_scaling(logits, codes, "prior", counts)._replace(moves_labels=True)
 
 
 def _predict_folds(
@@ -225,13 +256,30 @@ def _predict_folds(
 def _group_key(model: SCTAB, given: str | None) -> str | None:
     """Return the column whose values are held out whole: donors, else batches, if there are two."""
     setup = model.registry["setup_args"]
+    labelled = model.adata.obs[model._label_codes() < len(model.labels)]
     if given is not None:
-        get_column(model.adata.obs, given, "group_key")
+        values = get_column(labelled, given, "group_key")
+        if values.nunique() < 2:
+            raise ValueError(
+                f"group_key={given!r} has one value for all labelled cells, so that none can be "
+                "held out whole. Give a column with two or more values."
+            )
         return given
     for name in (setup.get("donor_key"), setup.get("batch_key")):
-        if name is not None and model.adata.obs[name].nunique() > 1:
+        if name is not None and labelled[name].nunique() > 1:
             return str(name)
     return None
+
+
+def _no_label_twice(group_key: str | None) -> str:
+    """Return the message for folds that have no label in common."""
+    if group_key is None:
+        return "No label is in two folds: give more cells of each label."
+    return (
+        f"No label is in two folds, because the groups of {group_key!r} have labels of their own. "
+        "Divide the cells by another column, `group_key=...`; or set up without `donor_key` and "
+        "`batch_key`, so that the cells of a group are in several folds."
+    )
 
 
 def _is_learnt_elsewhere(codes: NDArray[np.int64], folds: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -278,8 +278,8 @@ class CellExplainer(CellAnnotator):
         TypeError
             If ``audit`` is no audit.
         ValueError
-            If the cells of the model are not here, or the name of the page does not end in
-            ``.html``.
+            If the cells of the model are not here, ``audit`` is of other cells or labels, or the
+            name of the page does not end in ``.html``.
 
         Examples
         --------

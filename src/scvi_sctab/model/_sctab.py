@@ -829,7 +829,7 @@ class SCTAB(BaseModel, CellExplainer):
         n_folds: int = N_FOLDS,
         *,
         group_key: str | None = None,
-        groupby: Sequence[str] = (),
+        groupby: str | Sequence[str] = (),
         **train_kwargs: Any,
     ) -> LabelAudit:
         """Find cells of the reference whose label contradicts models that never saw them.
@@ -845,12 +845,14 @@ class SCTAB(BaseModel, CellExplainer):
         n_folds
             Number of folds, and of trainings; as many as donors, if these are fewer.
         group_key
-            Column whose values stay whole in folds. If not given, the donors or else the batches
-            that were set up; without either, cells are divided.
+            Column of two or more values, which stay whole in folds. If not given, the donors or
+            else the batches that were set up, if there are two; without either, cells are divided.
         groupby
-            Further columns, such as clusters, in the groups of which issues are counted.
+            One or more further columns, such as clusters, in the groups of which issues are
+            counted.
         **train_kwargs
-            Arguments of :meth:`train`, but for those of its split and of its checkpoints.
+            Arguments of :meth:`train`, but for those of its split and of its checkpoints, and
+            ``early_stopping``.
 
         Returns
         -------
@@ -863,8 +865,10 @@ class SCTAB(BaseModel, CellExplainer):
         TypeError
             If an argument of the split or of checkpoints is given.
         ValueError
-            If the model has no cells, its encoder was trained before, it is a query model, or
-            there are fewer than two folds, or more than cells of any label.
+            If the model has no cells, its labels have changed since ``setup_anndata``, its encoder
+            was trained before, it is a query model, ``early_stopping`` is given, ``group_key`` has
+            one value, there are fewer than two folds, or more than cells of any label, or no label
+            is in two folds, because donors have labels of their own.
 
         Examples
         --------

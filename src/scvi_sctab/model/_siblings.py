@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from anndata import AnnData
 
+from scvi_sctab.data import check_labels_unchanged
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -28,6 +30,8 @@ _OWN_ARGUMENTS = (
 def check_siblings(model: SCTAB, train_kwargs: Mapping[str, Any], part: str) -> None:
     """Refuse models of which a copy cannot be trained from the start, without the labels of a part.
 
+    If another model was set up on the cells since, they are registered again as for this one.
+
     Parameters
     ----------
     model
@@ -42,25 +46,42 @@ def check_siblings(model: SCTAB, train_kwargs: Mapping[str, Any], part: str) -> 
     TypeError
         If an argument of the split or of checkpoints is given.
     ValueError
-        If the model has no cells, is one of a query, or its encoder was trained before.
+        If the model has no cells, labels have changed since it was set up, it is one of a query, or
+        its encoder was trained before.
     """
     taken = [name for name in _OWN_ARGUMENTS if name in train_kwargs]
     if taken:
         raise TypeError(
             f"{', '.join(taken)}: cells and checkpoints are those of the model. Leave these out."
         )
+    obstacle = find_obstacle(model, part)
+    if obstacle is not None:
+        raise ValueError(obstacle)
+    check_labels_unchanged(model.adata_manager)
+    model._renew_registration()
+
+
+def find_obstacle(model: SCTAB, part: str) -> str | None:
+    """Return why a model cannot be trained from the start without a part, or ``None``.
+
+    Parameters
+    ----------
+    model, part
+        As of :func:`check_siblings`.
+    """
     if model.adata is None:
-        raise ValueError(
+        return (
             "The cells of this model are not here: load it with them, `SCTAB.load(path, adata)`."
         )
     if model.query_record is not None:
-        raise ValueError(f"A query model cannot be trained without a {part} of the reference.")
+        return f"A query model cannot be trained without a {part} of the reference."
     was_trained_before = model.has_pretrained_encoder_ or hasattr(model, "pretraining_history_")
     if was_trained_before or not model.module.reads_genes:
-        raise ValueError(
+        return (
             f"The encoder of this model was trained before, on every {part}, so that none can be "
             f"left out. Train both without a {part}, and ask that model about its cells."
         )
+    return None
 
 
 def train_sibling(
@@ -81,7 +102,7 @@ def train_sibling(
         Arguments of ``train``.
     """
     arguments = {**model.init_params_["non_kwargs"], "coarse_labels": model.coarse_labels}
-    sibling = type(model)(model.adata, **arguments)
+    sibling: SCTAB = model._build_again(**arguments)
     own_split = {"external_indexing": [trained, checked, np.zeros(0, np.intp)]}
     further = train_kwargs.get("datasplitter_kwargs") or {}
     sibling.train(**{**train_kwargs, "datasplitter_kwargs": {**further, **own_split}})

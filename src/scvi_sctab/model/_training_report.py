@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from collections.abc import Mapping
@@ -14,6 +15,8 @@ from scvi_sctab._constants import ERROR_RATE, FALSE_ALARM_RATE, TERM_LEVEL
 from scvi_sctab.annotation import LabelAudit, Rates
 from scvi_sctab.model._annotate_query import annotate_selection
 from scvi_sctab.model._report import describe_provenance
+from scvi_sctab.model._sctab import SCTAB
+from scvi_sctab.model._siblings import find_obstacle
 from scvi_sctab.report import (
     TrainingFindings,
     TrainingReport,
@@ -27,11 +30,14 @@ if TYPE_CHECKING:
     from scvi_sctab.model._annotator import CellAnnotator
 
 
+_NAME = "reference"
+
+
 def report_training(
     model: CellAnnotator,
     path: str | os.PathLike[str] | None = None,
     *,
-    name: str = "reference",
+    name: str = _NAME,
     audit: LabelAudit | None = None,
     card: Mapping[str, Any] | None = None,
     call: str | None = None,
@@ -65,6 +71,8 @@ def report_training(
             "The cells that this model was trained on are not here: load it with them, "
             "`SCTAB.load(path, adata)`."
         )
+    if audit is not None:
+        _check_audit(model, audit)
     members = list(getattr(model, "members", [model]))
     held_out, truth, columns = _held_out(model)
     predictable = model.annotation.predictable
@@ -79,14 +87,40 @@ def report_training(
         held_out=held_out,
         truth=truth,
         columns=columns,
-        provenance=describe_provenance(model, name, card or {}, call or _call(path, audit)),
+        provenance=describe_provenance(model, name, card or {}, call or _call(path, name, audit)),
         settings=_settings(model, members),
         audit=audit,
+        can_audit=_can_audit(model),
     )
     report = build_training_report(findings)
     if path is not None:
         write_report(report, None, path, overwrite)
     return report
+
+
+def _check_audit(model: CellAnnotator, audit: LabelAudit) -> None:
+    """Refuse an audit of other labels or cells than those of the model."""
+    cure = "Pass the result of `audit_labels` of a model of the same cells and labels."
+    labels = [str(label) for label in model.labels]
+    known = [str(label) for label in audit.cells["label"].cat.categories]
+    if known != labels:
+        differing = sorted({*known} ^ {*labels}) or known
+        raise ValueError(
+            f"audit is of other labels than this model, such as {differing[0]!r}. {cure}"
+        )
+    unknown = audit.cells.index[~audit.cells.index.isin(model.adata.obs_names)]
+    if len(unknown):
+        raise ValueError(
+            f"audit is of other cells than those of this model: {len(unknown):,} of "
+            f"{len(audit.cells):,} are not in `adata.obs_names`, such as {str(unknown[0])!r}. {cure}"
+        )
+
+
+def _can_audit(model: CellAnnotator) -> bool:
+    """Return whether `audit_labels` is a method of the model that does not refuse it."""
+    if not isinstance(model, SCTAB):
+        return False
+    return not model.module.is_imported and find_obstacle(model, "fold") is None
 
 
 def _held_out(model: CellAnnotator) -> tuple[pd.DataFrame, list[str], dict[str, pd.Series]]:
@@ -137,7 +171,11 @@ def _settings(model: CellAnnotator, members: list[Any]) -> dict[str, str]:
     return settings
 
 
-def _call(path: str | os.PathLike[str] | None, audit: LabelAudit | None) -> str:
-    page = "training.html" if path is None else os.path.basename(path)
-    given = "" if audit is None else ", audit=model.audit_labels()"
-    return f'model.training_report("{page}"{given})'
+def _call(path: str | os.PathLike[str] | None, name: str, audit: LabelAudit | None) -> str:
+    """Return the line to type; the arguments of an audit are not known."""
+    given = [] if path is None else [json.dumps(os.path.basename(path), ensure_ascii=False)]
+    if name != _NAME:
+        given.append(f"name={json.dumps(name, ensure_ascii=False)}")
+    if audit is not None:
+        given.append("audit=audit")
+    return f"model.training_report({', '.join(given)})"

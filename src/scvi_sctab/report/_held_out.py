@@ -16,7 +16,8 @@ from scvi_sctab.report._training_report import ConfusedPair, ConfusionTable, Hel
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_MIN_CONFUSION = 0.05
+MIN_CONFUSION = 0.05
+"""Smallest share of confused cells that is listed."""
 _MAX_CONFUSIONS = 8
 _MAX_LABELS = 24
 _MAX_PAIRS = 12
@@ -65,7 +66,7 @@ def list_confusions(truth: Sequence[str], predicted: Sequence[str]) -> tuple[Con
     rows = [
         Confusion(str(one), str(other), int(n), float(n / sizes[one]))
         for (one, other), n in counts.items()
-        if n / sizes[one] >= _MIN_CONFUSION
+        if n / sizes[one] >= MIN_CONFUSION
     ]
     rows.sort(key=lambda row: (-row.share, row.truth))
     return tuple(rows[:_MAX_CONFUSIONS])
@@ -89,7 +90,8 @@ def tabulate_confusion(truth: Sequence[str], predicted: Sequence[str]) -> Confus
     errors = true[wrong].value_counts().add(guess[wrong].value_counts(), fill_value=0)
     order = sorted(sizes.index, key=lambda name: (-errors.get(name, 0), -sizes[name], name))
     kept = sorted(order[:_MAX_LABELS], key=lambda name: (-sizes[name], name))
-    names = [*kept, *([_REST] if len(order) > len(kept) else [])]
+    rest = _name_rest(order) if len(order) > len(kept) else None
+    names = kept if rest is None else [*kept, rest]
     place = {name: i for i, name in enumerate(kept)}
     codes = [[place.get(name, len(kept)) for name in column] for column in (true, guess)]
     counts = np.zeros((len(names), len(names)), dtype=int)
@@ -100,13 +102,22 @@ def tabulate_confusion(truth: Sequence[str], predicted: Sequence[str]) -> Confus
         columns=tuple(names),
         n_cells=tuple(int(counts[i].sum()) for i in there),
         counts=tuple(tuple(int(n) for n in counts[i]) for i in there),
+        rest=rest,
     )
+
+
+def _name_rest(labels: Sequence[str]) -> str:
+    """Return a name for the other labels that is none of a label."""
+    name = _REST
+    while name in labels:
+        name = f"all {name}"
+    return name
 
 
 def confused_pairs(
     frame: pd.DataFrame, truth: Sequence[str], labels: Sequence[str]
 ) -> tuple[ConfusedPair, ...]:
-    """List pairs of labels that held-out cells do not tell apart.
+    """List pairs of labels that cannot be learnt apart, by held-out cells.
 
     Parameters
     ----------
@@ -136,7 +147,7 @@ def confused_pairs(
     for pair in {*confused.index, *shared}:
         n, total = int(confused.get(pair, 0)), int(sum(sizes.get(name, 0) for name in pair))
         both = shared.get(pair)
-        if both is None and n < _MIN_CONFUSION * total:
+        if both is None and n < MIN_CONFUSION * total:
             continue
         rows.append(
             ConfusedPair(

@@ -68,6 +68,8 @@ class TrainingFindings:
         How the model was trained, as text.
     audit
         Audit of the labels, if there was one.
+    can_audit
+        Whether the labels of the model can be audited.
     """
 
     title: str
@@ -80,6 +82,7 @@ class TrainingFindings:
     columns: Mapping[str, pd.Series] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
     audit: LabelAudit | None = None
+    can_audit: bool = True
 
 
 def build_training_report(findings: TrainingFindings) -> TrainingReport:
@@ -117,6 +120,7 @@ def build_training_report(findings: TrainingFindings) -> TrainingReport:
         audit=audit,
         provenance=findings.provenance,
         is_calibrated="prediction_set" in frame,
+        can_audit=findings.can_audit,
         settings=dict(findings.settings),
     )
 
@@ -129,18 +133,26 @@ def summarize_audit(audit: LabelAudit) -> AuditSummary:
     audit
         The audit.
     """
-    cells, n_cells = audit.cells, len(audit.cells)
+    cells = audit.cells[audit.is_audited]
+    n_cells = len(cells)
     n_issues = int(cells["is_issue"].sum())
     right = (cells["predicted_label"].astype(str) == cells["label"].astype(str)).mean()
     first = cells[cells["is_issue"]].sort_values("score", ascending=False, kind="stable")
     return AuditSummary(
         n_cells=n_cells,
-        n_folds=int(cells["fold"].nunique()),
+        n_not_audited=len(audit.cells) - n_cells,
+        n_folds=int(audit.cells["fold"].nunique()),
         n_issues=n_issues,
         share=n_issues / max(n_cells, 1),
         accuracy=float(right) if n_cells else 0.0,
         labels=tuple(
-            AuditLabel(str(label), int(row.n_cells), int(row.n_issues), row.share, row.recall)
+            AuditLabel(
+                str(label),
+                int(row.n_cells),
+                int(row.n_issues),
+                _finite(row.share),
+                _finite(row.recall),
+            )
             for label, row in zip(audit.labels.index, audit.labels.itertuples(), strict=True)
         ),
         n_pairs=len(audit.pairs),

@@ -75,12 +75,16 @@ class ConfusionTable:
         Cells of each row.
     counts
         Cells of each row and column.
+    rest
+        Name of the row and column of the other labels, if there are any. Where these meet, cells
+        may be right, or have another one of these labels.
     """
 
     labels: tuple[str, ...]
     columns: tuple[str, ...]
     n_cells: tuple[int, ...]
     counts: tuple[tuple[int, ...], ...]
+    rest: str | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class ConfusedPair:
-    """Two labels that held-out cells do not tell apart.
+    """Two labels that cannot be learnt apart, by held-out cells.
 
     Attributes
     ----------
@@ -139,13 +143,13 @@ class GroupErrors:
 
 @dataclass(frozen=True)
 class AuditLabel:
-    """A label with the issues of its cells."""
+    """A label with the issues of its cells; ``None`` if it cannot be audited."""
 
     label: str
     n_cells: int
     n_issues: int
-    share: float
-    recall: float
+    share: float | None
+    recall: float | None
 
 
 @dataclass(frozen=True)
@@ -172,9 +176,13 @@ class AuditCell:
 
 @dataclass(frozen=True)
 class AuditSummary:
-    """Audit of labels: all numbers of the page, the first rows of its tables."""
+    """Audit of labels: all numbers of the page, the first rows of its tables.
+
+    ``n_cells`` are audited; ``n_not_audited`` have a label that only one fold has.
+    """
 
     n_cells: int
+    n_not_audited: int
     n_folds: int
     n_issues: int
     share: float
@@ -201,6 +209,8 @@ class TrainingReport:
         Audit of the labels, if there was one.
     is_calibrated
         Whether probabilities are calibrated, and there are prediction sets.
+    can_audit
+        Whether the labels of the model can be audited.
     settings
         How the model was trained, as text.
     """
@@ -219,6 +229,7 @@ class TrainingReport:
     audit: AuditSummary | None
     provenance: Provenance
     is_calibrated: bool = False
+    can_audit: bool = True
     settings: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:

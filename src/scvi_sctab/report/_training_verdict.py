@@ -87,7 +87,7 @@ def _second(scores: Sequence[LabelScore], pairs: Sequence[ConfusedPair]) -> str:
         are = "label is" if len(hard) == 1 else "labels are"
         first = f"{count(len(hard))} {are} hard to learn by F1: {named}{more}"
     confused = next((row for row in pairs if row.share_confused >= _MIN_CONFUSED), None)
-    last = "; no two labels are confused often"
+    last = f"; no two labels are confused in {percent(_MIN_CONFUSED)} of their cells or more"
     if confused is not None:
         one, other = confused.labels
         last = f"; {one} and {other} are confused most"
