@@ -135,6 +135,24 @@ def test_whole_studies_are_left_out_in_turn(across):
     np.testing.assert_array_equal(model.predict(), labels)
 
 
+def test_cells_that_were_set_up_again_are_left_out_as_they_were(reference):
+    reference.obs["half"] = np.where(reference.obs["cell_type"] == "CD14 Mono", "one", "two")
+    SCTAB.setup_anndata(reference, labels_key="cell_type", donor_key="donor_id")
+    model = SCTAB(reference)
+    quick = {"max_epochs": 1, "accelerator": "cpu"}
+    model.train(**quick)
+    calibrations = []
+    for _ in range(2):
+        scvi.settings.seed = 0
+        model.calibrate_across("condition", **quick)
+        calibrations.append(model.calibration)
+        SCTAB.setup_anndata(reference, labels_key="half")
+    before, after = calibrations
+    np.testing.assert_array_equal(after.truth, before.truth)
+    np.testing.assert_allclose(after.probability, before.probability, rtol=1e-5)
+    assert list(SCTAB(reference).labels) == ["one", "two"]
+
+
 def test_the_rate_is_kept_within_each_study(across):
     model, _ = across
     calibration = model.calibration

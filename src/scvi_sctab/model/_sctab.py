@@ -811,7 +811,8 @@ class SCTAB(BaseModel, CellExplainer):
             If an argument of the split or of checkpoints is given.
         ValueError
             If fewer than two studies have enough labelled cells, the cells that the model was
-            trained on are not here, its encoder was trained before, or it is a query model.
+            trained on are not here, their labels have changed since ``setup_anndata``, its encoder
+            was trained before, or it is a query model.
         """
         self._require_trained()
         if method is not None:
