@@ -92,8 +92,7 @@ def panels_of(draw: Draw) -> Iterator[tuple[int, str, np.ndarray]]:
     for size in (*SIZES[1:2], *SIZES[:1], *SIZES[2:]):
         if draw.has_split or draw.number == 0:
             yield size, "variable", variable_genes(reference, size)
-        if size == SIZES[1] or draw.number == 0:
-            yield size, "random", random_genes(reference, size, draw.number)
+        yield size, "random", random_genes(reference, size, draw.number)
 
 
 def run_restrict(draw: Draw, table: Table, models: dict[Any, SCTAB]) -> None:
