@@ -218,8 +218,9 @@ def test_an_anndata_is_refused_with_the_line_to_type(model, query):
 
 
 def test_models_that_cannot_be_restricted_say_why(model, reference, query, panel, tmp_path):
+    SCTAB.setup_anndata(reference, labels_key="cell_type")
     with pytest.raises(RuntimeError, match="is not trained"):
-        SCTAB(model.adata).restrict(panel)
+        SCTAB(reference).restrict(panel)
     model.save(tmp_path / "model")
     with pytest.raises(ValueError, match=r"`SCTAB.load\(path, adata\)`.*train anew"):
         SCTAB.load(tmp_path / "model").restrict(panel)
