@@ -10,6 +10,7 @@ from scipy import sparse
 
 from scvi_sctab import SCTAB
 from scvi_sctab.metrics import f1_macro
+from scvi_sctab.model._panel_refit import refit_to_panel
 from scvi_sctab.model._panels import compare_confusions
 
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
@@ -228,6 +229,21 @@ def test_models_that_cannot_be_restricted_say_why(model, reference, query, panel
     loaded = SCTAB.load(tmp_path / "model", query)
     with pytest.raises(ValueError, match="trained on are not here"):
         loaded.restrict(panel)
+
+
+def test_the_refit_reads_training_cells_only_and_takes_the_head_along(model, panel):
+    restricted = _restrict(model, panel)
+    layers = restricted.module.linear_skip, restricted.module.final_mapping
+    before = [layer.weight.detach().clone() for layer in layers]
+    assert not torch.equal(before[1], model.module.final_mapping.weight)
+    held_out = np.zeros(restricted.adata.n_obs, bool)
+    held_out[restricted.validation_indices_] = True
+    counts = restricted.adata.X.toarray()
+    counts[held_out] = counts[held_out][:, ::-1] + 1
+    restricted.adata.X = sparse.csr_matrix(counts)
+    refit_to_panel(restricted)
+    for layer, weight in zip(layers, before, strict=True):
+        torch.testing.assert_close(layer.weight.detach(), weight, atol=0.02, rtol=0.05)
 
 
 def test_a_query_model_names_the_reference(reference, query, panel):

@@ -1,9 +1,12 @@
 """Queries that adaptation would harm are not adapted to, and the model says so."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 import scvi
+import torch
 from anndata import AnnData
 from scipy.special import logsumexp
 
@@ -69,6 +72,17 @@ def test_a_benign_shift_is_adapted_to_and_labels_get_better(own_reference):
     assert not report.not_adapted
     assert "self_training_loss" in mapped.history
     assert (after == truth).mean() >= (before == truth).mean() + 0.01
+
+
+def test_half_of_the_adapter_is_kept(own_reference, monkeypatch):
+    query = draw_cells(dict.fromkeys(TYPES, 150), "there", 1, capture_of_elsewhere())
+    half = map_and_train(own_reference, query)[0].module.query_paths.paths[-1]
+    whole = replace(GUARD, strength=1.0)
+    monkeypatch.setattr("scvi_sctab.model._query_training.GUARD", whole)
+    full = map_and_train(own_reference, query)[0].module.query_paths.paths[-1]
+    assert float(full.bias.detach().abs().max()) > 0.01
+    for one, other in ((half.weight, full.weight), (half.bias, full.bias)):
+        torch.testing.assert_close(one, GUARD.strength * other)
 
 
 def test_a_population_of_an_unknown_type_costs_no_accuracy(own_reference):
