@@ -7,9 +7,9 @@ import pytest
 from scvi_sctab.plotting import plot_benchmark, plot_scaling
 
 
-def rows(method, split, values, metric="f1_macro", **more):
+def rows(method, task, values, **more):
     return [
-        {"method": method, "split": split, "seed": i, "metric": metric, "value": v, **more}
+        {"method": method, "task": task, "seed": i, "macro_f1": v, **more}
         for i, v in enumerate(values)
     ]
 
@@ -17,13 +17,11 @@ def rows(method, split, values, metric="f1_macro", **more):
 @pytest.fixture
 def results():
     return pd.DataFrame(
-        rows("low", "one", [0.2, 0.4])
-        + rows("low", "two", [0.3, 0.3])
-        + rows("high", "one", [0.9, 0.7])
-        + rows("high", "two", [0.5, np.nan])
+        rows("low", "one", [0.2, 0.4], seconds=2.0)
+        + rows("low", "two", [0.3, 0.3], seconds=2.0)
+        + rows("high", "one", [0.9, 0.7], seconds=9.0)
+        + rows("high", "two", [0.5, np.nan], seconds=9.0)
         + rows("none", "one", [np.nan])
-        + rows("low", "one", [2.0], "fit_seconds")
-        + rows("high", "one", [9.0], "fit_seconds")
     )
 
 
@@ -34,7 +32,7 @@ def tick_labels(ax):
 def test_methods_are_ordered_by_their_mean_and_failures_are_told(results):
     ax = plot_benchmark(results)
     assert tick_labels(ax) == ["none (all failed)", "low", "high (1 failed)"]
-    assert tick_labels(plot_benchmark(results, "fit_seconds")) == ["high", "low"]
+    assert tick_labels(plot_benchmark(results.dropna(), "seconds")) == ["high", "low"]
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["one", "two"]
 
 
@@ -69,11 +67,18 @@ def test_scaling_draws_a_curve_per_method_over_shares():
 
 
 def test_a_metric_that_is_not_there_is_named(results):
-    with pytest.raises(ValueError, match=r"no 'ece'; it has \['f1_macro', 'fit_seconds'\]"):
+    with pytest.raises(ValueError, match=r"no column 'ece'; it has \['method'.*benchmark\.run"):
         plot_benchmark(results, "ece")
 
 
+def test_what_a_method_does_not_state_is_no_failure(results):
+    results["error"] = np.where(results["method"] == "none", "RuntimeError: no luck", "")
+    ece = results["macro_f1"].where(results["method"] == "high")
+    ax = plot_benchmark(results.assign(ece=ece), "ece")
+    assert tick_labels(ax) == ["none (all failed)", "high"]
+
+
 def test_a_table_whose_names_are_categories_shows_those_with_runs(results):
-    results = results.astype({"method": "category", "split": "category"})
+    results = results.astype({"method": "category", "task": "category"})
     results = results[results["method"] != "low"]
     assert tick_labels(plot_benchmark(results)) == ["none (all failed)", "high (1 failed)"]

@@ -26,21 +26,21 @@ def confusion_matrix(labels, ax):
 
 def benchmark(labels, ax):
     rows = [
-        {"method": m, "split": s, "seed": 0, "metric": "fit_seconds", "value": 1 + i * j % 7}
+        {"method": m, "task": s, "seed": 0, "fit_seconds": 1 + i * j % 7}
         for i, m in enumerate(labels)
         for j, s in enumerate(labels[:3])
     ]
-    rows[0]["value"] = np.nan
+    rows[0]["fit_seconds"] = np.nan
     return plotting.plot_benchmark(pd.DataFrame(rows), "fit_seconds", ax)
 
 
 def scaling(labels, ax):
     rows = [
-        {"method": m, "split": str(f), "seed": s, "metric": "f1_macro", "value": f * s / 2,
-         "by": "donors", "fraction": f}
+        {"method": m, "task": str(f), "seed": s, "macro_f1": f * s / 2, "by": "donors",
+         "fraction": f}
         for m in labels for f in (0.01, 0.02, 0.05, 0.1, 0.5, 1) for s in (1, 2)
     ]  # fmt: skip
-    rows[0]["value"] = np.nan
+    rows[0]["macro_f1"] = np.nan
     return plotting.plot_scaling(pd.DataFrame(rows), ax=ax)
 
 
@@ -141,8 +141,8 @@ EMPTY = {
     "plot_reliability": r"no column 'probability'.*Draw a table of metrics\.reliability",
     "plot_deletion": r"no column 'ranking'.*Draw a table of SCTAB\.deletion_test",
     "plot_markers": r"no column 'group'.*Draw a table of SCTAB\.get_markers",
-    "plot_benchmark": r"no column 'method'.*Draw a table of metrics\.benchmark",
-    "plot_scaling": r"no column 'by'.*Draw a table of metrics\.paper_protocol",
+    "plot_benchmark": r"no column 'method'.*Draw a table of benchmark\.run",
+    "plot_scaling": r"no column 'by'.*Draw a table of benchmark\.paper_protocol",
 }
 
 
@@ -157,7 +157,7 @@ WITHOUT_ROWS = {
     "plot_reliability": (["probability", "accuracy", "n_cells"], "of at least one cell"),
     "plot_deletion": (["ranking", "n_genes", "drop"], "SCTAB.deletion_test"),
     "plot_markers": (["group", "gene", "score", "expression"], "SCTAB.get_markers"),
-    "plot_benchmark": (["method", "split", "metric", "value"], "metrics.benchmark"),
+    "plot_benchmark": (["method", "task", "macro_f1"], "benchmark.run"),
 }
 
 

@@ -1,7 +1,7 @@
 """Other methods to compare with, all with the two methods ``fit`` and ``predict_proba``.
 
-Each class has a seed as its first argument and can be passed to
-:func:`scvi_sctab.metrics.benchmark`.
+Each class has a seed as its first argument: it is a ``make`` of a :class:`scvi_sctab.benchmark.Method` for
+:func:`scvi_sctab.benchmark.run`.
 """
 
 from scvi_sctab.baselines._celltypist import CellTypist

@@ -1,6 +1,5 @@
 """Scores of predictions and of their probabilities: functions of arrays that return frames."""
 
-from scvi_sctab.metrics._benchmark import benchmark
 from scvi_sctab.metrics._calibrated import Calibration, CellLogits, LeftOut
 from scvi_sctab.metrics._calibration import (
     expected_calibration_error,
@@ -34,16 +33,8 @@ from scvi_sctab.metrics._latents import (
 from scvi_sctab.metrics._markers import MarkerScores, score_markers
 from scvi_sctab.metrics._molecules import molecular_split, simulate_dropout, thin_counts
 from scvi_sctab.metrics._novelty import LabelCenters, distance_to_centers, fit_centers
-from scvi_sctab.metrics._protocol import paper_protocol
 from scvi_sctab.metrics._scaling import Scaling, ScalingMethod, check_method, fit_scaling
 from scvi_sctab.metrics._shift import shift_test
-from scvi_sctab.metrics._splits import (
-    Split,
-    assign_donors,
-    donor_splits,
-    subsample_cells,
-    subsample_donors,
-)
 
 __all__ = [
     "Calibration",
@@ -57,16 +48,12 @@ __all__ = [
     "MarkerScores",
     "Scaling",
     "ScalingMethod",
-    "Split",
     "TargetScores",
-    "assign_donors",
-    "benchmark",
     "check_method",
     "classification_report",
     "conformal_threshold",
     "confusion",
     "distance_to_centers",
-    "donor_splits",
     "expected_calibration_error",
     "expression_tertiles",
     "f1_macro",
@@ -84,15 +71,12 @@ __all__ = [
     "ontology_cross_entropy",
     "ontology_report",
     "p_values",
-    "paper_protocol",
     "prediction_sets",
     "reliability",
     "score_held_out",
     "score_markers",
     "shift_test",
     "simulate_dropout",
-    "subsample_cells",
-    "subsample_donors",
     "target_scores",
     "thin_counts",
 ]

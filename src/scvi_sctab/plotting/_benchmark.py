@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     from matplotlib.collections import PathCollection
 
 _NAMES = {
-    "f1_macro": "macro F1",
+    "macro_f1": "macro F1",
     "ece": "expected calibration error",
+    "seconds": "seconds",
     "fit_seconds": "seconds to fit",
     "predict_seconds": "seconds to predict",
 }
-_LESS_IS_BETTER = {"ece", "fit_seconds", "predict_seconds"}
+_LESS_IS_BETTER = {"ece", "seconds", "fit_seconds", "predict_seconds"}
 _MARKERS = "osD^vPX*"
 _INCHES = 5.0, 3.6
 # Inches: limit of all rows together, and least height of a row with a name.
@@ -37,14 +38,14 @@ _ALL_ROWS, _MIN_ROW = 10.0, 0.15
 
 
 def plot_benchmark(
-    results: pd.DataFrame, metric: str = "f1_macro", ax: Axes | None = None
+    results: pd.DataFrame, metric: str = "macro_f1", ax: Axes | None = None
 ) -> Axes:
-    """Draw a row per method, best on top, and a point per split.
+    """Draw a row per method, best on top, and a point per task.
 
     Parameters
     ----------
     results
-        A table of :func:`scvi_sctab.metrics.benchmark`.
+        A table of :func:`scvi_sctab.benchmark.run`.
     metric
         Metric of the table.
     ax
@@ -54,7 +55,7 @@ def plot_benchmark(
     Returns
     -------
     The axes. A point is the mean over seeds, its line reaches from the smallest to the largest
-    value, a bar is the mean over splits. The number of failed runs is written beside the method.
+    value, a bar is the mean over tasks. The number of failed runs is written beside the method.
 
     Raises
     ------
@@ -62,14 +63,14 @@ def plot_benchmark(
         If the table is empty, or lacks a column or the metric.
     """
     runs = _runs(results, metric)
-    means = runs.groupby(["method", "split"], sort=False)["value"].mean().groupby("method").mean()
+    means = runs.groupby(["method", "task"], sort=False)[metric].mean().groupby("method").mean()
     methods = means.sort_values(ascending=metric not in _LESS_IS_BETTER, na_position="first").index
-    splits = list(dict.fromkeys(runs["split"]))
+    tasks = list(dict.fromkeys(runs["task"]))
     notes = [_failures(method, runs) for method in methods]
     if ax is None:
-        row = min(0.3 + 0.09 * len(splits), max(_MIN_ROW, _ALL_ROWS / len(methods)))
+        row = min(0.3 + 0.09 * len(tasks), max(_MIN_ROW, _ALL_ROWS / len(methods)))
         height = 1.3 + len(methods) * row
-        width, needed = legend_inches(splits, height - 0.6)
+        width, needed = legend_inches(tasks, height - 0.6)
         left = names_inches(methods, notes)
         ax = new_axes(3.8 + left + width, max(height, needed + 0.6))
     ax.set_xlabel(_NAMES.get(metric, metric))
@@ -77,7 +78,7 @@ def plot_benchmark(
         ax.set_xscale("log")
         ax.xaxis.set_major_formatter("{x:g}")
         ax.xaxis.set_minor_formatter(LogFormatter())
-    points = _draw_splits(ax, runs, methods, splits)
+    points = _draw_tasks(ax, runs, metric, methods, tasks)
     rows = np.arange(len(methods))
     ax.vlines(means[methods], rows - 0.36, rows + 0.36, color="0.25", linewidth=1.5, zorder=1)
     ax.set_ylim(-0.6, len(methods) - 0.4)
@@ -87,43 +88,43 @@ def plot_benchmark(
     ax.spines[["top", "right", "left"]].set_visible(False)
     name_rows(ax, methods, notes=notes)
     _, height = lay_out(ax)
-    across = np.clip(height / len(methods) / len(splits), 2.5, 5.3)
-    for split in points:
-        split.set_sizes([across**2])
-    legend_beside(ax, points, splits)
+    across = np.clip(height / len(methods) / len(tasks), 2.5, 5.3)
+    for own in points:
+        own.set_sizes([across**2])
+    legend_beside(ax, points, tasks)
     return ax
 
 
-def _draw_splits(
-    ax: Axes, runs: pd.DataFrame, methods: pd.Index, splits: list[str]
+def _draw_tasks(
+    ax: Axes, runs: pd.DataFrame, metric: str, methods: pd.Index, tasks: list[str]
 ) -> list[PathCollection]:
-    """Draw the mean, minimum and maximum of each split, with vertical offsets."""
-    heights = np.linspace(0.3, -0.3, len(splits) + 2)[1:-1]
-    colors = panel_colors(ax, splits)
+    """Draw the mean, minimum and maximum of each task, with vertical offsets."""
+    heights = np.linspace(0.3, -0.3, len(tasks) + 2)[1:-1]
+    colors = panel_colors(ax, tasks)
     points = []
-    for i, split in enumerate(splits):
-        values = runs[runs["split"] == split].groupby("method")["value"]
+    for i, task in enumerate(tasks):
+        values = runs[runs["task"] == task].groupby("method")[metric]
         values = values.agg(["mean", "min", "max"]).reindex(methods)
         y = np.arange(len(methods)) + heights[i]
-        ax.hlines(y, values["min"], values["max"], color=colors[split], linewidth=1.5)
+        ax.hlines(y, values["min"], values["max"], color=colors[task], linewidth=1.5)
         points.append(
             ax.scatter(
-                values["mean"], y, color=colors[split], marker=_MARKERS[i % len(_MARKERS)],
-                label=split, zorder=3,
+                values["mean"], y, color=colors[task], marker=_MARKERS[i % len(_MARKERS)],
+                label=task, zorder=3,
             )
         )  # fmt: skip
     return points
 
 
 def plot_scaling(
-    results: pd.DataFrame, metric: str = "f1_macro", by: str = "donors", ax: Axes | None = None
+    results: pd.DataFrame, metric: str = "macro_f1", by: str = "donors", ax: Axes | None = None
 ) -> Axes:
     """Draw a metric against the share of the training data, as the scTab paper does.
 
     Parameters
     ----------
     results
-        A table of :func:`scvi_sctab.metrics.paper_protocol`.
+        A table of :func:`scvi_sctab.benchmark.paper_protocol`.
     metric
         Metric of the table.
     by
@@ -142,7 +143,7 @@ def plot_scaling(
     ValueError
         If the table is empty, lacks a column or the metric, or has no shares of ``by``.
     """
-    require(results, ("by", "fraction"), "metrics.paper_protocol")
+    require(results, ("by", "fraction"), "benchmark.paper_protocol")
     runs = _runs(results, metric)
     runs = runs[runs["by"] == by]
     if runs.empty:
@@ -157,7 +158,7 @@ def plot_scaling(
     colors = panel_colors(ax, methods)
     curves = []
     for i, method in enumerate(methods):
-        values = runs[runs["method"] == method].groupby("fraction")["value"]
+        values = runs[runs["method"] == method].groupby("fraction")[metric]
         values = values.agg(["mean", "min", "max"])
         spread = np.abs(values[["min", "max"]].sub(values["mean"], axis=0)).to_numpy().T
         curves.append(
@@ -178,17 +179,18 @@ def plot_scaling(
 
 
 def _runs(results: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Select the runs of a metric, with names as text."""
-    require(results, ("method", "split", "metric", "value"), "metrics.benchmark")
-    runs = results[results["metric"] == metric]
-    if runs.empty:
-        raise ValueError(f"The table has no {metric!r}; it has {sorted(set(results['metric']))}.")
-    return runs.astype({"method": str, "split": str})
+    """Select the runs that have a metric or failed, with names as text."""
+    require(results, ("method", "task", metric), "benchmark.run")
+    runs = results.astype({"method": str, "task": str})
+    if "error" not in runs:
+        return runs.assign(failed=runs[metric].isna())
+    # What a method does not state, such as a probability, is no failure.
+    runs["failed"] = runs["error"].fillna("").ne("")
+    return runs[runs["failed"] | runs[metric].notna()]
 
 
 def _failures(method: str, runs: pd.DataFrame) -> str:
-    values = runs.loc[runs["method"] == method, "value"]
-    n_failed = values.isna().sum()
-    if not n_failed:
+    failed = runs.loc[runs["method"] == method, "failed"]
+    if not failed.any():
         return ""
-    return f" ({'all' if n_failed == len(values) else n_failed} failed)"
+    return f" ({'all' if failed.all() else failed.sum()} failed)"

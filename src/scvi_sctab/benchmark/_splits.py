@@ -1,42 +1,22 @@
-"""Splits into reference and query by whole donors, and nested subsamples."""
+"""Splits into reference and query by whole donors, nested subsamples, and few labels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scvi_sctab._constants import MIN_CELLS_PER_LABEL, UNLABELED_CATEGORY
+from scvi_sctab.benchmark._tasks import Split, Task
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 Positions = NDArray[np.intp]
-
-
-@dataclass(frozen=True)
-class Split:
-    """A reference and a query.
-
-    Attributes
-    ----------
-    name
-        Name in tables.
-    reference, query
-        Raw counts in ``X``; may be views.
-    labels
-        Labels of the query that are scored, even if the reference lacks them; those of the
-        reference if not given.
-    """
-
-    name: str
-    reference: AnnData
-    query: AnnData
-    labels: frozenset[str] | None = None
 
 
 def assign_donors(donors: Sequence[str], n_splits: int, seed: int = 0) -> NDArray[np.int64]:
@@ -78,21 +58,31 @@ def assign_donors(donors: Sequence[str], n_splits: int, seed: int = 0) -> NDArra
     return part[codes]
 
 
-def donor_splits(adata: AnnData, donor_key: str, n_splits: int = 5, seed: int = 0) -> list[Split]:
-    """Split by whole donors, so that each donor is in the query of exactly one split.
+def donor_tasks(
+    adata: AnnData,
+    labels_key: str,
+    donor_key: str,
+    n_splits: int = 5,
+    seed: int = 0,
+    *,
+    batch_key: str | None = None,
+) -> list[Task]:
+    """Split by whole donors, so that each donor is in the query of exactly one task.
 
     Parameters
     ----------
     adata
         Raw counts in ``X``, ``(n_cells, n_genes)``.
-    donor_key
-        Column with donors.
+    labels_key, donor_key
+        Columns with labels and with donors.
     n_splits, seed
         As in :func:`assign_donors`.
+    batch_key
+        Column with batches, for methods that use them.
 
     Returns
     -------
-    Splits of views, named ``"donors 1"`` and so on.
+    Tasks of views, of one family, named ``"donors 1"`` and so on.
 
     Raises
     ------
@@ -102,11 +92,59 @@ def donor_splits(adata: AnnData, donor_key: str, n_splits: int = 5, seed: int = 
         As in :func:`assign_donors`.
     """
     donors = column(adata, donor_key, "donor_key")
+    truth = labels_of(adata, labels_key)
     parts = assign_donors(donors.tolist(), n_splits, seed)
+    keys: dict[str, Any] = {
+        "labels_key": labels_key,
+        "donor_key": donor_key,
+        "batch_key": batch_key,
+    }
     return [
-        Split(f"donors {part + 1}", adata[parts != part], adata[parts == part])
+        Task(f"donors {part + 1}", partial(_split, adata, truth, parts == part), "donors", **keys)
         for part in range(n_splits)
     ]
+
+
+def _split(adata: AnnData, truth: NDArray[np.str_], query: NDArray[np.bool_], seed: int) -> Split:
+    """Load a task; the split does not depend on the seed of the method."""
+    return Split(adata[~query], adata[query], truth[query])
+
+
+def partial_labels(
+    labels: Sequence[str], n_per_label: int, seed: int = 0, among: NDArray[np.bool_] | None = None
+) -> NDArray[np.str_]:
+    """Keep some labels of each type, for tasks with few of them.
+
+    Parameters
+    ----------
+    labels
+        Labels, ``(n_cells,)``.
+    n_per_label
+        Number of cells of each label that keep it, drawn without replacement; all if there are
+        fewer.
+    seed
+        Seed of the draw.
+    among
+        Mask of the cells that may keep their label, ``(n_cells,)``, such as those of one donor; all
+        if not given.
+
+    Returns
+    -------
+    Labels, ``"unknown"`` for all other cells, ``(n_cells,)``.
+
+    Examples
+    --------
+    >>> partial_labels(["B", "B", "NK"], 1, among=np.array([False, True, True])).tolist()
+    ['unknown', 'B', 'NK']
+    """
+    values = np.asarray(labels, dtype=str)
+    allowed = np.ones(len(values), dtype=bool) if among is None else among
+    rng = np.random.default_rng(seed)
+    kept = np.zeros(len(values), dtype=bool)
+    for label in np.setdiff1d(values, ["", UNLABELED_CATEGORY]):
+        cells = np.flatnonzero((values == label) & allowed)
+        kept[rng.choice(cells, min(n_per_label, len(cells)), replace=False)] = True
+    return np.where(kept, values, UNLABELED_CATEGORY)
 
 
 def subsample_donors(donors: Sequence[str], fraction: float, seed: int = 0) -> Positions:

@@ -5,7 +5,13 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
-from scvi_sctab.metrics import assign_donors, donor_splits, subsample_cells, subsample_donors
+from scvi_sctab.benchmark import (
+    assign_donors,
+    donor_tasks,
+    partial_labels,
+    subsample_cells,
+    subsample_donors,
+)
 
 
 @pytest.fixture
@@ -19,8 +25,10 @@ def donors():
 @pytest.mark.parametrize("n_splits", [2, 3, 7])
 def test_no_donor_is_on_both_sides_and_each_is_tried_once(donors, n_splits, seed):
     adata = AnnData(np.ones((len(donors), 1)), obs=pd.DataFrame({"donor": donors}).rename(str))
-    splits = donor_splits(adata, "donor", n_splits, seed)
-    assert len({split.name for split in splits}) == n_splits
+    adata.obs["label"] = "B"
+    tasks = donor_tasks(adata, "label", "donor", n_splits, seed)
+    assert len({task.name for task in tasks}) == n_splits
+    splits = [task.load(0) for task in tasks]
     for split in splits:
         sides = set(split.reference.obs["donor"]), set(split.query.obs["donor"])
         assert not sides[0] & sides[1]
@@ -57,7 +65,7 @@ def test_cells_without_a_donor_are_refused(missing):
 
 def test_a_column_that_does_not_exist_is_named():
     with pytest.raises(KeyError, match=r"donor_key='donor' is not a column"):
-        donor_splits(AnnData(np.ones((3, 1))), "donor")
+        donor_tasks(AnnData(np.ones((3, 1))), "label", "donor")
 
 
 def test_shares_of_donors_are_nested_and_whole(donors):
@@ -84,3 +92,16 @@ def test_shares_of_cells_are_nested():
 def test_shares_that_cannot_be_are_refused(fraction):
     with pytest.raises(ValueError, match=r"is not in \(0, 1\]"):
         subsample_cells(10, fraction)
+
+
+def test_few_labels_are_drawn_of_each_type_among_the_cells_of_a_donor(donors):
+    labels = np.resize(["B", "B", "T", "unknown"], len(donors))
+    one = donors == "a"
+    few = partial_labels(labels, 3, seed=1, among=one)
+    kept = few != "unknown"
+    assert pd.Series(few[kept]).value_counts().to_dict() == {"B": 3, "T": 3}
+    assert one[kept].all()
+    assert (few[kept] == labels[kept]).all()
+    np.testing.assert_array_equal(few, partial_labels(labels, 3, seed=1, among=one))
+    assert (few != partial_labels(labels, 3, seed=2, among=one)).any()
+    np.testing.assert_array_equal(partial_labels(labels, 1000), labels)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from scvi_sctab.metrics._benchmark import Factory, Score, benchmark
-from scvi_sctab.metrics._splits import (
-    Split,
+from scvi_sctab.benchmark._classify import classify
+from scvi_sctab.benchmark._run import Measure, run
+from scvi_sctab.benchmark._splits import (
+    Positions,
     column,
     labels_of,
     learnable,
     subsample_cells,
     subsample_donors,
 )
+from scvi_sctab.benchmark._tasks import Method, Split, Task
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +31,7 @@ if TYPE_CHECKING:
 
 def paper_protocol(
     adata: AnnData,
-    predictors: Mapping[str, Factory],
+    methods: Iterable[Method],
     labels_key: str,
     donor_key: str,
     *,
@@ -36,8 +40,8 @@ def paper_protocol(
     test_size: float = 0.15,
     split_seed: int = 1,
     seeds: Sequence[int] = (0, 1, 2),
-    scores: Mapping[str, Score] | None = None,
     path: str | Path | None = None,
+    measure: Measure = classify,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Score methods on unseen donors, by the share of the data that they are trained on.
@@ -50,8 +54,10 @@ def paper_protocol(
     ----------
     adata
         Raw counts in ``X``, ``(n_cells, n_genes)``.
-    predictors, labels_key, donor_key, seeds, scores, path, progress
-        As in :func:`benchmark`.
+    methods, seeds, path, measure, progress
+        As in :func:`run`.
+    labels_key, donor_key
+        Columns with labels and with donors.
     fractions
         Shares of the training data, in (0, 1].
     by
@@ -63,14 +69,14 @@ def paper_protocol(
 
     Returns
     -------
-    As :func:`benchmark`, with further columns ``by`` and ``fraction``. The run on all training
-    data is done once and has rows for each of ``by``.
+    As :func:`run`, with further columns ``by`` and ``fraction``. The run on all training data is
+    done once and has rows for each of ``by``.
 
     Raises
     ------
     ValueError
         If a share is not in (0, 1], ``by`` is something else, or no donor is left to train on;
-        or as in :func:`benchmark`.
+        or as in :func:`run`.
 
     Notes
     -----
@@ -85,9 +91,10 @@ def paper_protocol(
     test[subsample_donors(donors.tolist(), test_size, split_seed)] = True
     if test.all():
         raise ValueError(f"{test_size=} leaves no donor to learn from.")
-    train, query = np.flatnonzero(~test), adata[test]
-    labels = learnable(labels_of(adata[train], labels_key))
-    splits: dict[str, Split] = {}
+    train = np.flatnonzero(~test)
+    truth = labels_of(adata, labels_key)
+    labels = learnable(truth[train])
+    tasks: dict[str, Task] = {}
     parts: list[tuple[str, str, float]] = []
     for what, fraction in product(by, sorted(set(fractions))):
         # All donors are all cells.
@@ -97,19 +104,22 @@ def paper_protocol(
             kept = subsample_donors(donors[train].tolist(), fraction, split_seed)
         else:
             kept = subsample_cells(len(train), fraction, split_seed)
-        splits[name] = Split(name, adata[train[kept]], query, labels)
-    table = benchmark(
-        predictors,
-        splits.values(),
-        labels_key,
-        donor_key,
-        seeds=seeds,
-        scores=scores,
-        path=path,
-        progress=progress,
-    )
+        load = partial(_split, adata, truth, train[kept], test)
+        keys: dict[str, Any] = {"labels_key": labels_key, "donor_key": donor_key}
+        tasks[name] = Task(name, load, "protocol", labels=labels, **keys)
+    table = run(tasks.values(), methods, seeds, path, measure=measure, progress=progress)
     rows = [
-        table[table["split"] == name].assign(by=what, fraction=fraction)
+        table[table["task"] == name].assign(by=what, fraction=fraction)
         for name, what, fraction in parts
     ]
     return pd.concat(rows, ignore_index=True)
+
+
+def _split(
+    adata: AnnData,
+    truth: NDArray[np.str_],
+    reference: Positions,
+    query: NDArray[np.bool_],
+    seed: int,
+) -> Split:
+    return Split(adata[reference], adata[query], truth[query])
