@@ -1,16 +1,9 @@
-"""Benchmark of imputation with bulk: held-out molecules, absent genes, markers, cost.
+"""What bulk RNA-seq adds to single-cell counts: held-out molecules, with each kind of bulk.
 
-    .venv/bin/python benchmarks/imputation.py --data ../shared/data
-
-Writes ``results/imputation_<part>.csv``, a row per run and after each run, and
-``results/imputation.md`` with the tables. A run that is in the file is not repeated; ``--again``
-starts anew. ``--parts``, ``--methods``, ``--settings`` and ``--seeds`` choose what to run, and
-``--report-only`` writes the tables of earlier runs.
-
-Held-out molecules: half of the molecules of some cells, which may have been thinned, train a model,
-and the other half is scored by its Poisson log-likelihood, in mnats (thousandths of a nat) per
-molecule over the gene mean by empirical Bayes. Gains are those of predictions that do not read the
-molecules of a gene twice; column ``posterior`` has those of the default output.
+Half of the molecules of some cells, which may have been thinned, train a model, and the other half is
+scored by its Poisson log-likelihood, in mnats (thousandths of a nat) per molecule over the gene mean by
+empirical Bayes. Writes ``results/imputation_grid.csv``, a row per run and after each, and
+``results/imputation.md``; runs that have a row are not repeated.
 """
 
 from __future__ import annotations
@@ -18,367 +11,270 @@ from __future__ import annotations
 import argparse
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from _timing import DATA, RESULTS
+
+# isort: split
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 import scvi
-from _arguments import add_data
-from _imputation_contrasts import QUIET, imputer, score_hidden, score_markers, score_panel
-from _imputation_peers import PEERS, bulk_mixture, constant, fit_shrunk, gene_mean
-from _imputation_report import write_report
-from _imputation_tasks import SETTINGS, Data, Fold, Setting
-from _table import Table
-from anndata import AnnData
+from _imputation_peers import PEERS, QUIET, bulk_mixture, fit_shrunk, gene_mean, without_fit
+from anndata import AnnData, read_h5ad
 
-from scvi_sctab import SCTAB
-from scvi_sctab.external import ScDTL
-from scvi_sctab.metrics import f1_macro, simulate_dropout
+from scvi_sctab import benchmark
+from scvi_sctab.benchmark import Method, Runs, Task, markdown
+from scvi_sctab.external import BulkPriorImputer, ScDTL
+from scvi_sctab.metrics import expression_tertiles, molecular_split, score_held_out, thin_counts
 
-RESULTS = Path(__file__).resolve().parent / "results"
-OURS = ("factor", "autoencoder")
-KINDS = ("none", "matched", "shuffled", "gtex", "other", "cells")
-# Settings in which the gain that a user is told is compared with that on test molecules.
-TOLD = ("lines 30, 0.25", "lines 100, 0.25", "pbmc3k 30")
-PEER_SETTINGS = ("lines 100, 0.25", "pbmc3k 300", "kang 100")
-DROPOUT_SETTING = Setting("lines", 100, 0.25)
-N_PANEL = 400
-
-Row = dict[str, Any]
-Job = tuple[Row, Callable[[], Row]]
+BULK = {"holik": "bulk_holik17_5celllines_10", "hoek": "bulk_hoek15_sorted_immune_14",
+        "gtex": "bulk_gtex_54tissue_means"}  # fmt: skip
+# Bulk of the same types, and bulk of other ones, by cells.
+MATCHED = {"lines": "holik", "pbmc3k": "hoek", "kang": "hoek"}
+OTHER = {"lines": "hoek", "pbmc3k": "holik", "kang": "holik"}
+SETTINGS = (
+    ("lines", 30, 0.05), ("lines", 30, 0.25), ("lines", 30, 1), ("lines", 100, 0.25),
+    ("lines", 300, 0.25), ("lines", 811, 0.25), ("pbmc3k", 30, 0.25), ("pbmc3k", 30, 1),
+    ("pbmc3k", 100, 1), ("pbmc3k", 300, 1), ("pbmc3k", 1000, 1), ("kang", 100, 1),
+)  # fmt: skip
+COMPARED = ("lines 100, 0.25", "pbmc3k 300", "kang 100")
 
 
-def predict(
-    fold: Fold, data: Data, method: str, kind: str, *, compare: bool = False
-) -> tuple[dict[str, np.ndarray], Row]:
-    """Fit a method; return shares by kind of output, and notes."""
-    bulk = None if kind == "none" else data.bulk(kind, fold)
-    if method == "gene mean":
-        return {"prior": constant(fold.train.X, gene_mean(fold.train.X))}, {}
-    if method in OURS:
-        model = imputer(fold.train, bulk, fold.seed, method=method, compare=compare)
-        genes = [*fold.train.var_names]
-        outputs = {
-            observed: model.get_imputed_values(
-                genes=genes, library_size=1.0, observed=observed
-            ).to_numpy(float)
-            for observed in ("prior", "posterior")
-        }
-        return outputs, told(model) if compare and kind != "none" else {}
-    if method == "ScDTL":
-        return {"prior": fit_scdtl(fold.train, bulk, fold.seed)}, {}
-    candidates, refit = ({"": bulk_mixture(bulk)}, True) if kind != "none" else PEERS[method]
-    shares, chosen = fit_shrunk(fold, candidates, refit=refit)
-    return {"prior": shares}, chosen
+class Fold(NamedTuple):
+    """Cells with one half of their molecules, the other half, and the cells that were not drawn."""
+
+    train: AnnData
+    test: sp.csr_matrix
+    others: AnnData
+    strata: np.ndarray  # tertile of each gene by its molecules in all cells
+    data: str
+    seed: int
+
+    def score(self, shares: np.ndarray) -> Any:
+        """Score shares of genes, ``(n_cells, n_genes)``; size factors are the first half's molecules."""
+        library = np.asarray(self.train.X.sum(axis=1)).ravel()
+        return score_held_out(self.test, shares, size_factors=library, strata=self.strata)
 
 
-def told(model: Any) -> Row:
-    """Gain of bulk that a user is told, and the use that is chosen by it."""
-    table = model.get_bulk_gain()
-    table = table[table["genes"] == "all"].set_index(["use", "over"])[["gain", "se"]]
-    simple = "level" if table.loc[("level", "none"), "gain"] > 0 else "none"
-    # The rule of `bulk_use="auto"`: two standard errors over each of these.
-    over = table.loc[[("full", other) for other in ("none", simple, "shuffled")]]
-    uses_contrasts = bool((over["gain"] > np.maximum(2 * over["se"], 0)).all())
-    told_gain, told_se = table.loc[("full", "none")]
-    chosen = "full" if uses_contrasts else simple
-    return {"told": told_gain, "told_se": told_se, "chosen": chosen}
+@dataclass(frozen=True)
+class Data:
+    """Data sets of a folder, read once."""
+
+    folder: Path
+
+    @cache  # noqa: B019, there is one
+    def bulk_file(self, name: str) -> AnnData:
+        """Read bulk as counts per million."""
+        bulk = read_h5ad(self.folder / f"{BULK[name]}.h5ad")
+        counts = bulk.X.toarray() if sp.issparse(bulk.X) else np.asarray(bulk.X)
+        per_million = counts * (1e6 / counts.sum(axis=1, keepdims=True))
+        return AnnData(per_million.astype(np.float32), bulk.obs, bulk.var[[]])
+
+    @cache  # noqa: B019
+    def cells(self, name: str) -> AnnData:
+        """Read cells, the genes of all three bulks with 5 molecules, and labels."""
+        if name == "lines":
+            cells = read_h5ad(self.folder / "cell_lines_mixology_celseq2_dropseq.h5ad")
+            singlets = (cells.obs["assay"] == "CEL-seq2") & (cells.obs["demuxlet_cls"] == "SNG")
+            cells = cells[singlets]
+        elif name == "pbmc3k":
+            cells = read_h5ad(self.folder / "pbmc3k_labelled.h5ad")
+        else:
+            cells = read_h5ad(self.folder / "kang18_ifnb_2800.h5ad")
+            cells = cells[cells.obs["condition"] == "ctrl"]
+        labels = cells.obs["cell_line_demuxlet" if name == "lines" else "cell_type"].astype(str)
+        keep = np.asarray(cells.X.sum(axis=0)).ravel() >= 5
+        for bulk in BULK:
+            keep &= cells.var_names.isin(self.bulk_file(bulk).var_names)
+        obs = pd.DataFrame({"label": labels.to_numpy()}, cells.obs_names)
+        cells = cells[:, keep]
+        return AnnData(sp.csr_matrix(cells.X, dtype=np.float32), obs, cells.var[[]])
+
+    def fold(self, seed: int, data: str, n_cells: int, depth: float) -> Fold:
+        """Draw cells, thin and split their molecules."""
+        whole = self.cells(data)
+        order = np.random.default_rng(seed).permutation(whole.n_obs)
+        drawn, rest = np.sort(order[:n_cells]), np.sort(order[n_cells:])
+        counts = whole.X[drawn]
+        if depth < 1:
+            counts = thin_counts(counts, depth, seed=seed + 1000)
+        train, test = molecular_split(counts, seed=seed + 2000)
+        strata = expression_tertiles(np.asarray(whole.X.sum(axis=0)).ravel())
+        cells = AnnData(train, whole.obs.iloc[drawn].copy(), whole.var.copy())
+        return Fold(cells, test, whole[rest].copy(), strata, data, seed)
+
+    def bulk(self, kind: str, fold: Fold) -> AnnData | None:
+        """Bulk on the genes of a fold; ``"cells"`` is pseudobulk by label of cells not drawn."""
+        if kind == "none":
+            return None
+        genes = fold.train.var_names
+        if kind == "cells":
+            sums = fold.others.to_df().groupby(fold.others.obs["label"].to_numpy()).sum()
+            per_million = sums.div(sums.sum(axis=1), axis=0) * 1e6
+            return AnnData(per_million.astype(np.float32))[:, genes].copy()
+        name = {"gtex": "gtex", "other": OTHER[fold.data]}.get(kind, MATCHED[fold.data])
+        bulk = self.bulk_file(name)[:, genes].copy()
+        return shuffle_contrasts(bulk, fold.seed) if kind == "shuffled" else bulk
 
 
-def fit_scdtl(cells: AnnData, bulk: AnnData, seed: int) -> np.ndarray:
-    """Fit ScDTL by default."""
-    scvi.settings.seed = seed
-    cells, bulk = cells.copy(), bulk.copy()
+def shuffle_contrasts(bulk: AnnData, seed: int) -> AnnData:
+    """Give each gene the contrasts of another one of a similar level, and leave its mean log level.
+
+    Large negative contrasts of a gene with a low level would be cut off at 0, which changes the level.
+    """
+    logs = np.log(np.asarray(bulk.X, dtype=np.float64) + 0.5)
+    level, generator = logs.mean(axis=0), np.random.default_rng(seed)
+    rank = np.argsort(np.argsort(level, kind="stable"), kind="stable")
+    source = np.arange(bulk.n_vars)
+    for stratum in range(20):
+        genes = np.flatnonzero(rank * 20 // bulk.n_vars == stratum)
+        source[genes] = generator.permutation(genes)
+    shuffled = np.exp(level + (logs - level)[:, source]) - 0.5
+    return AnnData(np.maximum(shuffled, 0).astype(np.float32), bulk.obs, bulk.var)
+
+
+Shares = dict[str, np.ndarray]
+"""Shares of genes by kind of output; ``"prior"`` does not read the molecules of a gene twice."""
+
+
+def ours(fold: Fold, bulk: AnnData | None, method: str) -> Shares:
+    """`BulkPriorImputer` with all of bulk, or without."""
+    scvi.settings.seed = fold.seed
+    cells = fold.train.copy()
+    BulkPriorImputer.setup_anndata(cells)
+    if bulk is not None:
+        BulkPriorImputer.setup_bulk_anndata(bulk)
+    use = "none" if bulk is None else "full"
+    model = BulkPriorImputer(cells, bulk, method=method, bulk_use=use)
+    model.train(compare_bulk=False, **QUIET)
+    values = partial(model.get_imputed_values, genes=[*cells.var_names], library_size=1.0)
+    return {k: values(observed=k).to_numpy(float) for k in ("prior", "posterior")}
+
+
+def scdtl(fold: Fold, bulk: AnnData | None) -> Shares:
+    """The architecture of scDTL by default."""
+    scvi.settings.seed = fold.seed
+    cells = fold.train.copy()
     ScDTL.setup_anndata(cells)
     ScDTL.setup_bulk_anndata(bulk)
     model = ScDTL(cells, bulk)
     model.train(**QUIET)
-    return model.get_imputed_values(library_size=1.0)[[*cells.var_names]].to_numpy(float)
+    return {
+        "prior": model.get_imputed_values(library_size=1.0)[[*cells.var_names]].to_numpy(float)
+    }
 
 
-def key_of(setting: Setting, seed: int, method: str, kind: str) -> Row:
-    """Columns that tell runs apart."""
-    return {"setting": str(setting), "seed": seed, "method": method, "bulk": kind}
+def peer(fold: Fold, bulk: AnnData | None, name: str) -> Shares:
+    """A method that knows no bulk, or bulk alone."""
+    candidates = [without_fit(bulk_mixture, bulk=bulk)] if bulk is not None else PEERS[name]
+    return {"prior": fit_shrunk(fold.train, fold.seed, candidates)}
 
 
-def run_fold(data: Data, setting: Setting, seed: int, method: str, kind: str) -> Row:
-    """Score one method on held-out molecules."""
-    fold = data.fold(setting, seed)
-    base = fold.score(constant(fold.train.X, gene_mean(fold.train.X)))
+METHODS: dict[str, Callable[[Fold, AnnData | None], Shares]] = {
+    "factor": partial(ours, method="factor"),
+    "autoencoder": partial(ours, method="autoencoder"),
+    "ScDTL": scdtl,
+    **{name: partial(peer, name=name) for name in (*PEERS, "bulk alone")},
+}
+# Kinds of bulk; settings, all if not given; and methods in these.
+PLAN: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
+    ("none", (), ("factor", "autoencoder", "kNN")),
+    ("none", COMPARED, tuple(PEERS)),
+    ("matched", (), ("factor", "autoencoder")),
+    ("matched", COMPARED, ("ScDTL", "bulk alone")),
+    ("shuffled", (), ("factor", "autoencoder")),
+    ("shuffled", COMPARED, ("ScDTL",)),
+    ("gtex", (), ("factor",)),
+    ("other", ("lines 30, 0.25", "lines 100, 0.25", "pbmc3k 30"), ("factor",)),
+    ("cells", COMPARED, ("factor",)),
+)
+
+
+def score(task: Task, fold: Fold, method: Callable, data: Data) -> dict[str, float]:
+    """Gain over the gene mean, of all genes and of thirds by expression; seconds of the processor."""
     start = time.process_time()
-    compare = str(setting) in TOLD and kind in ("matched", "gtex", "other", "shuffled")
-    outputs, notes = predict(fold, data, method, kind, compare=compare and method == "factor")
+    outputs = method(fold, data.bulk(task.columns["bulk"], fold))
     seconds = time.process_time() - start
+    base = fold.score(np.tile(gene_mean(fold.train.X), (fold.train.n_obs, 1)))
     table = 1000 * fold.score(outputs["prior"]).gain_over(base)[["gain", "se"]]
     row = {"gain": table.loc["all", "gain"], "se": table.loc["all", "se"]}
     row |= table["gain"].drop("all").to_dict()
     if "posterior" in outputs:
-        gains = fold.score(outputs["posterior"]).gain_over(base)["gain"]
-        row["posterior"] = 1000 * gains["all"]
-    molecules = int(fold.train.X.sum())
-    return {**row, "molecules": molecules, "seconds": seconds, **notes}
+        row["posterior"] = 1000 * fold.score(outputs["posterior"]).gain_over(base)["gain"]["all"]
+    return row | {"molecules": int(fold.train.X.sum()), "seconds": seconds}
 
 
-def grid_jobs(data: Data, arguments: argparse.Namespace) -> Iterator[Job]:
-    """Held-out molecules: ours with each bulk, and peers."""
-    for kind in KINDS:
-        for setting in SETTINGS:
-            if kind == "other" and str(setting) not in TOLD:
-                continue
-            if kind == "cells" and str(setting) not in PEER_SETTINGS:
-                continue
-            for method in methods_of(setting, kind):
-                for seed in arguments.seeds:
-                    yield (
-                        key_of(setting, seed, method, kind),
-                        lambda s=setting, d=seed, m=method, k=kind: run_fold(data, s, d, m, k),
-                    )
+def paired(runs: pd.DataFrame, ours: str, tasks: list[str], others: list[str]) -> str:
+    """Table of the gain of a method over others, paired by seed; settings in rows."""
+    rows: dict[str, dict[str, str]] = {}
+    for other in others:
+        for task in tasks:
+            of_task = runs[(runs["task"] == task) & runs["method"].isin([ours, other])]
+            wide = of_task.pivot(index="seed", columns="method", values="gain").dropna()
+            if {ours, other} <= set(wide) and len(wide):
+                d = wide[ours] - wide[other]
+                spread = f" ± {d.std():.1f}" if len(d) > 1 else ""
+                rows.setdefault(other, {})[task] = f"{d.mean():.1f}{spread}"
+    frame = pd.DataFrame(rows).reindex(tasks).dropna(how="all").fillna("-")
+    return markdown(frame.rename_axis(f"{ours}, minus"))
 
 
-def methods_of(setting: Setting, kind: str) -> list[str]:
-    """Methods that can use a kind of bulk, in a setting."""
-    methods = ["factor"]
-    if kind in ("none", "matched", "shuffled"):
-        methods.append("autoencoder")
-    if str(setting) in PEER_SETTINGS:
-        methods += {
-            "none": [*PEERS],
-            "matched": ["ScDTL", "bulk alone"],
-            "shuffled": ["ScDTL"],
-        }.get(kind, [])
-    elif kind == "none":
-        methods.append("kNN")
-    return methods
+def report(runs: pd.DataFrame) -> str:
+    """Gains of bulk, differences to other methods, and all gains; mean ± sd over seeds."""
+    runs = runs.assign(method=runs["method"] + ", " + runs["bulk"], family="cells")
+    order = [n for setting in SETTINGS if (n := name_of(*setting)) in set(runs["task"])]
+    text = ["# Held-out molecules", "Gains in mnats per molecule, mean ± sd over seeds."]
+    for name in ("factor", "autoencoder"):
+        kinds = [f"{name}, {kind}" for kind in ("none", "shuffled", "gtex", "other", "cells")]
+        text.append(paired(runs, f"{name}, matched", order, kinds))
+    others = [method for method in dict.fromkeys(runs["method"]) if method != "factor, matched"]
+    compared = [task for task in COMPARED if task in order]
+    text.append(paired(runs, "factor, matched", compared, others))
+    for task in order:
+        columns = ["gain", "low", "mid", "high", "posterior"]
+        shown = benchmark.method_table(runs[runs["task"] == task], columns, form=".1f")
+        text.append(markdown(shown.rename_axis(task)))
+    return "\n\n".join(text) + "\n"
 
 
-def absent_jobs(data: Data, arguments: argparse.Namespace) -> Iterator[Job]:
-    """Genes that cells lack: a fifth hidden, and the 10x panel against CEL-seq2."""
-    panels = [(300, kind, "factor") for kind in ("matched", "shuffled", "gtex")]
-    panels += [(300, "matched", "autoencoder"), (30, "matched", "factor")]
-    hidden = [
-        (setting, kind, "factor")
-        for setting in (Setting("lines", 300), Setting("pbmc3k", 300))
-        for kind in ("matched", "shuffled", "gtex")
-    ]
-    hidden += [
-        (Setting("lines", 300), "matched", "autoencoder"),
-        (Setting("lines", 300, 0.25), "matched", "factor"),
-    ]
-    yield (
-        {"case": "panel 300", "seed": 0, "method": "bulk by true line", "bulk": "ceiling"},
-        lambda: score_panel(data, 300, 0, "ceiling", "factor"),
-    )
-    for n_cells, kind, method in panels:
-        for seed in arguments.seeds:
-            yield (
-                {"case": f"panel {n_cells}", "seed": seed, "method": method, "bulk": kind},
-                lambda n=n_cells, d=seed, k=kind, m=method: score_panel(data, n, d, k, m),
-            )
-    for setting, kind, method in hidden:
-        for seed in arguments.seeds:
-            yield (
-                {"case": f"hidden, {setting}", "seed": seed, "method": method, "bulk": kind},
-                lambda s=setting, d=seed, k=kind, m=method: score_hidden(
-                    data.fold(s, d), data, k, m
-                ),
-            )
-
-
-def marker_jobs(data: Data, arguments: argparse.Namespace) -> Iterator[Job]:
-    """Log ratios between lines against those of another platform."""
-
-    def run(setting: Setting, seed: int) -> Row:
-        scores = score_markers(data.fold(setting, seed), data, "factor")
-        return {
-            f"{name}: {score}": value for name, of in scores.items() for score, value in of.items()
-        }
-
-    for setting in (Setting("lines", 30, 0.25), Setting("lines", 100, 0.25)):
-        for seed in arguments.seeds:
-            yield (
-                {"setting": str(setting), "seed": seed},
-                lambda s=setting, d=seed: run(s, d),
-            )
-
-
-def dropout_jobs(data: Data, arguments: argparse.Namespace) -> Iterator[Job]:
-    """Hide 40 % of the non-zero entries, the measure of scDTL."""
-    runs = [("gene mean", "none"), ("kNN", "none"), ("factor", "none"), ("factor", "matched")]
-    runs += [("factor", "shuffled"), ("ScDTL", "matched")]
-    for seed in arguments.seeds:
-        for method, kind in runs:
-            yield (
-                key_of(DROPOUT_SETTING, seed, method, kind),
-                lambda d=seed, m=method, k=kind: run_dropout(data, d, m, k),
-            )
-
-
-def run_dropout(data: Data, seed: int, method: str, kind: str) -> Row:
-    """Score the hidden non-zeros, calibrated by a regression on half of them, and all entries."""
-    fold = data.fold(DROPOUT_SETTING, seed)
-    whole = sp.csr_matrix(fold.train.X + fold.test)
-    kept, hidden = simulate_dropout(whole, 0.4, seed=seed)
-    cells = AnnData(kept, fold.train.obs, fold.train.var)
-    fold = Fold(fold.setting, seed, cells, hidden, fold.others, fold.strata)
-    shares = predict(fold, data, method, kind)[0]["prior"]
-    library = np.asarray(whole.sum(axis=1)).ravel()
-    rows, columns = hidden.nonzero()
-    truth = np.log1p(1e4 * np.asarray(hidden[rows, columns]).ravel() / library[rows])
-    guess = np.log1p(1e4 * shares[rows, columns])
-    calibrates = np.random.default_rng(seed).random(len(rows)) < 0.5
-    slope, constant_term = np.polyfit(guess[calibrates], truth[calibrates], 1)
-    error = (slope * guess + constant_term - truth)[~calibrates]
-    full = np.log1p(1e4 * whole.toarray() / library[:, None])
-    filled = full.copy()
-    filled[rows, columns] = slope * guess + constant_term
-    return {
-        "rmse": float(np.sqrt((error**2).mean())),
-        "pcc": float(np.corrcoef(guess[~calibrates], truth[~calibrates])[0, 1]),
-        "rmse_matrix": float(np.sqrt(((filled - full) ** 2).mean())),
-        "pcc_matrix": float(np.corrcoef(filled.ravel(), full.ravel())[0, 1]),
-    }
-
-
-def annotation_jobs(data: Data, arguments: argparse.Namespace) -> Iterator[Job]:
-    """Cells of a panel, annotated by a model of all genes or of those of the panel."""
-    for seed in arguments.seeds:
-        for way in ("zeros", "completed", "panel genes", "all genes"):
-            yield (
-                {"query": "pbmc3k panel", "seed": seed, "way": way},
-                lambda d=seed, w=way: run_annotation(data, d, w),
-            )
-
-
-def run_annotation(data: Data, seed: int, way: str) -> Row:
-    """Annotate half of pbmc3k, measured by the genes of a panel, with the other half as reference."""
-    cells = data.cells("pbmc3k")
-    generator = np.random.default_rng(seed)
-    order = generator.permutation(cells.n_obs)
-    half = cells.n_obs // 2
-    reference, query = cells[np.sort(order[:half])].copy(), cells[np.sort(order[half:])].copy()
-    # A panel is chosen on other cells: variable genes of the reference.
-    x = reference.X.multiply(1e4 / reference.X.sum(axis=1)).tocsr().log1p()
-    mean = np.asarray(x.mean(axis=0)).ravel()
-    variance = np.asarray(x.multiply(x).mean(axis=0)).ravel() - mean**2
-    panel = reference.var_names[np.sort(np.argsort(-variance)[:N_PANEL])]
-    if way == "panel genes":
-        reference = reference[:, panel].copy()
-    measured = query if way == "all genes" else query[:, panel].copy()
-    if way == "completed":
-        fold = Fold(Setting("pbmc3k", half), seed, query, query.X, query, np.array([]))
-        model = imputer(measured, data.bulk("matched", fold), seed, method="factor")
-        # In the unit of the panel's counts. SCTAB reads counts, with the noise of counts.
-        values = model.get_imputed_values(library_size="observed")[[*query.var_names]]
-        counts = np.random.default_rng(seed).poisson(values.to_numpy())
-        counts[:, query.var_names.isin(panel)] = query[:, panel].X.toarray()
-        measured = AnnData(sp.csr_matrix(counts.astype(np.float32)), query.obs, query.var)
-    scvi.settings.seed = seed
-    SCTAB.setup_anndata(reference, labels_key="label")
-    classifier = SCTAB(reference)
-    classifier.train(**QUIET)
-    predicted = classifier.predict(measured, min_gene_overlap=0.0)
-    truth = query.obs["label"].to_numpy()
-    return {
-        "macro_f1": f1_macro(truth, np.asarray(predicted)),
-        "accuracy": float((np.asarray(predicted) == truth).mean()),
-    }
-
-
-def cost_jobs(data: Data, arguments: argparse.Namespace) -> Iterator[Job]:
-    """Seconds and peak memory of a fit, each in a process of its own."""
-    for seed in arguments.seeds:
-        for method, kind in (("factor", "matched"), ("autoencoder", "matched"), ("SCVI", "none")):
-            yield (
-                {"method": method, "seed": seed},
-                lambda d=seed, m=method, k=kind: run_cost(arguments.data, d, m, k),
-            )
-
-
-def run_cost(folder: Path, seed: int, method: str, kind: str) -> Row:
-    """Fit one method in a fresh process, above the memory after imports and reading."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(measure_cost, folder, seed, method, kind).result()
-
-
-def measure_cost(folder: Path, seed: int, method: str, kind: str) -> Row:
-    """Measure processor time and the growth of peak memory of a fit to 300 cells."""
-    warnings.filterwarnings("ignore")
-    data = Data(folder)
-    fold = data.fold(Setting("lines", 300, 0.25), seed)
-    bulk = None if kind == "none" else data.bulk(kind, fold)
-    before, start = peak_megabytes(), time.process_time()
-    if method == "SCVI":
-        (fit,) = PEERS["SCVI"][0].values()
-        fit(fold.train, seed)
-    else:
-        imputer(fold.train, bulk, seed, method=method, compare=True)
-    seconds = time.process_time() - start
-    return {"seconds": seconds, "megabytes": peak_megabytes() - before}
-
-
-def peak_megabytes() -> float:
-    """Peak memory of this process so far."""
-    status = Path("/proc/self/status").read_text()
-    return float(status.split("VmHWM:")[1].split()[0]) / 1024
-
-
-PARTS: dict[str, tuple[Callable[[Data, argparse.Namespace], Iterator[Job]], list[str]]] = {
-    "grid": (grid_jobs, ["setting", "seed", "method", "bulk"]),
-    "absent": (absent_jobs, ["case", "seed", "method", "bulk"]),
-    "markers": (marker_jobs, ["setting", "seed"]),
-    "dropout": (dropout_jobs, ["setting", "seed", "method", "bulk"]),
-    "panel_annotation": (annotation_jobs, ["query", "seed", "way"]),
-    "cost": (cost_jobs, ["method", "seed"]),
-}
-
-
-def run_part(name: str, data: Data, arguments: argparse.Namespace) -> None:
-    """Run what is not in the file yet."""
-    jobs, keys = PARTS[name]
-    table = Table(RESULTS / f"imputation_{name}.csv", keys, merge=not arguments.again)
-    done = {tuple(map(str, row)) for row in table.rows[keys].itertuples(index=False)}
-    for key, run in jobs(data, arguments):
-        wanted = (
-            (not arguments.methods or key.get("method") in arguments.methods)
-            and (not arguments.bulk or key.get("bulk") in arguments.bulk)
-            and (not arguments.settings or key.get("setting") in arguments.settings)
-            and (not arguments.cases or key.get("case") in arguments.cases)
-        )
-        if not wanted or tuple(str(key[k]) for k in keys) in done:
-            continue
-        start = time.time()
-        try:
-            table.add([{**key, **run()}])
-        except Exception as error:  # noqa: BLE001  # other runs are worth having
-            print(f"!!! {name} {key}: {type(error).__name__}: {error}", flush=True)
-            continue
-        print(f"{name} {[*key.values()]}: {time.time() - start:.0f} s", flush=True)
+def name_of(data: str, n_cells: int, depth: float) -> str:
+    """Name of a setting."""
+    return f"{data} {n_cells}" + ("" if depth == 1 else f", {depth:g}")
 
 
 def main() -> None:
-    """Run the benchmark."""
+    """Run what has no row, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add_data(parser)
-    parser.add_argument("--parts", nargs="+", choices=[*PARTS], default=[*PARTS])
-    parser.add_argument("--methods", nargs="+", help="run these methods only")
-    parser.add_argument("--bulk", nargs="+", help="run these kinds of bulk only")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the .h5ad files")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder to write to")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--bulk", nargs="+", default=[kind for kind, *_ in PLAN])
     parser.add_argument("--settings", nargs="+", help='run these only, e.g. "lines 100, 0.25"')
-    parser.add_argument("--cases", nargs="+", help='run these of part `absent`, e.g. "panel 300"')
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--again", action="store_true", help="do not keep rows of earlier runs")
-    parser.add_argument("--report-only", action="store_true")
-    arguments = parser.parse_args()
+    parser.add_argument("--report-only", action="store_true", help="the tables of earlier runs")
+    args = parser.parse_args()
     warnings.filterwarnings("ignore")
-    RESULTS.mkdir(exist_ok=True)
-    if not arguments.report_only:
-        data = Data(arguments.data)
-        for part in arguments.parts:
-            run_part(part, data, arguments)
-    write_report(RESULTS)
+    path, data = args.out / "imputation_grid.csv", Data(args.data)
+    for kind, settings, methods in () if args.report_only else PLAN:
+        tasks = [
+            Task(name, partial(data.fold, data=of, n_cells=n, depth=depth), is_seeded=True,
+                 columns={"bulk": kind})
+            for of, n, depth in SETTINGS
+            if (name := name_of(of, n, depth)) in (settings or [name])
+            and name in (args.settings or [name])
+        ]  # fmt: skip
+        chosen = [Method(name, lambda seed, name=name: METHODS[name])
+                  for name in methods if name in args.methods]  # fmt: skip
+        if kind in args.bulk:
+            benchmark.run(tasks, chosen, args.seeds, path, measure=partial(score, data=data))
+    text = report(Runs(path).table)
+    (args.out / "imputation.md").write_text(text)
+    print(text)
 
 
 if __name__ == "__main__":
