@@ -1,127 +1,164 @@
-"""Benchmark of atlases on disk: memory, speed and accuracy at growing numbers of cells.
+"""Atlases on disk: memory, speed and accuracy at growing numbers of cells.
 
     .venv-latest/bin/python benchmarks/atlas.py --folder made_atlas
 
 Writes made files of scTab's size (19,331 genes, 164 types) to ``--folder``, some 5 GB for a million
 cells, and runs every step in a process of its own, whose peak memory above imports is noted. Needs
 Python 3.12 and the extra ``atlas``. Writes ``results/atlas.csv``, a row per step and after each,
-``results/atlas.md`` and ``results/atlas.png``. Steps that have a row are not repeated.
+and ``results/atlas.md``. Steps that have a row are not repeated.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import shutil
+import time
 from pathlib import Path
 
-import _speed_threads
-import matplotlib.pyplot as plt
+from _timing import RESULTS, measure
+
+# isort: split
+import anndata as ad
+import numpy as np
 import pandas as pd
-from _speed_memory import measure
-from _table import Table
+import scvi
+from scipy import sparse
 
-RESULTS = Path(__file__).resolve().parent / "results"
-STEPS = ("generate", "prepare", "load", "train", "annotate", "beside_memory", "real")
-IMPORTS = ["_atlas_steps", "annbatch", "dask.array", "zarr", "lightning.pytorch"]
-SHOWN = ("prepare", "train", "annotate")
-LIMIT = 2048
+from scvi_sctab import SCTAB, datasets
+from scvi_sctab.benchmark import markdown
 
-
-def value(rows: pd.DataFrame, step: str, n_cells: int, column: str, form: str = ",.0f") -> str:
-    """Return a number of a step as text; ``-`` where it was not measured."""
-    part = rows[(rows["step"] == step) & (rows["n_cells"] == n_cells)]
-    if column not in part or not len(part) or pd.isna(part[column].iloc[0]):
-        return "-"
-    return format(part[column].iloc[0], form)
+N_GENES, N_TYPES, N_DONORS = 19_331, 164, 20
+CELLS_PER_FILE, BLOCK = 100_000, 20_000
+KEYS = {"labels_key": "cell_type", "donor_key": "donor", "batch_key": "assay"}
+IMPORTS = ["annbatch", "dask.array", "zarr", "lightning.pytorch", "scvi_sctab.data.stores"]
 
 
-def markdown(head: list[str], body: list[list[str]]) -> str:
-    """Format a table."""
-    lines = [head, ["-" * len(cell) for cell in head], *body]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+def files(folder: str, n_cells: int) -> list[Path]:
+    """List the files of an atlas of this size."""
+    return [Path(folder) / f"made-{i}.h5ad" for i in range(-(-n_cells // CELLS_PER_FILE))]
+
+
+def draw(rows: sparse.csr_matrix, n_cells: int, seed: int) -> ad.AnnData:
+    """Draw cells of real ones; the genes of a type are moved by a distance of its own.
+
+    Each donor lacks a twentieth of the genes, which makes differences between donors.
+    """
+    rng = np.random.default_rng(seed)
+    types, donors = rng.integers(N_TYPES, size=n_cells), rng.integers(N_DONORS, size=n_cells)
+    cells = rows[rng.integers(rows.shape[0], size=n_cells)]
+    lengths = np.diff(cells.indptr)
+    genes = (cells.indices + np.repeat(types * (N_GENES // N_TYPES), lengths)) % N_GENES
+    lost = (genes * 7 + np.repeat(donors, lengths)) % 20 == 0
+    cells.indices = genes.astype(np.int32)
+    cells.data[lost] = 0
+    cells.eliminate_zeros()
+    cells.sort_indices()
+    obs = {
+        "cell_type": pd.Categorical.from_codes(types, [f"type {i}" for i in range(N_TYPES)]),
+        "donor": pd.Categorical.from_codes(donors, [f"donor {i}" for i in range(N_DONORS)]),
+        "assay": pd.Categorical(np.where(donors % 2, "10x 3' v3", "10x 5' v1")),
+    }
+    names = [f"{seed}-{i}" for i in range(n_cells)]
+    var = pd.DataFrame(index=[f"gene{i}" for i in range(N_GENES)])
+    return ad.AnnData(cells, pd.DataFrame(obs, index=names), var)
+
+
+def generate(folder: str, n_cells: int) -> None:
+    """Write the files that are missing."""
+    parts = [cells.X.tocsr() for cells in (datasets.pbmc_kang18(), datasets.pbmc3k())]
+    for part in parts:
+        part.resize(part.shape[0], N_GENES)
+    rows = sparse.vstack(parts, format="csr").astype(np.float32)
+    for number, path in enumerate(files(folder, n_cells)):
+        if not path.exists():
+            n_here = min(CELLS_PER_FILE, n_cells - number * CELLS_PER_FILE)
+            blocks = [draw(rows, min(BLOCK, n_here - first), number * 1000 + first // BLOCK)
+                      for first in range(0, n_here, BLOCK)]  # fmt: skip
+            beside = path.with_suffix(".part")
+            ad.concat(blocks).write_h5ad(beside)
+            beside.rename(path)
+
+
+def prepare(folder: str, n_cells: int) -> dict[str, float]:
+    """Join the files into a corpus."""
+    from scvi_sctab.data.stores import prepare_corpus
+
+    start, corpus = time.perf_counter(), Path(folder) / f"corpus-{n_cells}"
+    shutil.rmtree(corpus, ignore_errors=True)
+    prepare_corpus(files(folder, n_cells), corpus, **KEYS)
+    return {"cells_per_s": n_cells / (time.perf_counter() - start)}
+
+
+def train(folder: str, n_cells: int) -> dict[str, float]:
+    """Train one epoch with the paper preset, and save."""
+    from scvi_sctab.data.stores import AtlasDataModule
+
+    scvi.settings.seed = 0
+    atlas = AtlasDataModule(Path(folder) / f"corpus-{n_cells}")
+    model = SCTAB(registry=atlas.registry, preset="paper")
+    start = time.perf_counter()
+    model.train(max_epochs=1, datamodule=atlas, accelerator="cpu", enable_progress_bar=False)
+    seconds = time.perf_counter() - start
+    model.save(Path(folder) / f"model-{n_cells}", overwrite=True)
+    f1 = model.evaluate()["f1"]
+    return {"cells_per_s": len(model.train_indices) / seconds,
+            "macro_f1": float(f1["macro average"]), "accuracy": float(f1["accuracy"])}  # fmt: skip
+
+
+def annotate(folder: str, n_cells: int) -> dict[str, float]:
+    """Annotate the files one after another, each on disk."""
+    model = SCTAB.load(Path(folder) / f"model-{n_cells}", adata=False)
+    right, start = 0, time.perf_counter()
+    for path in files(folder, n_cells):
+        cells = ad.read_h5ad(path, backed="r")
+        labels = model.annotate(cells)["label"].astype(str)
+        right += int((labels == cells.obs["cell_type"].astype(str)).sum())
+        cells.file.close()
+    seconds = time.perf_counter() - start
+    return {"cells_per_s": n_cells / seconds, "accuracy": right / n_cells}
+
+
+STEPS = {f.__name__: f for f in (generate, prepare, train, annotate)}
 
 
 def report(rows: pd.DataFrame) -> str:
-    """Tables of speed and memory, of ratios, and of real studies."""
-    sizes = sorted(rows.loc[rows["step"] != "real", "n_cells"].unique())
-    head = ["step"]
-    for n_cells in sizes:
-        head += [f"{n_cells:,} cells: cells/s", "peak memory, MiB"]
-    body = []
-    for step in ("prepare", "load", "train", "annotate"):
-        line = [step]
-        for n_cells in sizes:
-            line += [value(rows, step, n_cells, name) for name in ("cells_per_s", "above")]
-        body.append(line)
-    text = markdown(head, body) + "\n"
-    head = ["cells", "loader ÷ annbatch alone", "training ÷ memory", "prediction ÷ memory",
-            "macro F1, held-out donors", "accuracy, all files"]  # fmt: skip
-    body = []
-    for n_cells in sizes:
-        part = rows[(rows["step"] == "load") & (rows["n_cells"] == n_cells)]
-        ratio = f"{(part['cells_per_s'] / part['peer']).iloc[0]:.2f}" if len(part) else "-"
-        body.append([
-            f"{n_cells:,}", ratio,
-            value(rows, "beside_memory", n_cells, "train_ratio", ".2f"),
-            value(rows, "beside_memory", n_cells, "predict_ratio", ".2f"),
-            value(rows, "train", n_cells, "macro_f1", ".3f"),
-            value(rows, "annotate", n_cells, "accuracy", ".3f"),
-        ])  # fmt: skip
-    text += "Speeds relative to the other way, in one process:\n\n" + markdown(head, body)
-    for row in rows[rows["step"] == "real"].itertuples():
-        text += (
-            f"\nThree real studies, {row.cells:,.0f} cells, {row.unlabelled:,.0f} of them without a "
-            "label; macro F1 of the test donors, mean ± sd over three seeds: "
-            f"{row.store_f1:.3f} ± {row.store_sd:.3f} from the corpus, "
-            f"{row.memory_f1:.3f} ± {row.memory_sd:.3f} from memory.\n"
-        )
-    return text
-
-
-def plot(rows: pd.DataFrame, path: Path) -> None:
-    """Draw peak memory of each step over the number of cells."""
-    figure, axes = plt.subplots(figsize=(4.5, 3.2), layout="constrained")
-    for step in SHOWN:
-        part = rows[rows["step"] == step].sort_values("n_cells")
-        axes.plot(part["n_cells"], part["above"], marker="o", label=step)
-    axes.axhline(LIMIT, color="0.6", linestyle=":")
-    axes.set(xscale="log", xlabel="Cells", ylabel="Peak memory above imports, MiB", ylim=(0, None))
-    axes.legend(frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=150)
+    """Table of speed, memory and accuracy."""
+    columns = {"cells_per_s": ("cells/s", ",.0f"), "above": ("memory, MiB", ",.0f"),
+               "macro_f1": ("macro F1, held-out donors", ".3f"),
+               "accuracy": ("accuracy", ".3f")}  # fmt: skip
+    rows = rows[rows["step"].isin(STEPS)].sort_values("n_cells", kind="stable")
+    rows = rows.set_index("step").loc[[step for step in STEPS if step in set(rows["step"])]]
+    names = [f"{step}, {n:,} cells" for step, n in rows["n_cells"].items()]
+    shown = {title: ["" if pd.isna(v) else format(v, form) for v in rows[name]]
+             for name, (title, form) in columns.items()}  # fmt: skip
+    return markdown(pd.DataFrame(shown, index=pd.Index(names, name="step"))) + "\n"
 
 
 def main() -> None:
-    """Run the benchmark."""
+    """Run the steps that have no row, and report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path, required=True, help="for files, corpora and models")
+    parser.add_argument("--folder", type=Path, help="for files, corpora and models")
     parser.add_argument("--cells", type=int, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS))
-    parser.add_argument("--threads", type=int, default=2, help="of every library")
-    parser.add_argument("--again", action="store_true", help="repeat steps that have a row")
-    parser.add_argument("--report-only", action="store_true")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--report-only", action="store_true", help="the tables of earlier runs")
     args = parser.parse_args()
-    _speed_threads.limit(args.threads)  # of the processes that run the steps
-    args.folder.mkdir(parents=True, exist_ok=True)
-    RESULTS.mkdir(exist_ok=True)
-    table = Table(RESULTS / "atlas.csv", ["step", "n_cells"], merge=True)
-    for n_cells in () if args.report_only else args.cells:
-        for step in args.steps:
-            known = table.rows
-            if step == "real" and n_cells != args.cells[0]:
-                continue  # of other cells, once
-            done = ((known["step"] == step) & (known["n_cells"] == n_cells)).any()
-            if done and not args.again and step != "generate":
-                continue
-            found = measure(
-                "_atlas_steps", step, IMPORTS, folder=str(args.folder), n_cells=n_cells
-            )
-            if step != "generate":
-                table.add([{"step": step, "n_cells": n_cells, **found}])
+    path = args.out / "atlas.csv"
+    rows = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["step", "n_cells"])
+    for n_cells, step in itertools.product(args.cells, args.steps):
+        done = ((rows["step"] == step) & (rows["n_cells"] == n_cells)).any()
+        if not (done or args.report_only):
+            args.folder.mkdir(parents=True, exist_ok=True)
+            found = measure(STEPS[step], IMPORTS, folder=args.folder, n_cells=n_cells)
             print(step, f"{n_cells:,}", {k: round(v, 3) for k, v in found.items()}, flush=True)
-    rows = table.rows
-    (RESULTS / "atlas.md").write_text(report(rows))
-    plot(rows, RESULTS / "atlas.png")
-    print(report(rows))
+            if step != "generate":
+                row = {"step": step, "n_cells": n_cells, **found}
+                rows = pd.concat([rows, pd.DataFrame([row])])
+                rows.to_csv(path, index=False, float_format="%.6f")
+    text = report(rows)
+    (args.out / "atlas.md").write_text(text)
+    print(text)
 
 
 if __name__ == "__main__":
