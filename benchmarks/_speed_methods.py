@@ -53,11 +53,9 @@ def load_cells(folder: str | Path, n_cells: int) -> AnnData:
     return AnnData(chosen, obs=obs, var=pd.DataFrame(index=GENES))
 
 
-def load_batch(folder: str | Path, n_cells: int) -> tuple[Tensor, Tensor]:
-    """Raw counts as a sparse tensor, and codes of labels."""
-    cells = load_cells(folder, n_cells)
-    codes = cells.obs["cell_type"].cat.codes.to_numpy(dtype=np.int64)
-    return to_tensor(cells.X), torch.from_numpy(codes)
+def codes_of(cells: AnnData) -> Tensor:
+    """Codes of the labels."""
+    return torch.from_numpy(cells.obs["cell_type"].cat.codes.to_numpy(dtype=np.int64))
 
 
 def untrained(preset: str) -> SCTAB:
@@ -68,107 +66,81 @@ def untrained(preset: str) -> SCTAB:
     return model
 
 
-def stepper(
-    network: nn.Module, loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer
-) -> Callable[[], None]:
-    """A training step."""
+def jobs(network: nn.Module, infer: Callable[[], object], loss: Callable[[], Tensor],
+         optimizer: Callable[..., torch.optim.Optimizer]) -> Jobs:  # fmt: skip
+    """Inference and training step of a network."""
+    updates = optimizer(network.parameters(), lr=5e-3, weight_decay=0.05)
+
+    def inference() -> None:
+        network.eval()
+        with torch.no_grad():
+            infer()
 
     def step() -> None:
         network.train()
-        optimizer.zero_grad()
+        updates.zero_grad()
         loss().backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
+        updates.step()
 
-    return step
-
-
-def our_step(network: nn.Module, counts: Tensor, labels: Tensor) -> Callable[[], None]:
-    """Our training step from raw counts, fused AdamW."""
-    cells = {"X": counts, "labels": labels[:, None]}
-    optimizer = GeneAdamW(network.parameters(), lr=5e-3, weight_decay=0.05)
-    loss = lambda: network(cells, loss_kwargs={"reduction": "mean"})[-1].loss  # noqa: E731
-    return stepper(network, loss, optimizer)
+    return {"inference": inference, "training step": step}
 
 
-def peer_step(network: nn.Module, x: Tensor, labels: Tensor, fused: bool) -> Callable[[], None]:
-    """The peer's training step from dense log-normalised cells."""
-
-    def loss() -> Tensor:
-        logits, mask_loss = network(x)
-        return cross_entropy(logits, labels) - 1e-5 * mask_loss
-
-    options: dict[str, Any] = {"lr": 5e-3, "weight_decay": 0.05, "fused": fused}
-    return stepper(network, loss, torch.optim.AdamW(network.parameters(), **options))
-
-
-def our_inference(network: nn.Module, counts: Tensor) -> None:
-    """Logits from raw counts."""
-    with torch.no_grad():
-        network.eval()({"X": counts}, compute_loss=False)
+def our_jobs(cells: AnnData, network: nn.Module | None = None, steps: int = 0) -> Jobs:
+    """Of our network, the published one if not given, after some steps; from raw counts."""
+    network = untrained("paper").module if network is None else network
+    batch = {"X": to_tensor(cells.X), "labels": codes_of(cells)[:, None]}
+    infer = lambda: network({"X": batch["X"]}, compute_loss=False)  # noqa: E731
+    loss = lambda: network(batch, loss_kwargs={"reduction": "mean"})[-1].loss  # noqa: E731
+    found = jobs(network, infer, loss, GeneAdamW)
+    for _ in range(steps):
+        found["training step"]()
+    return found
 
 
-def peer_inference(network: nn.Module, x: Tensor) -> None:
-    """Logits from dense log-normalised cells."""
-    with torch.no_grad():
-        network.eval()(x)
-
-
-def peer_network() -> nn.Module:
-    """The published network of pytorch-tabnet."""
+def peer_jobs(cells: AnnData, fused: bool = False, weights: nn.Module | None = None) -> Jobs:
+    """Of pytorch-tabnet, with our weights if given; from dense log-normalised cells."""
     from pytorch_tabnet.tab_network import TabNet
 
     names = ("n_d", "n_a", "n_steps", "gamma", "n_independent", "n_shared", "epsilon",
              "virtual_batch_size", "momentum", "mask_type")  # fmt: skip
     settings = {name: getattr(PRESETS["paper"].network, name) for name in names}
-    return TabNet(N_GENES, N_LABELS, **settings)
-
-
-def our_jobs(counts: Tensor, labels: Tensor, steps: int) -> tuple[nn.Module, Jobs]:
-    """Our network after some steps, and what is timed of it."""
-    network = untrained("paper").module
-    step = our_step(network, counts, labels)
-    for _ in range(steps):
-        step()
-    return network, {"inference": partial(our_inference, network, counts), "training step": step}
-
-
-def peer_jobs(counts: Tensor, labels: Tensor, fused: bool, weights: nn.Module | None) -> Jobs:
-    """The same of pytorch-tabnet, with our weights if given."""
-    network, x = peer_network(), normalize_counts(counts.to_dense())
+    network, labels = TabNet(N_GENES, N_LABELS, **settings), codes_of(cells)
     if weights is not None:
         state = {f"tabnet.{name}": value for name, value in weights.state_dict().items()}
         missing, unexpected = network.load_state_dict(state, strict=False)
         if unexpected or any("initial_bn" not in name for name in missing):  # one of them is idle
             raise RuntimeError(f"the networks differ: {missing=}, {unexpected=}.")
-    step = peer_step(network, x, labels, fused)
-    return {"inference": partial(peer_inference, network, x), "training step": step}
+    x = normalize_counts(to_tensor(cells.X).to_dense())
+
+    def loss() -> Tensor:
+        logits, mask_loss = network(x)
+        return cross_entropy(logits, labels) - 1e-5 * mask_loss
+
+    return jobs(network, lambda: network(x), loss, partial(torch.optim.AdamW, fused=fused))
 
 
 def run_twice(method: str, job: str, data: str, n_cells: int) -> None:
     """A batch, twice; in a process of its own."""
-    cells = load_batch(data, n_cells)
-    of_method = our_jobs(*cells, 0)[1] if method == OURS else peer_jobs(*cells, False, None)
-    del cells
+    of_method = (our_jobs if method == OURS else peer_jobs)(load_cells(data, n_cells))
     of_method[job](), of_method[job]()
 
 
 def network(args: Namespace) -> list[Row]:
     """One batch through the published network: ours, and that of pytorch-tabnet."""
     n_cells, steps = (256, 2) if args.quick else (BATCH, STEPS)
-    methods = installed({OURS: (), PEER: ("pytorch_tabnet",), FUSED: ("pytorch_tabnet",)})
-    counts, labels = load_batch(args.data, n_cells)
-    ours, of_ours = our_jobs(counts, labels, steps)
-    of_method = {m: of_ours if m == OURS else peer_jobs(counts, labels, m == FUSED, ours)
-                 for m in methods}  # fmt: skip
+    cells, ours = load_cells(args.data, n_cells), untrained("paper").module
+    of_method = {OURS: our_jobs(cells, ours, steps)}
+    if installed({PEER: ("pytorch_tabnet",)}):
+        of_method |= {name: peer_jobs(cells, name == FUSED, ours) for name in (PEER, FUSED)}
     found: list[Row] = []
     for job in ("inference", "training step"):
-        of_job = [m for m in methods if job != "inference" or m != FUSED]  # has no optimiser
-        seconds = alternate([Run(m, of_method[m][job]) for m in of_job], args.turns)
+        methods = [m for m in of_method if job != "inference" or m != FUSED]  # has no optimiser
+        seconds = alternate([Run(m, of_method[m][job]) for m in methods], args.turns)
         found += rows(f"after {steps} steps, {job}", "time per batch", "s", seconds)
         given = {"job": job, "data": args.data, "n_cells": n_cells}
         peaks = {m: [measure(run_twice, [], method=m, **given)["above"]]
-                 for m in of_job if m != FUSED}  # fmt: skip
+                 for m in methods if m != FUSED}  # fmt: skip
         found += rows(f"batch of {n_cells:,}, {job}", "peak memory", "MiB", peaks)
     return found
 
@@ -205,10 +177,7 @@ def normalise(cells: AnnData) -> AnnData:
 def sctab(cells: AnnData, steps: int, preset: str) -> Run:
     """``SCTAB.predict`` from raw counts, after some steps, since masks of random weights are narrow."""
     model = untrained(preset)
-    codes = torch.from_numpy(cells.obs["cell_type"].cat.codes.to_numpy(dtype=np.int64)[:BATCH])
-    step = our_step(model.module, to_tensor(cells.X[:BATCH]), codes)
-    for _ in range(steps):
-        step()
+    our_jobs(cells[:BATCH].copy(), model.module, steps)
     return Run({"paper": PAPER, "small": SMALL}[preset], lambda: model.predict(cells))
 
 

@@ -21,8 +21,6 @@ import pandas as pd
 
 from scvi_sctab.benchmark import describe_machine, describe_versions
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-DATA = Path(os.environ.get("SCVI_SCTAB_DATA", DATA))
 RESULTS = Path(__file__).resolve().parent / "results"
 KEYS = ["part", "case", "method", "quantity"]
 MIB = 2**20

@@ -8,27 +8,23 @@ empirical Bayes. Writes ``results/imputation_grid.csv``, a row per run and after
 
 from __future__ import annotations
 
-import argparse
 import time
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from _timing import DATA, RESULTS
-
-# isort: split
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 import scvi
+from _arguments import measured, new_parser, report
 from _imputation_peers import PEERS, QUIET, bulk_mixture, fit_shrunk, gene_mean, without_fit
 from anndata import AnnData, read_h5ad
 
 from scvi_sctab import benchmark
-from scvi_sctab.benchmark import Method, Runs, Task, markdown
+from scvi_sctab.benchmark import Method, Runs, Task
 from scvi_sctab.external import BulkPriorImputer, ScDTL
 from scvi_sctab.metrics import expression_tertiles, molecular_split, score_held_out, thin_counts
 
@@ -209,8 +205,8 @@ def score(task: Task, fold: Fold, method: Callable, data: Data) -> dict[str, flo
     return row | {"molecules": int(fold.train.X.sum()), "seconds": seconds}
 
 
-def paired(runs: pd.DataFrame, ours: str, tasks: list[str], others: list[str]) -> str:
-    """Table of the gain of a method over others, paired by seed; settings in rows."""
+def paired(runs: pd.DataFrame, ours: str, tasks: list[str], others: list[str]) -> pd.DataFrame:
+    """Gain of a method over others, paired by seed; settings in rows."""
     rows: dict[str, dict[str, str]] = {}
     for other in others:
         for task in tasks:
@@ -221,25 +217,23 @@ def paired(runs: pd.DataFrame, ours: str, tasks: list[str], others: list[str]) -
                 spread = f" ± {d.std():.1f}" if len(d) > 1 else ""
                 rows.setdefault(other, {})[task] = f"{d.mean():.1f}{spread}"
     frame = pd.DataFrame(rows).reindex(tasks).dropna(how="all").fillna("-")
-    return markdown(frame.rename_axis(f"{ours}, minus"))
+    return frame.rename_axis(f"{ours}, minus")
 
 
-def report(runs: pd.DataFrame) -> str:
+def tables(runs: pd.DataFrame) -> Iterator[str | pd.DataFrame]:
     """Gains of bulk, differences to other methods, and all gains; mean ± sd over seeds."""
     runs = runs.assign(method=runs["method"] + ", " + runs["bulk"], family="cells")
     order = [n for setting in SETTINGS if (n := name_of(*setting)) in set(runs["task"])]
-    text = ["# Held-out molecules", "Gains in mnats per molecule, mean ± sd over seeds."]
+    yield "Gains in mnats per molecule, mean ± sd over seeds."
     for name in ("factor", "autoencoder"):
         kinds = [f"{name}, {kind}" for kind in ("none", "shuffled", "gtex", "other", "cells")]
-        text.append(paired(runs, f"{name}, matched", order, kinds))
+        yield paired(runs, f"{name}, matched", order, kinds)
     others = [method for method in dict.fromkeys(runs["method"]) if method != "factor, matched"]
-    compared = [task for task in COMPARED if task in order]
-    text.append(paired(runs, "factor, matched", compared, others))
+    yield paired(runs, "factor, matched", [task for task in COMPARED if task in order], others)
     for task in order:
         columns = ["gain", "low", "mid", "high", "posterior"]
         shown = benchmark.method_table(runs[runs["task"] == task], columns, form=".1f")
-        text.append(markdown(shown.rename_axis(task)))
-    return "\n\n".join(text) + "\n"
+        yield shown.rename_axis(task)
 
 
 def name_of(data: str, n_cells: int, depth: float) -> str:
@@ -249,32 +243,18 @@ def name_of(data: str, n_cells: int, depth: float) -> str:
 
 def main() -> None:
     """Run what has no row, and write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=DATA, help="folder of the .h5ad files")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder to write to")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--bulk", nargs="+", default=[kind for kind, *_ in PLAN])
-    parser.add_argument("--settings", nargs="+", help='run these only, e.g. "lines 100, 0.25"')
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--report-only", action="store_true", help="the tables of earlier runs")
-    args = parser.parse_args()
-    warnings.filterwarnings("ignore")
-    path, data = args.out / "imputation_grid.csv", Data(args.data)
-    for kind, settings, methods in () if args.report_only else PLAN:
+    args = new_parser(__doc__).parse_args()
+    data = Data(args.data)
+    for kind, settings, methods in PLAN:
         tasks = [
             Task(name, partial(data.fold, data=of, n_cells=n, depth=depth), is_seeded=True,
                  columns={"bulk": kind})
-            for of, n, depth in SETTINGS
-            if (name := name_of(of, n, depth)) in (settings or [name])
-            and name in (args.settings or [name])
+            for of, n, depth in SETTINGS if (name := name_of(of, n, depth)) in (settings or [name])
         ]  # fmt: skip
-        chosen = [Method(name, lambda seed, name=name: METHODS[name])
-                  for name in methods if name in args.methods]  # fmt: skip
-        if kind in args.bulk:
-            benchmark.run(tasks, chosen, args.seeds, path, measure=partial(score, data=data))
-    text = report(Runs(path).table)
-    (args.out / "imputation.md").write_text(text)
-    print(text)
+        chosen = [Method(name, lambda seed, name=name: METHODS[name]) for name in methods]
+        measured("imputation_grid", args, tasks, chosen, partial(score, data=data))
+    rows = Runs(args.out / "imputation_grid.csv").table
+    report("imputation", args, *tables(rows))
 
 
 if __name__ == "__main__":

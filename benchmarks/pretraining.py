@@ -1,34 +1,31 @@
 """Effect of pretraining without labels on types of the cells of unseen donors, from few labels or all.
 
-Prints tables, and writes ``results/pretraining_labels.csv``, a row per run and after each, and ``.png``;
-runs that have a row are not repeated.
+Writes ``results/pretraining_labels.csv``, a row per run and after each, and ``results/pretraining.md``; runs
+that have a row are not repeated.
 """
 
 from __future__ import annotations
 
-import argparse
 import time
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache, partial
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from _timing import DATA, RESULTS
-
-# isort: split
 import numpy as np
 import pandas as pd
 import scvi
 import torch
+from _arguments import DATA, measured, new_parser, report
 from anndata import AnnData, read_h5ad
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
-from scvi_sctab import SCTAB, benchmark, plotting, pretrain
-from scvi_sctab.benchmark import Method, Runs, Task, markdown
+from scvi_sctab import SCTAB, benchmark, pretrain
+from scvi_sctab.benchmark import Method, Task
 from scvi_sctab.data import normalized_expression
 
 KANG, QUERY_DONORS = "kang18_ctrl_12k_1287genes.h5ad", ("1256", "1488")
@@ -207,42 +204,31 @@ DETERMINISTIC = ("logistic regression on genes", "PCA64 + logistic regression", 
 BASELINES = ("network from scratch", "SCTAB", "PCA64 + logistic regression")
 
 
-def report(rows: pd.DataFrame) -> str:
-    """Mean ± sd over draws, and differences that are paired by draw."""
-    tasks = [task for task in TASKS if task in set(rows["task"])]
-    table = benchmark.task_table(rows, "macro_f1").T[tasks]
-    text = [markdown(table.rename_axis("macro F1"))]
+def differences(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """Differences to the baselines by task, paired by draw."""
     # A run with one draw of labels or weights is paired with nothing.
     n_seeds = rows.groupby(["method", "task"])["seed"].transform("nunique")
     pairs = rows[(n_seeds > 1) | rows["method"].isin(DETERMINISTIC)]
-    for task, baseline in ((t, b) for t in tasks for b in BASELINES):
+    for task, baseline in product(TASKS, BASELINES):
         of_task = pairs[pairs["task"] == task]
         if baseline in set(of_task["method"]):
             table = benchmark.difference_table(of_task, "macro_f1", baseline)
-            text.append(markdown(table.drop(columns="least").rename_axis(task)))
-    return "\n\n".join(text)
+            yield table.drop(columns="least").rename_axis(task)
 
 
 def main() -> None:
     """Run what has no row, and print all tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=DATA, help="folder of the .h5ad files")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder to write to")
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
-    parser.add_argument("--only", nargs="+", default=[""], help="what names of methods begin with")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--report-only", action="store_true", help="the tables of earlier runs")
-    args = parser.parse_args()
-    warnings.filterwarnings("ignore")
-    path = args.out / "pretraining_labels.csv"
-    for name in () if args.report_only else args.tasks:
-        task = Task(name, partial(draw_labels, task=name, folder=args.data), is_seeded=name in FEW)
-        known = label_methods(name == ZERO_SHOT, args.data)
-        methods = [method for method in known if method.name.startswith(tuple(args.only))]
-        benchmark.run([task], methods, args.seeds, path, measure=score_labels)
-    rows = Runs(path).table
-    print(report(rows))
-    plotting.plot_benchmark(rows).figure.savefig(path.with_suffix(".png"))
+    args = new_parser(__doc__, seeds=range(5)).parse_args()
+    tasks = [Task(name, partial(draw_labels, task=name, folder=args.data), is_seeded=name in FEW)
+             for name in TASKS]  # fmt: skip
+    name, few, votes = "pretraining_labels", tasks[:3], tasks[3:]
+    rows = pd.concat([
+        measured(name, args, few, label_methods(False, args.data), score_labels),
+        measured(name, args, votes, label_methods(True, args.data), score_labels),
+    ])  # fmt: skip
+    table = benchmark.task_table(rows, "macro_f1").T
+    table = table[[name for name in TASKS if name in table]].rename_axis("macro F1")
+    report("pretraining", args, table, *differences(rows))
 
 
 if __name__ == "__main__":

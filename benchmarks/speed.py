@@ -20,14 +20,15 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
-from _timing import DATA, RESULTS, Row, Run, alternate, measure, rows, run_command, save
+from _arguments import add_data
+from _timing import RESULTS, Row, Run, alternate, measure, rows, run_command, save
 
 # isort: split
 import numpy as np
 import pandas as pd
 import scvi
 import torch
-from _speed_methods import BATCH, N_GENES, load_batch, network, normalise, our_jobs, predict, train
+from _speed_methods import BATCH, N_GENES, load_cells, network, normalise, our_jobs, predict, train
 from anndata import AnnData
 from lightning.pytorch.callbacks import LambdaCallback
 
@@ -97,13 +98,13 @@ def busy(args: argparse.Namespace) -> list[Row]:
     epochs, n_cells = (1, 256) if args.quick else (3, BATCH)
     trained = set_up("small")
     trained.train(max_epochs=1, **QUIET)
-    counts, labels = load_batch(args.data, n_cells)
+    cells = load_cells(args.data, n_cells)
     # Networks of their own: inference is that of evaluation mode.
     jobs = {
         f"train, small preset, {epochs} epochs": lambda: set_up("small").train(epochs, **QUIET),
         f"predict, {trained.adata.n_obs:,} cells": lambda: trained.predict(trained.adata),
-        "published network, inference": our_jobs(counts, labels, 5)[1]["inference"],
-        "published network, step": our_jobs(counts, labels, 5)[1]["training step"],
+        "published network, inference": our_jobs(cells, steps=5)["inference"],
+        "published network, step": our_jobs(cells, steps=5)["training step"],
     }
     ways = [(1, TORCH), (2, TORCH), (2, PACKAGE)]
 
@@ -268,7 +269,7 @@ def main() -> None:
     """Run the parts, and write their rows and the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--data", default=str(DATA), help="folder of the .h5ad files")
+    add_data(parser)
     parser.add_argument("--out", type=Path, help="default: results, --quick: a temporary folder")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs")

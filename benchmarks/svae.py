@@ -7,27 +7,23 @@ absolute correlation; the seed is that of the simulation and of the model. Write
 
 from __future__ import annotations
 
-import argparse
 import time
-import warnings
-from collections.abc import Callable
+from argparse import Namespace
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from _timing import RESULTS
-
-# isort: split
 import numpy as np
 import pandas as pd
 import scvi
 import torch
+from _arguments import measured, new_parser, report
 from scvi.model import SCVI
 from sklearn.decomposition import PCA
 
 from scvi_sctab import benchmark
-from scvi_sctab.benchmark import Method, Runs, Task, markdown
+from scvi_sctab.benchmark import Method, Task
 from scvi_sctab.external.svae import (
     PAPER_DESIGN,
     REALISTIC_DESIGN,
@@ -171,53 +167,41 @@ def score(
     return row | {"mask_rate": float(targets.to_numpy().mean())}
 
 
-def report(runs: pd.DataFrame) -> str:
+def tables(runs: pd.DataFrame) -> Iterator[str | pd.DataFrame]:
     """Mean ± sd over seeds by case, and differences to our model, paired by seed."""
     shown = {"mcc": "MCC", "f1": "F1", "mask_rate": "mask rate", "seconds": "s"}
-    text = []
     for case in (SIMULATOR, REAL):
         of_case = runs[runs["task"] == case]
-        order = [method for method in METHODS if method in set(of_case["method"])]
-        if order:
-            of_case = pd.concat(of_case[of_case["method"] == method] for method in order)
-            table = benchmark.method_table(of_case, shown, form={"seconds": ".0f"})
-            text += [f"## {case.capitalize()}", markdown(table)]
+        if len(of_case):
+            yield f"## {case.capitalize()}"
+            yield benchmark.method_table(of_case, shown, form={"seconds": ".0f"})
             # What was run for one seed is paired with nothing.
             several = of_case[of_case.groupby("method")["seed"].transform("nunique") > 1]
             for metric in ("mcc", "f1") if len(several) else ():
-                table = benchmark.difference_table(several, metric, OURS)
-                text.append(markdown(table.drop(columns="least")))
-    hard = runs[runs["task"].isin(HARD)]
+                yield benchmark.difference_table(several, metric, OURS).drop(columns="least")
+    hard = runs[runs["task"].isin(HARD)].assign(family="hard")
     for metric in ("mcc", "f1") if len(hard) else ():
-        table = benchmark.task_table(hard.assign(family="hard"), metric)
-        table = table.reindex([case for case in HARD if case in table.index])
-        text += [f"## Hard cases, {shown[metric]}", markdown(table[[OURS, PCA_ROTATION]])]
-    return "\n\n".join(text) + "\n"
+        table = benchmark.task_table(hard, metric)
+        yield table.reindex([case for case in HARD if case in table.index])
 
 
 def main() -> None:
     """Run what has no row, and write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder to write to")
-    parser.add_argument("--only", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--cases", nargs="+", choices=DESIGNS, default=list(DESIGNS))
-    parser.add_argument("--seeds", type=int, nargs="+", help="default: 5, 2 or 1")
-    parser.add_argument("--report-only", action="store_true", help="the tables of earlier runs")
-    args = parser.parse_args()
-    warnings.filterwarnings("ignore")
-    path = args.out / "svae_recovery.csv"
-    for cases, methods, n_seeds in () if args.report_only else PLAN:
+    args = new_parser(__doc__, seeds=range(5)).parse_args()
+    for cases, methods, n_seeds in PLAN:
         tasks = [
             Task(name, lambda seed, name=name: simulate_perturbations(DESIGNS[name], seed=seed),
                  is_seeded=True)
-            for name in args.cases if name in cases
+            for name in DESIGNS if name in cases
         ]  # fmt: skip
-        chosen = [Method(name, lambda seed, name=name: (METHODS[name], seed))
-                  for name in methods if name in args.only]  # fmt: skip
-        benchmark.run(tasks, chosen, args.seeds or range(n_seeds), path, measure=score)
-    text = report(Runs(path).table)
-    (args.out / "svae.md").write_text(text)
-    print(text)
+        chosen = [Method(name, lambda seed, name=name: (METHODS[name], seed)) for name in methods]
+        few = Namespace(**{**vars(args), "seeds": args.seeds[:n_seeds]})
+        measured("svae_recovery", few, tasks, chosen, score)
+    everything = [Method(name, lambda seed: None) for name in METHODS]
+    rows = measured(
+        "svae_recovery", Namespace(**{**vars(args), "report_only": True}), [], everything
+    )
+    report("svae", args, *tables(rows))
 
 
 if __name__ == "__main__":
