@@ -10,23 +10,21 @@ and ``results/atlas.md``. Steps that have a row are not repeated.
 
 from __future__ import annotations
 
-import argparse
-import itertools
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from _timing import RESULTS, measure
-
-# isort: split
 import anndata as ad
 import numpy as np
 import pandas as pd
 import scvi
+from _arguments import measured, new_parser, report
+from _timing import measure
 from scipy import sparse
 
-from scvi_sctab import SCTAB, datasets
-from scvi_sctab.benchmark import markdown
+from scvi_sctab import SCTAB, benchmark, datasets
+from scvi_sctab.benchmark import Method, Task
 
 N_GENES, N_TYPES, N_DONORS = 19_331, 164, 20
 CELLS_PER_FILE, BLOCK = 100_000, 20_000
@@ -34,7 +32,7 @@ KEYS = {"labels_key": "cell_type", "donor_key": "donor", "batch_key": "assay"}
 IMPORTS = ["annbatch", "dask.array", "zarr", "lightning.pytorch", "scvi_sctab.data.stores"]
 
 
-def files(folder: str, n_cells: int) -> list[Path]:
+def files(folder: str | Path, n_cells: int) -> list[Path]:
     """List the files of an atlas of this size."""
     return [Path(folder) / f"made-{i}.h5ad" for i in range(-(-n_cells // CELLS_PER_FILE))]
 
@@ -64,8 +62,9 @@ def draw(rows: sparse.csr_matrix, n_cells: int, seed: int) -> ad.AnnData:
     return ad.AnnData(cells, pd.DataFrame(obs, index=names), var)
 
 
-def generate(folder: str, n_cells: int) -> None:
+def generate(folder: Path, n_cells: int) -> None:
     """Write the files that are missing."""
+    folder.mkdir(parents=True, exist_ok=True)
     parts = [cells.X.tocsr() for cells in (datasets.pbmc_kang18(), datasets.pbmc3k())]
     for part in parts:
         part.resize(part.shape[0], N_GENES)
@@ -119,46 +118,28 @@ def annotate(folder: str, n_cells: int) -> dict[str, float]:
     return {"cells_per_s": n_cells / seconds, "accuracy": right / n_cells}
 
 
-STEPS = {f.__name__: f for f in (generate, prepare, train, annotate)}
-
-
-def report(rows: pd.DataFrame) -> str:
-    """Table of speed, memory and accuracy."""
-    columns = {"cells_per_s": ("cells/s", ",.0f"), "above": ("memory, MiB", ",.0f"),
-               "macro_f1": ("macro F1, held-out donors", ".3f"),
-               "accuracy": ("accuracy", ".3f")}  # fmt: skip
-    rows = rows[rows["step"].isin(STEPS)].sort_values("n_cells", kind="stable")
-    rows = rows.set_index("step").loc[[step for step in STEPS if step in set(rows["step"])]]
-    names = [f"{step}, {n:,} cells" for step, n in rows["n_cells"].items()]
-    shown = {title: ["" if pd.isna(v) else format(v, form) for v in rows[name]]
-             for name, (title, form) in columns.items()}  # fmt: skip
-    return markdown(pd.DataFrame(shown, index=pd.Index(names, name="step"))) + "\n"
+STEPS = {f.__name__: f for f in (prepare, train, annotate)}
+COLUMNS = {"cells_per_s": "cells/s", "above": "memory, MiB",
+           "macro_f1": "macro F1, held-out donors", "accuracy": "accuracy"}  # fmt: skip
 
 
 def main() -> None:
     """Run the steps that have no row, and report."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = new_parser(__doc__, seeds=[0])
     parser.add_argument("--folder", type=Path, help="for files, corpora and models")
     parser.add_argument("--cells", type=int, nargs="+", default=[100_000, 1_000_000])
-    parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS))
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument("--report-only", action="store_true", help="the tables of earlier runs")
     args = parser.parse_args()
-    path = args.out / "atlas.csv"
-    rows = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["step", "n_cells"])
-    for n_cells, step in itertools.product(args.cells, args.steps):
-        done = ((rows["step"] == step) & (rows["n_cells"] == n_cells)).any()
-        if not (done or args.report_only):
-            args.folder.mkdir(parents=True, exist_ok=True)
-            found = measure(STEPS[step], IMPORTS, folder=args.folder, n_cells=n_cells)
-            print(step, f"{n_cells:,}", {k: round(v, 3) for k, v in found.items()}, flush=True)
-            if step != "generate":
-                row = {"step": step, "n_cells": n_cells, **found}
-                rows = pd.concat([rows, pd.DataFrame([row])])
-                rows.to_csv(path, index=False, float_format="%.6f")
-    text = report(rows)
-    (args.out / "atlas.md").write_text(text)
-    print(text)
+
+    def measure_step(_: Task, n_cells: int, step: Callable) -> dict[str, float]:
+        generate(args.folder, n_cells)
+        return measure(step, IMPORTS, folder=args.folder, n_cells=n_cells)
+
+    tasks = [Task(f"{n:,} cells", lambda seed, n=n: n) for n in args.cells]
+    steps = [Method(name, lambda seed, f=f: f, is_seeded=False) for name, f in STEPS.items()]
+    rows = measured("atlas", args, tasks, steps, measure_step)
+    form = {"cells_per_s": ",.0f", "above": ",.0f"}
+    table = benchmark.method_table(rows, COLUMNS, ("method", "task"), levels=(), form=form)
+    report("atlas", args, table.rename_axis("step"))
 
 
 if __name__ == "__main__":
