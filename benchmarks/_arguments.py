@@ -55,11 +55,9 @@ def measured(
     methods: Iterable[Method],
     measure: Callable[..., Any] | None = None,
 ) -> pd.DataFrame:
-    """Run what the command line asks for, unless it asks for the report only.
+    """Run what the command line asks for; rows of ``OUT/NAME.csv`` of these methods, in their order.
 
-    Returns
-    -------
-    The rows of ``OUT/NAME.csv`` of these methods, in their order; those that failed are left out.
+    Runs that failed are left out.
     """
     from scvi_sctab.benchmark import Runs, classify, run
 
