@@ -10,6 +10,7 @@
 # SPEED_FLAGS=...     passed on to benchmarks/speed.py, such as --parts network
 # MODELS_FLAGS=...    passed on by make models, such as --check
 # BENCH_FLAGS=...     passed on to benchmarks/accuracy.py (--out build/benchmarks: measure anew)
+# MUTATE_FLAGS=...    passed on by make mutate, such as --most 10 csr
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -37,6 +38,7 @@ TORCH_FLAGS ?=
 SPEED_FLAGS ?=
 MODELS_FLAGS ?=
 BENCH_FLAGS ?= --out build/benchmarks
+MUTATE_FLAGS ?=
 
 # $(call first_working,CANDIDATES,TEST): full path of the first candidate that starts and passes.
 # Asking `command -v` is not enough: a pyenv shim is on PATH and refuses to run, and Debian splits
@@ -52,7 +54,7 @@ PYTHON ?= $(call first_working,python3.11 python3.12 python3.13 python3 \
 PYTHON312 ?= $(call first_working,python3.12 $(PYENV_VERSIONS)/3.12*/bin/python,\
 	sys.version_info[:2] == (3, 12))
 
-.PHONY: help setup quickstart test test-latest lint docs bench bench-speed models dist dist-test \
+.PHONY: help setup quickstart test test-latest mutate lint docs bench bench-speed models dist dist-test \
 	clean which-python312
 
 help: ## this list
@@ -120,6 +122,9 @@ test-latest: ## the suite on Python 3.12 and the newest versions of everything
 	$(LATEST)/bin/python $(PIP_INSTALL) --upgrade --upgrade-strategy eager 'scvi-tools>=1.5' -e . --group test
 	$(LATEST)/bin/python $(PIP_INSTALL) $(CAP_SCHEMA)
 	$(call PYTEST,$(LATEST)/bin)
+
+mutate: setup $(VENV)/.done-test ## changes of the code that the tests do not notice; MUTATE_FLAGS="--most 10 csr"
+	OMP_NUM_THREADS=1 $(BIN)/python tests/mutations/mutate.py $(MUTATE_FLAGS)
 
 lint: setup $(VENV)/.done-lint ## style, imports and types; changes nothing
 	$(BIN)/ruff check .

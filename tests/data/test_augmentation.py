@@ -32,6 +32,11 @@ def test_group_means_are_those_of_pandas_over_any_blocks(cells):
     np.testing.assert_allclose(group_means(blocks, groups), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_there_is_no_mean_of_no_cells():
+    with pytest.raises(ValueError, match="no cells to average"):
+        group_means([], np.array([0]))
+
+
 def test_vectors_are_the_clipped_differences_of_all_pairs_of_donors(cells):
     means = expected_means(*cells)
     expected = []

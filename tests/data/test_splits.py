@@ -54,6 +54,28 @@ def test_each_label_is_held_out_in_the_same_share_and_stays_in_training():
     assert set(labels[train]) == {0, 1, 2}
 
 
+def test_two_held_out_sets_of_labels_have_their_shares_and_no_cell_in_common():
+    labels = np.repeat([0, 1], [100, 40])
+    parts = split_by_label(labels, (0.2, 0.1), seed=0)
+    assert [np.bincount(labels[part]).tolist() for part in parts] == [[70, 28], [20, 8], [10, 4]]
+    np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(140))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_of_donors_near_the_share_those_with_most_labels_are_held_out(seed):
+    # Donor 1 has exactly the share asked for, and donor 0, near it, one cell of a second label.
+    labels = np.repeat([0, 1, 0, 0, 1], [149, 1, 100, 600, 150])
+    donors = np.repeat([0, 0, 1, 2, 2], [149, 1, 100, 600, 150])
+    _, validation = split_by_donor(labels, donors, (0.1,), seed)
+    assert set(donors[validation]) == {0}
+
+
+def test_one_cell_of_a_label_is_enough_to_train_on():
+    labels, donors = np.array([1, 0, 0, 0, 2, 2, 1, 0, 0]), np.repeat([0, 1], [6, 3])
+    _, validation = split_by_donor(labels, donors, (0.3,), seed=0)
+    assert set(donors[validation]) == {1}
+
+
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
@@ -76,6 +98,13 @@ def test_class_weights_are_sklearns_balanced_ones(cells):
     labels, _ = cells
     expected = compute_class_weight("balanced", classes=np.arange(5), y=labels)
     np.testing.assert_allclose(class_weights(labels, 5), expected, rtol=1e-6)
+
+
+def test_a_power_below_one_lessens_the_differences_and_keeps_the_mean(cells):
+    labels, _ = cells
+    weights, counts = class_weights(labels, 5, power=0.5), np.bincount(labels)
+    np.testing.assert_allclose(weights / weights[0], np.sqrt(counts[0] / counts), rtol=1e-5)
+    assert weights[labels].mean() == pytest.approx(1, rel=1e-5)
 
 
 def test_labels_without_a_cell_weigh_nothing():

@@ -2,13 +2,18 @@
 
 import re
 import warnings
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from anndata import AnnData
 from scipy import sparse
 
 from scvi_sctab import SCTAB
+from scvi_sctab._config import PANEL, PRESETS
+from scvi_sctab.data import normalize_block
 from scvi_sctab.metrics import f1_macro
 from scvi_sctab.model._panel_refit import refit_to_panel
 from scvi_sctab.model._panels import compare_confusions
@@ -244,6 +249,35 @@ def test_the_refit_reads_training_cells_only_and_takes_the_head_along(model, pan
     refit_to_panel(restricted)
     for layer, weight in zip(layers, before, strict=True):
         torch.testing.assert_close(layer.weight.detach(), weight, atol=0.02, rtol=0.05)
+
+
+def test_labels_of_which_some_cells_are_read_weigh_as_all_of_their_cells(reference, monkeypatch):
+    """Cells of a label are copies of one, so that a draw has the minimum of all of them."""
+    two = np.unique(reference.obs["cell_type"], return_index=True)[1][:2]
+    # Two labels are of the same expression: their weights alone tell how probable they are.
+    copies, labels = (
+        two[np.repeat([0, 0, 1], [200, 40, 80])],
+        np.repeat(["a", "b", "c"], [200, 40, 80]),
+    )
+    obs = pd.DataFrame({"cell_type": labels}, index=[f"c{i}" for i in range(len(labels))])
+    cells = AnnData(reference.X[copies], obs, reference.var)
+    SCTAB.setup_anndata(cells, labels_key="cell_type")
+    model = SCTAB(cells)
+    model.train(max_epochs=1, **QUIET)
+    # Neither class-balanced, nor as frequent as in the draw.
+    train = replace(PRESETS["small"].train, class_weight_power=0.5)
+    monkeypatch.setitem(PRESETS, "small", replace(PRESETS["small"], train=train))
+    found = []
+    for n_read in (1000, 50):
+        config = replace(PANEL, max_cells_per_label=n_read)
+        monkeypatch.setattr("scvi_sctab.model._panel_refit.PANEL", config)
+        refit_to_panel(model)
+        x = torch.from_numpy(normalize_block(cells.X[:1]).toarray())
+        paths = model.module.linear_skip(x), model.module.final_mapping(model.module.encoder(x)[0])
+        found.append(torch.stack(paths).softmax(dim=-1)[:, 0].detach())
+    torch.testing.assert_close(found[1], found[0], atol=2e-3, rtol=0.05)
+    of_linear_path = found[0][0]  # which has a bias
+    assert (of_linear_path[0] / of_linear_path[1]).item() == pytest.approx(np.sqrt(5), rel=0.05)
 
 
 def test_a_query_model_names_the_reference(reference, query, panel):

@@ -42,6 +42,13 @@ def test_the_mean_of_logits_is_never_the_largest():
     assert (torch.rand(100, 7) @ longer.T).argmax(dim=1).max() < 5
 
 
+def test_a_tensor_that_is_long_enough_stays_as_it_is():
+    old = torch.rand(3, 2)
+    same, entries = append_entries(old, 3)
+    assert torch.equal(same, old)
+    assert entries == NewEntries(0, [])
+
+
 def test_tensors_do_not_shrink():
     with pytest.raises(ValueError, match="does not shrink to 2"):
         append_entries(torch.rand(3), 2)
@@ -75,6 +82,21 @@ def test_gradients_flow_as_before_afterwards(network):
     assert required == {name for name, _ in network.named_parameters()} - {"2.weight"}
     step(network, torch.optim.SGD([p for p in network.parameters() if p.requires_grad], 0.1))
     assert (network[0].weight.grad != 0).any()
+
+
+def test_masks_end_with_the_training_of_new_entries(network):
+    with frozen_but(network, [], {"2.bias": NewEntries(0, [1])}):
+        pass
+    step(network, torch.optim.SGD(network.parameters(), 0.1))
+    assert (network[2].bias.grad != 0).all()
+
+
+def test_what_is_always_frozen_is_so_even_if_new_or_named(network):
+    new, frozen = {"2.bias": None, "2.weight": NewEntries(0, [1])}, ["0.weight", "2.*"]
+    with frozen_but(network, ["0.*"], new, frozen):
+        trained = {name for name, p in network.named_parameters() if p.requires_grad}
+    assert trained == {"0.bias"}
+    assert n_trained(network, ["0.*"], new, frozen) == 4
 
 
 def test_parameters_that_are_trained_as_a_whole_have_no_mask(network):

@@ -7,14 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
-from anndata.abc import CSRDataset
+from anndata.abc import CSCDataset, CSRDataset
 from numpy.typing import NDArray
 from scipy import sparse
 
 from scvi_sctab._constants import READ_BLOCK_CELLS
 from scvi_sctab._messages import warn
 from scvi_sctab.data._counts import Cures, Diagnosis, NotCountsError, diagnose
-from scvi_sctab.sparse import as_csr, as_float32, in_order, slice_rows
+from scvi_sctab.sparse import (
+    BrokenMatrixError,
+    as_csr,
+    as_float32,
+    check_pointers,
+    check_sparse,
+    in_order,
+    slice_rows,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -129,10 +137,18 @@ def take_rows(matrix: Any, rows: slice | NDArray[np.integer[Any]]) -> sparse.csr
     Returns
     -------
     CSR, which may share memory with ``matrix``: do not write to it.
+
+    Raises
+    ------
+    BrokenMatrixError
+        If the values of a cell are not where its row pointers say.
     """
-    if isinstance(rows, slice) and isinstance(matrix, sparse.csr_matrix | sparse.csr_array):
-        start, stop, _ = rows.indices(matrix.shape[0])
-        return slice_rows(matrix, start, stop)
+    if isinstance(matrix, sparse.csr_matrix | sparse.csr_array):
+        pointers, n_values = matrix.indptr, min(len(matrix.indices), len(matrix.data))
+        check_pointers(pointers[:-1][rows], pointers[1:][rows], n_values)
+        if isinstance(rows, slice):
+            start, stop, _ = rows.indices(matrix.shape[0])
+            return slice_rows(matrix, start, stop)
     if isinstance(matrix, h5py.Dataset) and not isinstance(rows, slice):
         # HDF5 needs increasing positions; the order asked for is restored.
         unique, inverse = np.unique(rows, return_inverse=True)
@@ -140,16 +156,42 @@ def take_rows(matrix: Any, rows: slice | NDArray[np.integer[Any]]) -> sparse.csr
     elif not isinstance(rows, slice) and isinstance(matrix, CSRDataset):
         # anndata reads listed rows one by one, and a slice at once.
         runs = np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1)
-        blocks = [matrix[run[0] : run[-1] + 1] for run in runs if len(run)]
+        blocks = [_take_run(matrix, slice(run[0], run[-1] + 1)) for run in runs if len(run)]
         block = sparse.vstack(blocks, format="csr") if blocks else matrix[:0]
+    elif isinstance(matrix, CSRDataset):
+        block = _take_run(matrix, rows)
     else:
         block = matrix[rows]
     block = block.compute() if hasattr(block, "compute") else block
     return as_csr(block)
 
 
+def _take_run(matrix: Any, rows: Any) -> sparse.csr_matrix:
+    """Read consecutive rows of a matrix on disk."""
+    try:
+        block = matrix[rows]
+    except ValueError as error:
+        if "pointer" not in str(error):
+            raise
+        raise BrokenMatrixError(str(error)) from error  # of scipy
+    check_pointers(block.indptr[:-1], block.indptr[1:], len(block.data))
+    return block
+
+
+def _check_stored(matrix: Any) -> None:
+    """Refuse a matrix on disk whose row pointers leave out values."""
+    stored = matrix.group
+    n_values = stored["data"].shape[0]
+    first, last = int(stored["indptr"][0]), int(stored["indptr"][-1])
+    if (first, last, n_values) != (0, n_values, stored["indices"].shape[0]):
+        raise BrokenMatrixError(
+            f"its pointers go from {first:,} to {last:,}, and it has {n_values:,} values and "
+            f"{stored['indices'].shape[0]:,} indices"
+        )
+
+
 def row_readable(matrix: Any, source: str) -> Any:
-    """Convert a CSC matrix to CSR; return other matrices unchanged.
+    """Convert a CSC matrix to CSR; check other matrices, and return them unchanged.
 
     Parameters
     ----------
@@ -158,11 +200,18 @@ def row_readable(matrix: Any, source: str) -> Any:
     source
         Name of the matrix in the warning.
 
+    Raises
+    ------
+    BrokenMatrixError
+        If the arrays of a sparse matrix contradict each other.
+
     Warns
     -----
     UserWarning
         If the matrix is CSC on disk.
     """
+    if isinstance(matrix, CSRDataset | CSCDataset):
+        _check_stored(matrix)
     if getattr(matrix, "format", None) != "csc":
         return matrix
     if not sparse.issparse(matrix):
@@ -171,6 +220,7 @@ def row_readable(matrix: Any, source: str) -> Any:
             "whole matrix is read into memory. Store it as CSR to keep memory small."
         )
         matrix = matrix.to_memory()
+    check_sparse(matrix)
     return matrix.tocsr()
 
 

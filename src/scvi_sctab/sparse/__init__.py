@@ -14,9 +14,12 @@ from scvi_sctab.sparse._products import (
     csr_transposed_matmul,
 )
 from scvi_sctab.sparse._scipy import (
+    BrokenMatrixError,
     as_csr,
     as_float32,
     assemble,
+    check_pointers,
+    check_sparse,
     dense_to_scipy,
     in_order,
     move_columns,
@@ -28,11 +31,14 @@ from scvi_sctab.sparse._scipy import (
 
 __all__ = [
     "CSR",
+    "BrokenMatrixError",
     "as_csr",
     "as_float32",
     "assemble",
     "available_cpus",
     "check_operands",
+    "check_pointers",
+    "check_sparse",
     "concatenate_rows",
     "csr_add_and_clip",
     "csr_lookup",

@@ -21,6 +21,65 @@ _SPARSE_DEVICES = {"cpu", "cuda"}
 _LARGEST_INT32 = np.iinfo(np.int32).max
 
 
+class BrokenMatrixError(ValueError):
+    """Sparse matrix whose arrays contradict each other, as those of a damaged file do.
+
+    Neither scipy nor the kernels look for that: they would read memory that is not the matrix's.
+
+    Parameters
+    ----------
+    why
+        What is wrong, as the end of a sentence.
+    """
+
+    def __init__(self, why: str):
+        super().__init__(f"The matrix is broken: {why}. Write it anew from its source.")
+
+
+def check_pointers(starts: NDArray[Any], ends: NDArray[Any], n_values: int) -> None:
+    """Refuse rows that end before they start, or outside of the values.
+
+    Parameters
+    ----------
+    starts, ends
+        Position of the first value of each row, and the one after its last, ``(n_rows,)``.
+    n_values
+        Number of values of the matrix.
+
+    Raises
+    ------
+    BrokenMatrixError
+        If there is such a row.
+    """
+    wrong = (starts < 0) | (ends < starts) | (ends > n_values)
+    if wrong.any():
+        raise BrokenMatrixError(
+            f"{int(wrong.sum()):,} of {len(starts):,} row pointers contradict each other or its "
+            f"{n_values:,} values"
+        )
+
+
+def check_sparse(matrix: Any) -> None:
+    """Refuse a matrix whose arrays contradict each other, before scipy converts it.
+
+    Parameters
+    ----------
+    matrix
+        CSR or CSC matrix of scipy.
+
+    Raises
+    ------
+    BrokenMatrixError
+        If a pointer or an index is out of range.
+    """
+    pointers, indices = matrix.indptr, matrix.indices
+    check_pointers(pointers[:-1], pointers[1:], min(len(indices), len(matrix.data)))
+    size = matrix.shape[matrix.format == "csr"]
+    n_outside = int(((indices < 0) | (indices >= size)).sum())
+    if n_outside:
+        raise BrokenMatrixError(f"{n_outside:,} of its indices are outside of 0 to {size - 1:,}")
+
+
 def assemble(
     values: NDArray[Any],
     columns: NDArray[np.integer[Any]],
@@ -148,7 +207,7 @@ def move_columns(
 
     Raises
     ------
-    ValueError
+    BrokenMatrixError
         If a column index is out of range.
     """
     n_rows = block.shape[0]
@@ -159,9 +218,8 @@ def move_columns(
         kernels.count_moved, n_rows, *source, target, n_columns, counts, min_rows=MIN_ROWS
     )
     if sum(invalid):
-        raise ValueError(
-            f"The matrix is broken: {sum(invalid):,} of its column indices are outside of its "
-            f"{len(target):,} columns. Write it anew from its source."
+        raise BrokenMatrixError(
+            f"{sum(invalid):,} of its column indices are outside of its {len(target):,} columns"
         )
     moved = _allocate(counts, block.dtype, n_columns)
     over_parts(

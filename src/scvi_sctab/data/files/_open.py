@@ -19,6 +19,7 @@ from scvi_sctab.data.files._tenx import (
     read_matrix_folder,
     read_tenx,
 )
+from scvi_sctab.sparse import BrokenMatrixError
 
 _RNA = "rna"
 # Packages that decode the blocks of a .zarr folder.
@@ -130,7 +131,9 @@ def _choose(names: list[str], path: Path, modality: str | None) -> str:
 
 
 def _is_of_reading(error: Exception) -> bool:
-    """Return whether a block on disk could not be decoded, by HDF5 or by zarr."""
+    """Return whether HDF5 or zarr could not decode a block on disk, or what it holds is no matrix."""
+    if isinstance(error, BrokenMatrixError):
+        return True
     if isinstance(error, KeyError | OSError):
         # HDF5 gives a failed filter no number; a failed disk has one.
         is_numbered = isinstance(error, OSError) and error.errno is not None

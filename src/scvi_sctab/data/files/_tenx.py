@@ -12,6 +12,7 @@ from scipy.io import mmread
 
 from scvi_sctab.data.files._refusal import RefusedInputError
 from scvi_sctab.data.files._stored import StoredCells, StoredMatrix
+from scvi_sctab.sparse import BrokenMatrixError, check_sparse
 
 GENE_EXPRESSION = "Gene Expression"
 _SYMBOLS, _IDS, _TYPES = "gene_symbols", "gene_ids", "feature_types"
@@ -97,7 +98,12 @@ def read_tenx(file: Any, path: Path) -> StoredCells:
     n_genes, n_cells = group["shape"][()]
     # Genes by cells, by columns, is cells by genes, by rows.
     parts = (group["data"][()], group["indices"][()], group["indptr"][()])
+    if parts[2][-1] != len(parts[0]):
+        raise BrokenMatrixError(
+            f"its pointers end at {parts[2][-1]:,} of {len(parts[0]):,} values"
+        )
     counts = sparse.csr_matrix(parts, shape=(n_cells, n_genes))
+    check_sparse(counts)
     return _gather(path, "10x HDF5 file", counts, _texts(group["barcodes"]), var)
 
 

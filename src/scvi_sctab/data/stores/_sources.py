@@ -18,10 +18,10 @@ from scvi_sctab._messages import list_names, warn
 from scvi_sctab.data._counts import Cures, NotCountsError, diagnose
 from scvi_sctab.data._genes import GeneAlignment, check_genes
 from scvi_sctab.data._obs import find_column
-from scvi_sctab.data._reader import take_rows
+from scvi_sctab.data._reader import row_readable, take_rows
 from scvi_sctab.data._selection import X_LAYER
 from scvi_sctab.data._spelling import strip_versions
-from scvi_sctab.sparse import as_float32
+from scvi_sctab.sparse import BrokenMatrixError, as_float32
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -169,7 +169,7 @@ class Source:
             If a value is not a raw count.
         """
         with _Reading(self.path, opens=False):
-            block = take_rows(self.matrix, cells)
+            block = take_rows(row_readable(self.matrix, "X"), cells)
         found = diagnose(block)
         if found is not None:
             with _Reading(self.path) as group:
@@ -205,8 +205,8 @@ class _Reading:
     def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
         if isinstance(self.group, h5py.File):
             self.group.close()
-        # h5py and zarr raise both for damaged files and blocks.
-        if isinstance(error, OSError | RuntimeError):
+        # h5py and zarr raise the first two for damaged files and blocks.
+        if isinstance(error, OSError | RuntimeError | BrokenMatrixError):
             self._explain(error)
 
     def _explain(self, error: Exception) -> None:
