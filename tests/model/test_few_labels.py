@@ -211,6 +211,7 @@ def test_folds_of_an_audit_are_solved(few):
         ("early_stopping", True),
         ("augment", True),
         ("depth_augmentation", True),
+        ("batch_size", 64),
         ("plan_kwargs", {"lr": 1.0}),
     ],
 )

@@ -44,7 +44,7 @@ def test_fit_is_that_of_a_weighted_ridge_regression(cells):
     scale = np.sqrt(len(x) / np.trace(x @ x.T))
     expected = _ridge(x, codes, _weights(codes)[codes], scale)
     new = np.random.default_rng(1).normal(size=(10, 6))
-    logits = fit.shares[0] * (new @ x.T) @ fit.coefficients + fit.intercept
+    logits = fit.factors[0] * (new @ x.T) @ fit.coefficients + fit.intercept
     assert _factor(logits, expected.predict(new * scale)) > 0
     np.testing.assert_allclose(fit.coefficients.sum(axis=0), 0, atol=1e-9)
 
@@ -67,10 +67,11 @@ def test_a_view_of_noise_gets_the_smaller_share_and_goes_if_it_may(cells):
     clear = x + 4 * np.eye(3, 6)[codes]
     kernels = [10 * clear @ clear.T, 0.1 * noise @ noise.T]
     config = FewLabelsConfig()
-    # Shares count beside the mean squared norm of a view, not its unit.
     both = fit_ridge(kernels, codes, _weights(codes), config)
-    parts = both.shares * [np.trace(kernel) for kernel in kernels]
-    assert parts[0] == pytest.approx(4 * parts[1])
+    assert both.shares == pytest.approx([0.8, 0.2])
+    # Shares count beside the mean squared norm of a view, whatever its unit.
+    parts = both.factors * [np.trace(kernel) / 40 for kernel in kernels]
+    assert parts == pytest.approx(both.shares)
     gone = fit_ridge(kernels, codes, _weights(codes), config, (False, True))
     assert gone.shares[1] == 0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from scvi_sctab.model._sctab import SCTAB
+    from scvi_sctab.module import CellTypeClassifier
+    from scvi_sctab.nn import GeneLinear
 
 # Products of dense blocks are faster than those of sparse cells, even of shallow ones.
 _GENES_PER_BLOCK = 2000
@@ -87,36 +89,10 @@ def fit_few_labels(model: SCTAB) -> CellLogits:
     As of :func:`left_out_logits`.
     """
     views, fit = _solve(model)
-    module, coefficients = model.module, fit.coefficients
-    of_genes, of_components = fit.shares[:2]
-    own = of_genes * np.asarray(views.genes.T @ coefficients).T
-    scores = views.scores
-    head = of_components * coefficients.T @ scores
-    intercept = fit.intercept - own @ np.asarray(views.genes.mean(axis=0)).ravel()
-    intercept -= head @ scores.mean(axis=0)
-    if views.embedding is None:
-        _read_components(module.encoder, views)
-    else:
-        own += head @ views.components
-        head = fit.shares[2] * coefficients.T @ views.embedding
-        intercept -= head @ views.embedding.mean(axis=0)
-    with torch.no_grad():
-        module.linear_skip.weight.copy_(torch.from_numpy(own))
-        module.linear_skip.bias.copy_(torch.from_numpy(intercept))
-        module.final_mapping.weight.zero_()
-        module.final_mapping.weight[:, : head.shape[1]] = torch.from_numpy(
-            head / module.encoder_weight
-        )
-        if module.batch_embedding is not None and views.embedding is None:
-            for parameter in module.batch_embedding.parameters():
-                parameter.zero_()
-    module.eval()
-    shares = fit.shares * [np.trace(kernel) for kernel in views.kernels()]
+    _write(model.module, views, fit)
     names = ("genes", "principal components", "encoder")
-    described = ", ".join(
-        f"{name} {share:.0%}" for name, share in zip(names, shares / shares.sum(), strict=False)
-    )
-    logger.info(f"Solved for {len(coefficients):,} labelled cells: {described}.")
+    shares = (f"{name} {share:.0%}" for name, share in zip(names, fit.shares, strict=False))
+    logger.info(f"Solved for {len(fit.left_out):,} labelled cells: {', '.join(shares)}.")
     return _as_logits(fit)
 
 
@@ -159,11 +135,9 @@ def check_few_labels(model: SCTAB, given: Mapping[str, Any]) -> None:
         If one of them is given, or the model has coarse labels, no linear path, or an encoder that
         was not trained.
     """
-    asked = [name for name, value in given.items() if value is not None and value is not False]
-    asked = [name for name in asked if given[name] != {}]
-    if asked:
+    if asked := ", ".join(name for name, value in given.items() if value):
         raise ValueError(
-            f"{', '.join(asked)}: preset={model.preset_!r} is solved at once, without steps. Leave "
+            f"{asked}: preset={model.preset_!r} is solved at once, without steps. Leave "
             f"it out; {_CURE}"
         )
     if model.coarse_labels:
@@ -235,6 +209,31 @@ def has_trained_encoder(model: SCTAB) -> bool:
         The model.
     """
     return bool(model.has_pretrained_encoder_) or hasattr(model, "pretraining_history_")
+
+
+def _write(module: CellTypeClassifier, views: _Views, fit: RidgeFit) -> None:
+    """Write a solution into the weights of the linear path and of the head."""
+    own = fit.factors[0] * np.asarray(views.genes.T @ fit.coefficients).T
+    head = fit.factors[1] * fit.coefficients.T @ views.scores
+    intercept = fit.intercept - own @ np.asarray(views.genes.mean(axis=0)).ravel()
+    intercept -= head @ views.scores.mean(axis=0)
+    if views.embedding is None:
+        _read_components(cast("LinearEncoder", module.encoder), views)
+    else:
+        own += head @ views.components
+        head = fit.factors[2] * fit.coefficients.T @ views.embedding
+        intercept -= head @ views.embedding.mean(axis=0)
+    path = cast("GeneLinear", module.linear_skip)
+    with torch.no_grad():
+        path.weight.copy_(torch.from_numpy(own))
+        path.bias.copy_(torch.from_numpy(intercept))
+        module.final_mapping.weight.zero_()
+        weight = torch.from_numpy(head / module.encoder_weight)
+        module.final_mapping.weight[:, : head.shape[1]] = weight
+        if module.batch_embedding is not None and views.embedding is None:
+            for parameter in module.batch_embedding.parameters():
+                parameter.zero_()
+    module.eval()
 
 
 def _read_components(encoder: LinearEncoder, views: _Views) -> None:

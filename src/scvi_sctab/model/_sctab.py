@@ -123,7 +123,9 @@ class SCTAB(BaseModel, CellExplainer):
     preset
         ``"paper"`` has the published hyperparameters, ``"small"`` those for thousands of cells: a
         smaller TabNet with a linear path from genes to labels. ``"auto"`` is ``"paper"`` from
-        200,000 labelled cells on, else ``"small"``, and is logged.
+        200,000 labelled cells on, else ``"small"``, and is logged. ``"few"``, for up to some
+        hundred labelled cells, trains no network: :meth:`train` solves a regression on genes and
+        on the principal components of all cells, labelled or not, at once.
     registry
         Registry of a saved model, in place of ``adata``.
     coarse_labels
@@ -473,7 +475,8 @@ class SCTAB(BaseModel, CellExplainer):
             As in :meth:`setup_anndata`; an SCVI or a SCANVI has batches of its own.
         preset, **overrides
             As of the class; for an SCVI or a SCANVI ``reconstruction_weight`` is the weight of
-            the lower bound in nats per cell and gene, 1 if not given.
+            the lower bound in nats per cell and gene, 1 if not given. With ``preset="few"`` a head
+            on the encoder is solved, and the encoder stays as it is.
 
         Returns
         -------
@@ -724,6 +727,10 @@ class SCTAB(BaseModel, CellExplainer):
 
         Notes
         -----
+        With ``preset="few"`` there are no steps, so that arguments about them are refused. All
+        labelled cells are fitted, and calibration takes the predictions for each cell by the fit to
+        all others, which are exact; a ``train_size`` holds cells out as elsewhere.
+
         If a model is trained again, it has the same held-out cells, unless arguments ask for
         another split. If training fails, the model is not changed. After Ctrl-C the best weights
         so far are kept, and calibrated. A training that is resumed ends with the weights that it

@@ -90,6 +90,7 @@ class ReferenceTrainer:
                 "early_stopping": early_stopping,
                 "augment": augment,
                 "depth_augmentation": depth_augmentation,
+                "batch_size": splitting["batch_size"],
                 "plan_kwargs": plan_kwargs,
                 "checkpoint_dir": trainer_kwargs.get("checkpoints"),
             }

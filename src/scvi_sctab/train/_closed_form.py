@@ -26,8 +26,8 @@ _SHARPNESS = (-2.0, 3.0)
 class RidgeFit:
     r"""Logits of cells as sums over the labelled cells.
 
-    With :math:`k` the kernel of each view, :math:`s` its share and :math:`A` the coefficients, the
-    logits of a cell are :math:`\sum_{v,i} s_v\, k_v(x_i, x)\, A_i + b`.
+    With :math:`k_v` the kernel of a view, :math:`f_v` its factor and :math:`A` the coefficients, the
+    logits of a cell are :math:`\sum_{v,i} f_v\, k_v(x_i, x)\, A_i + b`.
 
     Parameters
     ----------
@@ -36,7 +36,9 @@ class RidgeFit:
     intercept
         ``(n_labels,)``.
     shares
-        Factor of each view, ``(n_views,)``.
+        Share of each view in the mean squared norm of a cell, ``(n_views,)``; their sum is 1.
+    factors
+        Factor of the kernel of each view, ``(n_views,)``.
     penalty
         Weight of the squared norm that was chosen.
     left_out
@@ -46,6 +48,7 @@ class RidgeFit:
     coefficients: NDArray[np.float64]
     intercept: NDArray[np.float64]
     shares: NDArray[np.float64]
+    factors: NDArray[np.float64]
     penalty: float
     left_out: NDArray[np.float64]
 
@@ -112,6 +115,7 @@ def fit_ridge(
     return RidgeFit(
         sharpness * coefficients,
         sharpness * intercept,
+        shares,
         shares / np.array(units),
         penalty,
         sharpness * left_out,
