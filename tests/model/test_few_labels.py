@@ -113,6 +113,13 @@ def test_a_saved_model_predicts_the_same_and_calibrates_again(solved, query, tmp
     assert loaded.annotate(query).equals(expected)
     loaded.calibrate()
     assert loaded.annotate(query).equals(expected)
+    with pytest.raises(ValueError, match="fitted to are not here"):
+        SCTAB.load(tmp_path / "model", adata=False).calibrate()
+
+
+def test_other_cells_of_the_same_study_are_not_a_shift(few, solved):
+    others = few[0][(few[0].obs["few"] == "unknown").to_numpy()].copy()
+    assert not solved.get_shift(others)["shifted"].any()
 
 
 def test_unlabelled_cells_teach_the_components(few, solved, query):

@@ -1259,6 +1259,11 @@ class SCTAB(BaseModel, CellExplainer):
     ) -> tuple[CellLogits, NDArray[np.int64], TrainedLogits]:
         if not self._is_left_out_in_turn:
             return super()._held_out_logits(labels_key, batch_size)
+        if self.adata is None:
+            raise ValueError(
+                "The cells that this model was fitted to are not here: load it with them, "
+                "`SCTAB.load(path, adata)`, or calibrate on others, `model.calibrate(adata)`."
+            )
         logits = self._left_out or left_out_logits(self)
         codes = self._codes_of(self._select(None, few_labelled_cells(self)), labels_key)
         logits, codes = logits.take(codes >= 0), codes[codes >= 0]
