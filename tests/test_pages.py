@@ -42,7 +42,7 @@ def test_of_statements():
 
 
 @pytest.mark.usefixtures("briefly")
-def test_of_few_labels():
+def test_of_pretrained_encoders():
     cells = datasets.pbmc_kang18()
     cells.layers["counts"] = cells.X
     namespace = {"cells": cells}
@@ -50,6 +50,21 @@ def test_of_few_labels():
     parameters = [*namespace["model"].module.encoder.parameters()]
     assert parameters
     assert not any(parameter.requires_grad for parameter in parameters)
+
+
+@pytest.mark.filterwarnings("ignore:These cells differ")  # another study
+def test_of_few_labels(monkeypatch):
+    train = partialmethod(MaskedAutoencoder.train, max_epochs=1, enable_progress_bar=False)
+    monkeypatch.setattr(MaskedAutoencoder, "train", train)
+    cells = datasets.pbmc_kang18()
+    labels = cells.obs["cell_type"].astype(str)
+    few = labels.groupby(labels).sample(6, random_state=0).index
+    cells.obs["cell_type"] = labels.where(labels.index.isin(few), "unknown")
+    namespace = {"cells": cells, "query": datasets.pbmc3k()}
+    for block in blocks_of("few_labels.md"):
+        exec(block, namespace)
+    assert "prediction_set" in namespace["annotation"]
+    assert namespace["model"].has_pretrained_encoder_
 
 
 @pytest.mark.filterwarnings("ignore:25 perturbations for 20 latents", "ignore:Only .* of")

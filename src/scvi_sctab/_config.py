@@ -104,6 +104,8 @@ class TrainConfig:
     # NOTE[DIFF] scTab trains for all 48 epochs and then keeps the best.
     early_stopping_patience: int | None = 10
     keep_best_from: float = 0.0
+    # Solved at once, without epochs.
+    closed_form: bool = False
 
     def n_epochs(self, n_batches: int) -> int:
         """Compute the number of epochs of ``n_batches`` steps each."""
@@ -242,6 +244,23 @@ class RefitConfig:
     max_iterations: int = 100
     tolerance: float = 1e-6
     max_cells_per_label: int = 2000
+
+
+@dataclass(frozen=True)
+class FewLabelsConfig:
+    """Fit to few labelled cells: ridge regression on genes, principal components and an encoder.
+
+    Each view has a ``ratio`` of its share to the others, and one ``penalty``, relative to the mean
+    squared norm of a cell, is that of all. ``n_components`` is the largest number of principal
+    components, and ``max_cells_of_components`` of cells that they are found from. From ``max_cells``
+    labelled cells on, solving takes longer than training does.
+    """
+
+    ratios: tuple[float, ...] = (1.0, 4.0)
+    penalties: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+    n_components: int = 64
+    max_cells_of_components: int = 10_000
+    max_cells: int = 3000
 
 
 @dataclass(frozen=True)
@@ -553,6 +572,7 @@ GUARD = GuardConfig()
 QUERY = QueryConfig()
 DEPTHS = DepthConfig()
 PANEL = RefitConfig()
+FEW_LABELS = FewLabelsConfig()
 SELECTION = SelectionConfig()
 SHIFT_NETWORK = ShiftNetworkConfig()
 SHIFT_TRAIN = ShiftTrainConfig()
@@ -586,6 +606,12 @@ PRESETS: dict[str, Preset] = {
         ),
     ),
 }
+# The query adapter of a model of few labels is trained as that of the small preset.
+PRESETS["few"] = Preset(
+    network=NetworkConfig(encoder="linear", n_d=FEW_LABELS.n_components, linear_skip=True),
+    plan=PRESETS["small"].plan,
+    train=TrainConfig(train_size=1.0, batch_size=256, augment=False, closed_form=True),
+)
 
 SELF_SUPERVISED_NETWORK = replace(PRESETS["small"].network, encoder="selu")
 """Default encoder of models that are trained without labels."""
@@ -617,6 +643,10 @@ def plan_of(preset: str, network: NetworkConfig) -> dict[str, Any]:
 
 PAPER_FROM_N_CELLS = 200_000
 """Number of labelled cells from which ``preset="auto"`` chooses ``"paper"``."""
+
+
+FEW_UP_TO_N_CELLS = 1000
+"""Number of labelled cells up to which ``preset="few"`` is pointed out."""
 
 
 def choose_preset(name: str, n_labeled_cells: int) -> str:

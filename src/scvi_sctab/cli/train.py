@@ -49,7 +49,9 @@ def train(
     unlabeled_category: Annotated[
         str, typer.Option(help="Label of cells without one.")
     ] = "unknown",
-    preset: Annotated[str, typer.Option(help="Network and recipe: auto, small or paper.")] = _AUTO,
+    preset: Annotated[
+        str, typer.Option(help="Network and recipe: auto, few, small or paper.")
+    ] = _AUTO,
     ontology: Annotated[
         str,
         typer.Option(

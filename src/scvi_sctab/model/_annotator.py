@@ -68,6 +68,9 @@ if TYPE_CHECKING:
     from scvi_sctab.data import CellSelection
     from scvi_sctab.metrics import Calibration, ScalingMethod
 
+    # Logits of cells that were trained on, codes of their labels, and number of cells per label.
+    TrainedLogits = tuple[CellLogits, NDArray[np.int64], NDArray[np.int64]]
+
 # Cells whose logits are held in memory.
 _MAX_CELLS = 20_000
 # Cells of each label whose expression is averaged.
@@ -456,12 +459,11 @@ class CellAnnotator(CellClassifier):
             check_method(method)
         trained = None
         if adata is None and indices is None:
-            cells = self._held_out_cells()
-            trained = self._trained_logits(labels_key, batch_size)
+            held_out, codes, trained = self._held_out_logits(labels_key, batch_size)
         else:
             cells = self._select(adata, indices, layer, min_gene_overlap)
             self._refuse_trained(cells, "calibrate", "whose probabilities are too high")
-        held_out, codes = self._labeled_logits(cells, labels_key, batch_size)
+            held_out, codes = self._labeled_logits(cells, labels_key, batch_size)
         calibration = fit_calibration(self.annotation, held_out, codes, trained, method)
         self.annotation = replace(self.annotation, calibration=calibration)
         if trained is not None and self.annotation.profiles is None:
@@ -863,9 +865,9 @@ class CellAnnotator(CellClassifier):
     def _calibrate_after_training(self) -> None:
         """Calibrate if there are enough held-out cells with predictable labels."""
         self.annotation = replace(self.annotation, calibration=None, profiles=self._profiles())
-        if not self._has_held_out():
+        n_cells = self._n_to_calibrate_on()
+        if n_cells is None:
             return
-        n_cells = int((self._codes_of(self._held_out_cells()) >= 0).sum())
         if n_cells < MIN_CELLS_TO_CALIBRATE:
             logger.warning(
                 f"{n_cells} held-out cells are too few to calibrate on; it takes "
@@ -878,6 +880,19 @@ class CellAnnotator(CellClassifier):
         else:
             self.calibrate()
 
+    def _held_out_logits(
+        self, labels_key: str | None, batch_size: int | None
+    ) -> tuple[CellLogits, NDArray[np.int64], TrainedLogits]:
+        """Return logits and codes of held-out cells, and those of training cells."""
+        held_out = self._labeled_logits(self._held_out_cells(), labels_key, batch_size)
+        return (*held_out, self._trained_logits(labels_key, batch_size))
+
+    def _n_to_calibrate_on(self) -> int | None:
+        """Return the number of held-out cells with predictable labels; ``None`` without any."""
+        if not self._has_held_out():
+            return None
+        return int((self._codes_of(self._held_out_cells()) >= 0).sum())
+
     def _labeled_logits(
         self, cells: CellSelection, labels_key: str | None, batch_size: int | None
     ) -> tuple[CellLogits, NDArray[np.int64]]:
@@ -889,7 +904,7 @@ class CellAnnotator(CellClassifier):
 
     def _trained_logits(
         self, labels_key: str | None = None, batch_size: int | None = None
-    ) -> tuple[CellLogits, NDArray[np.int64], NDArray[np.int64]]:
+    ) -> TrainedLogits:
         """Return logits and codes of training cells, and the number of cells per label."""
         own = self._trained_cells()
         counts = count_labels(self._codes_of(own, labels_key), len(self.labels))

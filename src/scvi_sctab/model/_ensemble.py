@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scvi import settings
 
-from scvi_sctab._config import ENSEMBLE
+from scvi_sctab._config import ENSEMBLE, PRESETS
 from scvi_sctab._constants import MIN_GENE_OVERLAP
 from scvi_sctab._logging import logger
 from scvi_sctab.annotation import AnnotationState, same_values
@@ -106,6 +106,11 @@ class SCTABEnsemble(CellExplainer):
         for number in range(n_members):
             with seeded(_seed(number)):
                 self.members.append(self.member_class(adata, preset, **overrides))
+        if n_members > 1 and PRESETS[self.members[0].preset_].train.closed_form:
+            raise ValueError(
+                f"preset={preset!r} has one solution, so that all members would be the same: take a "
+                "single `SCTAB`, or another preset."
+            )
         self._annotation = self.members[0].annotation
 
     @classmethod

@@ -14,6 +14,7 @@ from anndata import AnnData
 from scipy import sparse
 from scvi import REGISTRY_KEYS
 
+from scvi_sctab._config import PRESETS
 from scvi_sctab._constants import MIN_GENES, N_NAMES_SHOWN
 from scvi_sctab._logging import logger
 from scvi_sctab._messages import list_names, warn
@@ -29,6 +30,7 @@ from scvi_sctab.data import (
     strip_versions,
 )
 from scvi_sctab.metrics import f1_macro
+from scvi_sctab.model._few_labels import fit_few_labels, has_trained_encoder
 from scvi_sctab.model._panel_refit import refit_to_panel
 from scvi_sctab.model._query_training import describe_reference
 from scvi_sctab.model._records import PanelRecord
@@ -54,7 +56,10 @@ def restrict_to_panel(model: SCTAB, genes: Sequence[str]) -> SCTAB:
     cells, rows = _cells_of_panel(model, kept)
     restricted = _build(model, cells, kept)
     _split_as(restricted, _parts_of(model, rows))
-    refit_to_panel(restricted)
+    if PRESETS[restricted.preset_].train.closed_form:
+        restricted._left_out = fit_few_labels(restricted)
+    else:
+        refit_to_panel(restricted)
     restricted.is_trained_ = True
     restricted.to_device(model.module.device)
     restricted.reference_statistics = describe_reference(restricted)
@@ -191,6 +196,7 @@ def _build(model: SCTAB, cells: AnnData, kept: NDArray[np.intp]) -> SCTAB:
     restricted = cls(cells, registry=registry, **{**model._arguments(), "linear_skip": True})
     restricted.module.take_genes(model.module.state_dict(), torch.from_numpy(kept))
     restricted.modalities_ = model.modalities_
+    restricted.has_pretrained_encoder_ = has_trained_encoder(model)
     restricted.annotation = replace(restricted.annotation, hierarchy=model.annotation.hierarchy)
     return restricted
 

@@ -19,6 +19,7 @@ from scvi import REGISTRY_KEYS
 from scvi.model import SCANVI, SCVI
 
 from scvi_sctab._config import (
+    FEW_UP_TO_N_CELLS,
     PRESETS,
     EncoderName,
     MaskName,
@@ -36,7 +37,7 @@ from scvi_sctab._constants import (
 )
 from scvi_sctab._logging import logger
 from scvi_sctab._messages import warn
-from scvi_sctab.annotation import AnnotationState, fit_calibration
+from scvi_sctab.annotation import AnnotationState, count_labels, fit_calibration
 from scvi_sctab.base import (
     BaseModel,
     Checkpoints,
@@ -67,6 +68,7 @@ from scvi_sctab.metrics import CellLogits, check_method
 from scvi_sctab.model._audit import audit
 from scvi_sctab.model._celltypist import load_celltypist
 from scvi_sctab.model._explainer import CellExplainer
+from scvi_sctab.model._few_labels import few_labelled_cells, left_out_logits
 from scvi_sctab.model._left_out import predict_left_out
 from scvi_sctab.model._mudata import columns_of, find_registered, register_mudata
 from scvi_sctab.model._panel_selection import choose_panel
@@ -99,6 +101,7 @@ if TYPE_CHECKING:
     from scvi_sctab.data import CellSelection, CellSplitter
     from scvi_sctab.data.stores import AtlasDataModule
     from scvi_sctab.metrics import ScalingMethod
+    from scvi_sctab.model._annotator import TrainedLogits
     from scvi_sctab.model._surgery_report import SurgeryReport
 
 # Arguments of a model that is loaded or grows: its latent space, and the code of the first batch
@@ -120,7 +123,9 @@ class SCTAB(BaseModel, CellExplainer):
     preset
         ``"paper"`` has the published hyperparameters, ``"small"`` those for thousands of cells: a
         smaller TabNet with a linear path from genes to labels. ``"auto"`` is ``"paper"`` from
-        200,000 labelled cells on, else ``"small"``, and is logged.
+        200,000 labelled cells on, else ``"small"``, and is logged. ``"few"``, for up to some
+        hundred labelled cells, trains no network: :meth:`train` solves a regression on genes and
+        on the principal components of all cells, labelled or not, at once.
     registry
         Registry of a saved model, in place of ``adata``.
     coarse_labels
@@ -194,6 +199,8 @@ class SCTAB(BaseModel, CellExplainer):
     _was_interrupted = False
     # Whether the encoder was trained before this model was built on it.
     has_pretrained_encoder_ = False
+    # Logits of the training cells of a fit in closed form, each by all others.
+    _left_out: CellLogits | None = None
     # State; each part is frozen and replaced as a whole.
     training_record: TrainingRecord | None = None
     reference_statistics: ReferenceStatistics | None = None
@@ -384,8 +391,10 @@ class SCTAB(BaseModel, CellExplainer):
         preset = choose_preset(preset, self._n_labeled_cells())
         config = override(PRESETS[preset].network, overrides | others)
         if asked == "auto":
+            few = " For so few, preset='few' is solved in a second and often labels better."
             logger.info(
                 f"preset='auto' took {preset!r} for {self._n_labeled_cells():,} labelled cells."
+                + few * (self._n_labeled_cells() <= FEW_UP_TO_N_CELLS and not overrides)
             )
         # Record resolved values, so that later defaults do not change a saved model.
         built = (pretrained, list(first_query_batches or ()))
@@ -466,7 +475,8 @@ class SCTAB(BaseModel, CellExplainer):
             As in :meth:`setup_anndata`; an SCVI or a SCANVI has batches of its own.
         preset, **overrides
             As of the class; for an SCVI or a SCANVI ``reconstruction_weight`` is the weight of
-            the lower bound in nats per cell and gene, 1 if not given.
+            the lower bound in nats per cell and gene, 1 if not given. With ``preset="few"`` a head
+            on the encoder is solved, and the encoder stays as it is.
 
         Returns
         -------
@@ -717,6 +727,10 @@ class SCTAB(BaseModel, CellExplainer):
 
         Notes
         -----
+        With ``preset="few"`` there are no steps, so that arguments about them are refused. All
+        labelled cells are fitted, and calibration takes the predictions for each cell by the fit to
+        all others, which are exact; a ``train_size`` holds cells out as elsewhere.
+
         If a model is trained again, it has the same held-out cells, unless arguments ask for
         another split. If training fails, the model is not changed. After Ctrl-C the best weights
         so far are kept, and calibrated. A training that is resumed ends with the weights that it
@@ -1228,6 +1242,32 @@ class SCTAB(BaseModel, CellExplainer):
         """Whether there is a query adapter beside a frozen reference."""
         record = self.query_record
         return self.module.query_paths is not None and (record is None or not record.patterns)
+
+    @property
+    def _is_left_out_in_turn(self) -> bool:
+        """Whether each training cell has a prediction by all others, and none are held out."""
+        solved = PRESETS[self.preset_].train.closed_form and self.query_record is None
+        return solved and self.is_trained_ and not self._has_held_out()
+
+    def _n_to_calibrate_on(self) -> int | None:
+        if not self._is_left_out_in_turn:
+            return super()._n_to_calibrate_on()
+        return len(few_labelled_cells(self))
+
+    def _held_out_logits(
+        self, labels_key: str | None, batch_size: int | None
+    ) -> tuple[CellLogits, NDArray[np.int64], TrainedLogits]:
+        if not self._is_left_out_in_turn:
+            return super()._held_out_logits(labels_key, batch_size)
+        if self.adata is None:
+            raise ValueError(
+                "The cells that this model was fitted to are not here: load it with them, "
+                "`SCTAB.load(path, adata)`, or calibrate on others, `model.calibrate(adata)`."
+            )
+        logits = self._left_out or left_out_logits(self)
+        codes = self._codes_of(self._select(None, few_labelled_cells(self)), labels_key)
+        logits, codes = logits.take(codes >= 0), codes[codes >= 0]
+        return logits, codes, (logits, codes, count_labels(codes, len(self.labels)))
 
     def _training_cells(self, **splitting: Any) -> TrainingCells:
         """Split the model's cells into those to train on and to hold out."""

@@ -8,6 +8,7 @@ import numpy as np
 from anndata import AnnData
 
 from scvi_sctab.data import check_labels_unchanged
+from scvi_sctab.model._few_labels import has_trained_encoder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,8 +76,7 @@ def find_obstacle(model: SCTAB, part: str) -> str | None:
         )
     if model.query_record is not None:
         return f"A query model cannot be trained without a {part} of the reference."
-    was_trained_before = model.has_pretrained_encoder_ or hasattr(model, "pretraining_history_")
-    if was_trained_before or not model.module.reads_genes:
+    if has_trained_encoder(model) or not model.module.reads_genes:
         return (
             f"The encoder of this model was trained before, on every {part}, so that none can be "
             f"left out. Train both without a {part}, and ask that model about its cells."

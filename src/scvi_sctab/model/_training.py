@@ -25,6 +25,7 @@ from scvi_sctab.data import (
     normalize_block,
     sample_cells,
 )
+from scvi_sctab.model._few_labels import check_few_labels, fit_few_labels
 from scvi_sctab.module import build_reconstruction
 from scvi_sctab.nn import frozen_but, single_precision
 from scvi_sctab.sparse import CSR
@@ -83,6 +84,18 @@ class ReferenceTrainer:
         Record of the cells that were trained on, in this training or before, and held out.
         """
         model, defaults = self.model, self.preset.train
+        if defaults.closed_form:
+            asked = {
+                "max_epochs": max_epochs,
+                "early_stopping": early_stopping,
+                "augment": augment,
+                "depth_augmentation": depth_augmentation,
+                "batch_size": splitting["batch_size"],
+                "plan_kwargs": plan_kwargs,
+                "checkpoint_dir": trainer_kwargs.get("checkpoints"),
+            }
+            check_few_labels(model, asked)
+            return self._solve(self._split(splitting))
         splitter = self._split(splitting)
         if max_epochs is None:
             max_epochs = defaults.n_epochs(steps_per_epoch(splitter, trainer_kwargs))
@@ -110,6 +123,15 @@ class ReferenceTrainer:
         plan = self._plan(splitter, augment, plan_kwargs)
         model._fit(plan, splitter, max_epochs, trainer_kwargs)
         return self._record(splitter)
+
+    def _solve(self, splitter: TrainingCells) -> TrainingRecord:
+        """Fit the model to few labelled cells at once; nothing remains of a fit before."""
+        parts = tuple(np.sort(part) for part in _parts_of(splitter))
+        model = self.model
+        model.train_indices_, model.validation_indices_, model.test_indices_ = parts
+        model._left_out = fit_few_labels(model)
+        model.is_trained_, model.history_ = True, {}
+        return TrainingRecord(*map(self._identify, parts))
 
     def _split(self, splitting: dict[str, Any]) -> TrainingCells:
         """Choose the cells to train on and to hold out; those held out before, if there are any."""
@@ -152,10 +174,7 @@ class ReferenceTrainer:
 
     def _record(self, splitter: TrainingCells) -> TrainingRecord:
         """Identities of cells that were trained on, in this training or before, and held out."""
-        trained, held_out, aside = (
-            self._identify(np.sort(part))
-            for part in (splitter.train_idx, splitter.val_idx, splitter.test_idx)
-        )
+        trained, held_out, aside = (self._identify(np.sort(p)) for p in _parts_of(splitter))
         before = self.model.training_record
         if before is not None:
             n_seen = int(held_out.among(before.trained).sum())
@@ -208,6 +227,11 @@ class ReferenceTrainer:
             seed(),
         )
         return CSR.from_dense(torch.from_numpy(vectors)) if len(vectors) else None
+
+
+def _parts_of(splitter: TrainingCells) -> tuple[NDArray[np.intp], ...]:
+    """Return the cells to train on, to hold out and to set aside."""
+    return splitter.train_idx, splitter.val_idx, splitter.test_idx
 
 
 def pretrain_encoder(

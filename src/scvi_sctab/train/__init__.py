@@ -2,6 +2,7 @@
 
 from scvi_sctab.train._augmentation import RandomDepths
 from scvi_sctab.train._callbacks import RestoreBestWeights
+from scvi_sctab.train._closed_form import RidgeFit, fit_ridge
 from scvi_sctab.train._collapse import WarnCollapse
 from scvi_sctab.train._moving_average import UpdateMovingAverage
 from scvi_sctab.train._optimizer import GeneAdamW, align_state, fused_adamw
@@ -15,6 +16,8 @@ from scvi_sctab.train._self_training import SelfTraining, select_confident
 from scvi_sctab.train._two_speed_plan import TwoSpeedPlan
 
 __all__ = [
+    "RidgeFit",
+    "fit_ridge",
     "ClassifierTrainingPlan",
     "GeneAdamW",
     "QueryCells",
