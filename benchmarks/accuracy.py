@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import matplotlib.pyplot as plt
 import numpy as np
 from _arguments import measured, new_parser, report
 from _sctab import FALSE_ALARM_RATE, set_scores
@@ -69,6 +70,7 @@ def main() -> None:
     for metric in ("macro_f1", "ece"):
         figure = plot_benchmark(rows, metric).figure
         figure.savefig(args.out / f"accuracy_{metric}.png", dpi=120)
+        plt.close(figure)
 
 
 if __name__ == "__main__":
