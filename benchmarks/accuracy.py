@@ -1,7 +1,6 @@
 """Labels and probabilities of SCTAB and other methods for unseen donors and other studies.
 
-Prints the table of the README and a table per score, task by task, and writes
-``results/accuracy.csv`` (a row per method, task and seed), ``accuracy.md`` and a plot of either score.
+Writes ``results/accuracy.csv``, ``accuracy.md`` (the table of the README, then task by task) and plots.
 """
 
 from __future__ import annotations
