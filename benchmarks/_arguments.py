@@ -70,9 +70,7 @@ def measured(
         run(wanted, chosen, args.seeds, path, measure=measure or classify)
     rows = Runs(path).table
     order = [method.name for method in methods]
-    known = rows["method"].isin(order)
-    if "error" in rows:
-        known &= rows["error"] == ""
+    known = rows["method"].isin(order) & (rows["error"] == "")
     places = rows["method"].map({method: number for number, method in enumerate(order)})
     return rows[known].iloc[places[known].argsort(kind="stable")].reset_index(drop=True)
 

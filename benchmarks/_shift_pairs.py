@@ -20,10 +20,8 @@ from scvi_sctab import SCTAB
 from scvi_sctab.benchmark import Laboratory, simulate_laboratory
 
 LABEL, DONOR, STUDY = "label", "donor", "study"
-MIN_SHARED_TYPES, MIN_GENES = 4, 50
-MIN_NEW_CELLS = 20
-REAL = -1
-"""Number of the laboratory that measured the query."""
+MIN_SHARED_TYPES, MIN_GENES, MIN_NEW_CELLS = 4, 50, 20
+REAL = -1  # number of the laboratory that measured the query
 
 FILES = {
     "kang": "kang18_ifnb_2800",

@@ -1,13 +1,13 @@
 """Labels and probabilities of SCTAB and other methods for unseen donors and other studies.
 
-Prints the table of the README and a table per score, task by task, and writes
-``results/accuracy.csv`` (a row per method, task and seed), ``accuracy.md`` and a plot of either score.
+Writes ``results/accuracy.csv``, ``accuracy.md`` (the table of the README, then task by task) and plots.
 """
 
 from __future__ import annotations
 
 from functools import partial
 
+import matplotlib.pyplot as plt
 import numpy as np
 from _arguments import measured, new_parser, report
 from _sctab import FALSE_ALARM_RATE, set_scores
@@ -69,6 +69,7 @@ def main() -> None:
     for metric in ("macro_f1", "ece"):
         figure = plot_benchmark(rows, metric).figure
         figure.savefig(args.out / f"accuracy_{metric}.png", dpi=120)
+        plt.close(figure)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Labels of queries whose batches (samples, libraries) the reference has not seen.
 
-Prints a table of macro F1 and one of accuracy, and writes ``results/mapping.csv``, a row per method,
-task and seed, and ``mapping.md``.
+Writes ``results/mapping.csv``, a row per method, task and seed, and its tables to ``mapping.md``.
 """
 
 from __future__ import annotations

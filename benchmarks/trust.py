@@ -104,7 +104,7 @@ def novelty_tasks(folder: Path) -> Iterator[Task]:
         names, counts = np.unique(cells.truth, return_counts=True)
         for name in names[counts >= MIN_CELLS]:
             known = (cells.reference.obs[LABEL_KEY] != name).to_numpy()
-            own = cells._replace(reference=cells.reference[known].copy())
+            own = replace(cells, reference=cells.reference[known].copy())
             yield replace(task, load=lambda seed, own=own: own, columns={"type": str(name)})
 
 

@@ -10,6 +10,7 @@ from sklearn import metrics as sk
 
 from scvi_sctab.benchmark import (
     Method,
+    Runs,
     Split,
     Task,
     classification_scores,
@@ -421,6 +422,8 @@ def test_rows_of_an_earlier_table_count_and_are_not_rewritten(tmp_path):
     path = tmp_path / "runs.csv"
     earlier = "task,share,chosen,method,seed,f1\none,0.050000,True,a,0,0.820596\ntwo,,False,a,0,0.100000\n"
     path.write_text(earlier)
+    assert Runs(path).table["error"].tolist() == ["", ""]
+    assert Runs(path).table["chosen"].tolist() == [True, False]
     tasks = [Task("one", lambda seed: None, columns={"share": s}) for s in (0.05, 0.1)]
 
     def measure(task, loaded, method):

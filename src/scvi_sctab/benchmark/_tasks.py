@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-class Split(NamedTuple):
+@dataclass(frozen=True)
+class Split:
     """Cells of a task of annotation.
 
     Parameters
