@@ -9,6 +9,7 @@
 # WORKERS=...         processes that share the tests (auto: one per CPU, at most four)
 # SPEED_FLAGS=...     passed on to benchmarks/speed.py, such as --parts network
 # MODELS_FLAGS=...    passed on by make models, such as --check
+# BENCH_FLAGS=...     passed on to benchmarks/accuracy.py (--out build/benchmarks: measure anew)
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -18,6 +19,7 @@ SHELL := /bin/bash
 VENV := .venv
 LATEST := .venv-latest
 SPEED := .venv-speed
+CELLTYPIST := .venv-celltypist
 RELEASE := .venv-release
 BIN := $(VENV)/bin
 # Only errors: progress bars and notes on mirrors bury the line that matters in a log.
@@ -34,6 +36,7 @@ PYTEST = OMP_NUM_THREADS=1 $(1)/python -m pytest -m "$(MARKERS)" -n $(WORKERS) -
 TORCH_FLAGS ?=
 SPEED_FLAGS ?=
 MODELS_FLAGS ?=
+BENCH_FLAGS ?= --out build/benchmarks
 
 # $(call first_working,CANDIDATES,TEST): full path of the first candidate that starts and passes.
 # Asking `command -v` is not enough: a pyenv shim is on PATH and refuses to run, and Debian splits
@@ -55,7 +58,7 @@ PYTHON312 ?= $(call first_working,python3.12 $(PYENV_VERSIONS)/3.12*/bin/python,
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 	@echo "and each takes these variables:"
-	@sed -nE '3,11s/^#/ /p' $(firstword $(MAKEFILE_LIST))
+	@sed -nE '3,12s/^#/ /p' $(firstword $(MAKEFILE_LIST))
 
 # ---------------------------------------------------------------- the environment
 
@@ -136,8 +139,14 @@ docs: setup $(VENV)/.done-doc $(VENV)/.done-tutorials ## the pages, into docs/_b
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
 	@echo "Open docs/_build/index.html"
 
-bench: setup $(VENV)/.done-benchmark ## accuracy beside the baselines, as a table
-	$(BIN)/python benchmarks/accuracy.py
+# CellTypist trains with scikit-learn < 1.8 only, so it has an environment of its own.
+$(CELLTYPIST)/.done-celltypist: | $(BIN)/pip
+	"$(PYTHON)" -m venv --clear $(CELLTYPIST)
+	$(CELLTYPIST)/bin/python $(PIP_INSTALL) celltypist==1.7.1 'scikit-learn<1.8'
+	@touch $@
+
+bench: setup $(VENV)/.done-benchmark $(CELLTYPIST)/.done-celltypist ## the table of the README, measured anew (hours)
+	$(BIN)/python benchmarks/accuracy.py $(BENCH_FLAGS)
 
 # One thread, so that sums have one order: a model is the same bit for bit on one machine.
 models: setup ## build the ready-made models and their cards again; MODELS_FLAGS=--check compares
@@ -189,7 +198,7 @@ dist-test: dist ## annotate by the wheel alone, then run the fast tests from the
 		$(PYTEST_FLAGS) tests
 
 clean: ## remove the environments and all that the commands above wrote
-	rm -rf $(VENV) $(LATEST) $(SPEED) $(RELEASE) docs/_build docs/generated quickstart build dist lightning_logs
+	rm -rf $(VENV) $(LATEST) $(SPEED) $(CELLTYPIST) $(RELEASE) docs/_build docs/generated quickstart build dist lightning_logs
 	rm -rf .mypy_cache .pytest_cache .ruff_cache
 	find src tests tutorials benchmarks docs -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 

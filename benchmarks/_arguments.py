@@ -55,11 +55,9 @@ def measured(
     methods: Iterable[Method],
     measure: Callable[..., Any] | None = None,
 ) -> pd.DataFrame:
-    """Run what the command line asks for, unless it asks for the report only.
+    """Run what the command line asks for; rows of ``OUT/NAME.csv`` of these methods, in their order.
 
-    Returns
-    -------
-    The rows of ``OUT/NAME.csv`` of these methods, in their order; those that failed are left out.
+    Runs that failed are left out.
     """
     from scvi_sctab.benchmark import Runs, classify, run
 
@@ -72,9 +70,7 @@ def measured(
         run(wanted, chosen, args.seeds, path, measure=measure or classify)
     rows = Runs(path).table
     order = [method.name for method in methods]
-    known = rows["method"].isin(order)
-    if "error" in rows:
-        known &= rows["error"] == ""
+    known = rows["method"].isin(order) & (rows["error"] == "")
     places = rows["method"].map({method: number for number, method in enumerate(order)})
     return rows[known].iloc[places[known].argsort(kind="stable")].reset_index(drop=True)
 

@@ -1,200 +1,47 @@
-"""Models of the genes of a panel: restricted, filled with zeros, trained anew; and choice of genes.
+"""Models of the genes of a panel, choice of these genes, and cells of few molecules.
 
-    .venv/bin/python benchmarks/panels.py --data ../shared/data
+Part `restrict`: *zeros* is the model of all genes, genes that the panel lacks count as 0;
+*restricted* is ``model.restrict(panel)``; *anew* is trained on the panel's genes. All are asked about
+the same cells, those with a molecule of the panel. Part `select`: panels of equal size that are
+chosen on the reference. Part `shallow`: queries are thinned to an expected number of molecules.
 
-Writes ``results/panels_restrict.csv`` and ``results/panels_select.csv``, a row per run and after
-each run, and ``results/panels.md`` with the tables. A run that is in the file is not repeated.
-
-*Zeros*: the model of all genes, genes that the panel lacks count as 0. *Restricted*:
-``model.restrict(panel)``. *Anew*: a model trained on the panel's genes. All are asked about the
-same cells, those with a molecule of the panel.
+Writes ``results/panels_restrict.csv``, ``panels_select.csv`` and ``shallow.csv``, with ``.md``.
+Settings were chosen on the tasks for choosing, whose split differs between seeds; the others were
+opened once, for the report.
 """
 
 from __future__ import annotations
 
-import argparse
-import logging
 import time
-import warnings
-from collections.abc import Callable, Iterator
+from argparse import Namespace
+from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import scvi
-from _arguments import add_data
-from _panel_tasks import Draw, draws, marker_genes, random_genes, variable_genes
-from _table import Table
+import scanpy as sc
+from _arguments import measured, new_parser, report
+from _sctab import set_scores, train, with_molecules
+from _tasks import DONOR_KEY, LABEL_KEY, PBMC3K, accuracy_tasks, mapping_tasks, read, split
 
-from scvi_sctab import SCTAB
-from scvi_sctab.metrics import expected_calibration_error, f1_macro
+from scvi_sctab import SCTAB, baselines
+from scvi_sctab.benchmark import Method, Split, Task, classification_scores, method_table
+from scvi_sctab.metrics import thin_counts
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-RESULTS = Path(__file__).resolve().parent / "results"
-SIZES = (100, 300, 500)
-SMALL_SIZES = (50, 100, 200)
-ERROR_RATE = 0.1
-HALVES = {"choosing": False, "opened once": True}
-KEYS = {
-    "restrict": ["task", "draw", "size", "panel", "method"],
-    "select": ["task", "draw", "size", "method"],
-}
+Row = dict[str, float]
 
-Row = dict[str, Any]
-
-
-def trained(task: Any, seed: int, genes: np.ndarray | None = None) -> SCTAB:
-    """Train a model on the reference of a task, or on its counts of some genes."""
-    reference = task.labelled_reference()
-    if genes is not None:
-        reference = reference[:, genes]
-        reference = reference[np.asarray(reference.X.sum(axis=1)).ravel() > 0].copy()
-    donors = task.donor_key if reference.obs[task.donor_key].nunique() > 1 else None
-    scvi.settings.seed = seed
-    SCTAB.setup_anndata(reference, labels_key=task.label_key, donor_key=donors)
-    model = SCTAB(reference)
-    model.train(enable_progress_bar=False)
-    return model
-
-
-def score(model: SCTAB, query: AnnData, truth: np.ndarray) -> Row:
-    """Compare what a model states about the cells of a panel with the truth."""
-    soft = model.predict(query, soft=True, min_gene_overlap=0)
-    labels = soft.columns.to_numpy(str)[soft.to_numpy().argmax(axis=1)]
-    row = {
-        "n_cells": len(truth),
-        "macro_f1": f1_macro(truth, labels),
-        "ece": expected_calibration_error(soft.to_numpy().max(axis=1), labels == truth),
-    }
-    if model.calibration is not None:  # small references hold out too few cells
-        sets = model.get_prediction_sets(query, error_rate=ERROR_RATE, min_gene_overlap=0)
-        places = np.arange(len(truth)), pd.Index(sets.columns).get_indexer(truth)
-        row["coverage"] = float(sets.to_numpy()[places].mean())
-        row["set_size"] = float(sets.to_numpy().sum(axis=1).mean())
-    return row
-
-
-def seen_through(task: Any, genes: np.ndarray) -> tuple[AnnData, np.ndarray]:
-    """Return the scored cells of the query with a molecule of a panel, and their labels."""
-    query = task.query[task.scored, task.query.var_names.isin(genes)]
-    query = query[np.asarray(query.X.sum(axis=1)).ravel() > 0].copy()
-    return query, query.obs[task.label_key].to_numpy(str)
-
-
-def panels_of(draw: Draw) -> Iterator[tuple[int, str, np.ndarray]]:
-    """Yield size, kind and genes of the panels of a draw; the query has measured all of them."""
-    task = draw.task
-    shared = task.reference.var_names.isin(task.query.var_names)
-    reference = task.reference[:, shared].copy()
-    for size in (*SIZES[1:2], *SIZES[:1], *SIZES[2:]):
-        if draw.has_split or draw.number == 0:
-            yield size, "variable", variable_genes(reference, size)
-        yield size, "random", random_genes(reference, size, draw.number)
-
-
-def run_restrict(draw: Draw, table: Table, models: dict[Any, SCTAB]) -> None:
-    """Compare the three models of each panel."""
-    for size, kind, genes in panels_of(draw):
-        row = {"task": draw.task.name, "draw": draw.number, "size": size, "panel": kind}
-        if is_done(table, row):
-            continue
-        model = full_model(draw, models)
-        query, truth = seen_through(draw.task, genes)
-        methods: dict[str, Callable[[], SCTAB]] = {
-            "zeros": lambda model=model: model,
-            "restricted": lambda model=model, genes=genes: model.restrict(genes),
-            "anew": lambda genes=genes: trained(draw.task, draw.number, genes),
-        }
-        rows = []
-        for method, make in methods.items():
-            start, processor = time.perf_counter(), time.process_time()
-            made = make()
-            seconds = time.perf_counter() - start
-            processor = time.process_time() - processor
-            timed = {"seconds": seconds, "processor_seconds": processor}
-            scores = score(made, query, truth)
-            half = {"opened_once": draw.is_opened_once, "method": method}
-            rows.append(row | half | scores | timed)
-        table.add(rows)
-        shown = ", ".join(f"{r['method']} {r['macro_f1']:.3f}" for r in rows)
-        print(f"{draw.task.name}, draw {draw.number}, {size} {kind}: {shown}", flush=True)
-
-
-def run_select(draw: Draw, table: Table, models: dict[Any, SCTAB]) -> None:
-    """Compare panels of equal size that are chosen on the reference, by the model restricted."""
-    if not (draw.has_split or draw.number == 0):
-        return
-    task = draw.task
-    shared = task.reference.var_names.isin(task.query.var_names)
-    reference = task.reference[:, shared].copy()
-    candidates = reference.var_names.to_numpy()
-    for size in SMALL_SIZES:
-        row = {"task": task.name, "draw": draw.number, "size": size}
-        if is_done(table, row):
-            continue
-        model = full_model(draw, models)
-        # The reference of scanpy's choices is the cells that the model was trained on, too.
-        seen = reference[np.sort(model.train_indices)].copy()
-        methods = {
-            "select_panel": lambda size=size, model=model: model.select_panel(
-                size, candidates=candidates
-            )["gene"].to_numpy(),
-            "rank_genes_groups": lambda size=size, seen=seen: marker_genes(seen, size),
-            "highly variable": lambda size=size, seen=seen: variable_genes(seen, size),
-            "random": lambda size=size: random_genes(reference, size, draw.number),
-        }
-        rows = []
-        for method, choose in methods.items():
-            start, processor = time.perf_counter(), time.process_time()
-            genes = choose()
-            timed = {
-                "seconds": time.perf_counter() - start,
-                "processor_seconds": time.process_time() - processor,
-            }
-            query, truth = seen_through(task, genes)
-            scores = score(model.restrict(genes), query, truth)
-            half = {"opened_once": draw.is_opened_once, "method": method}
-            rows.append(row | half | scores | timed)
-        table.add(rows)
-        shown = ", ".join(f"{r['method']} {r['macro_f1']:.3f}" for r in rows)
-        print(f"{task.name}, draw {draw.number}, {size}: {shown}", flush=True)
-
-
-def is_done(table: Table, row: Row) -> bool:
-    """Whether the rows of a draw and panel are in the table."""
-    rows = table.rows
-    return len(rows) > 0 and bool((rows[list(row)] == list(row.values())).all(axis=1).any())
-
-
-def full_model(draw: Draw, models: dict[Any, SCTAB]) -> SCTAB:
-    """Return the model of all genes of a task, trained once for each split."""
-    key = draw.task.name, draw.number if draw.has_split else 0
-    if key not in models:
-        for other in [other for other in models if draw.has_split and other[1] != key[1]]:
-            del models[other]
-        models[key] = trained(draw.task, key[1])
-    return models[key]
-
-
-def report(tables: dict[str, Table]) -> str:
-    """Format the tables: means over draws, then over tasks, and sample sd over draws."""
-    parts = []
-    for part, table in tables.items():
-        rows = table.rows
-        if not len(rows):
-            continue
-        groups = ["size", "panel", "method"] if part == "restrict" else ["size", "method"]
-        for name, opened in HALVES.items():
-            half = rows[rows["opened_once"].astype(bool) == opened]
-            if len(half):
-                parts += [f"## {part}: {name}", "", markdown(half, groups), ""]
-                parts += [markdown(half, ["task", *groups]), ""]
-    return "\n".join(parts)
-
-
+OPENED_ONCE = ("kang -> pbmc3k", "10x v2 -> v3, 5'", "pancreas, UMI -> full length")
+CHOOSING = ("kang donors", "pbmc3k halves")
+ALL = (*CHOOSING, *OPENED_ONCE)
+KEYS = {"labels_key": LABEL_KEY, "donor_key": DONOR_KEY}
+SIZES, SMALL_SIZES, DEPTHS = (100, 300, 500), (50, 100, 200), (50, 100, 200, 0)
+# Share of the reference's cells that express a gene of a random panel.
+MIN_EXPRESSED = 0.01
 SHOWN = {
     "macro_f1": "macro F1",
     "ece": "ECE",
@@ -205,47 +52,220 @@ SHOWN = {
 }
 
 
-def markdown(rows: pd.DataFrame, groups: list[str]) -> str:
-    """Format a table with a line per group; tasks count alike."""
-    lines = ["| " + " | ".join([*groups, *SHOWN.values()]) + " |"]
-    lines.append("|---" * (len(groups) + len(SHOWN)) + "|")
-    for key, block in rows.groupby(groups, sort=False):
-        by_draw = block.groupby("draw")[list(SHOWN)].mean()
-        means = block.groupby("task")[list(SHOWN)].mean().mean()
-        cells = [
-            f"{means[name]:.3f}" + (f" ± {by_draw[name].std():.3f}" if len(by_draw) > 1 else "")
-            for name in SHOWN
-        ]
-        lines.append("| " + " | ".join([*map(str, key), *cells]) + " |")
-    return "\n".join(lines)
+@cache
+def load(folder: Path, name: str, seed: int) -> Split:
+    """Cells of a task; those for choosing are split anew for each seed."""
+    if name == "pbmc3k halves":
+        cells = read(folder, PBMC3K)
+        half = np.random.default_rng(seed).permutation(cells.n_obs) < cells.n_obs // 2
+        return split(cells[half].copy(), cells[~half].copy())
+    if name == "kang donors":
+        names = ("kang donors", "bundled donors")
+        return [task for task in accuracy_tasks(folder) if task.family in names][seed].load(0)
+    (task,) = (task for task in mapping_tasks(folder) if task.name == name)
+    return task.load(0)
 
 
-PARTS = {"restrict": run_restrict, "select": run_select}
+@cache
+def model_of(folder: Path, name: str, seed: int) -> SCTAB:
+    """Model of all genes."""
+    return train(Task(name, int, **KEYS), load(folder, name, seed).reference, seed)
+
+
+def split_seed(name: str, seed: int) -> int:
+    """Seed of the cells of a task, and of their model."""
+    return seed if name in CHOOSING else 0
+
+
+def tasks_of(
+    names: Iterable[str],
+    loaded: Callable[..., Any],
+    columns: Iterable[dict[str, Any]],
+    seeded: Callable[..., bool],
+) -> list[Task]:
+    """A task for each name and each of the columns, which `loaded` gets with name and seed."""
+    return [
+        Task(
+            name,
+            lambda seed, name=name, own=own: loaded(name, seed, **own),
+            is_seeded=name in CHOOSING or seeded(**own),
+            columns={"opened_once": name not in CHOOSING, **own},
+            **KEYS,
+        )
+        for name in names
+        for own in columns
+    ]
+
+
+def variable_genes(reference: AnnData, n_genes: int) -> np.ndarray:
+    """Names of the highly variable genes of a reference, by scanpy's defaults."""
+    cells = _normalised(reference)
+    sc.pp.highly_variable_genes(cells, n_top_genes=n_genes)
+    return cells.var_names[cells.var["highly_variable"]].to_numpy()
+
+
+def marker_genes(reference: AnnData, n_genes: int) -> np.ndarray:
+    """Names of the first genes of each type by scanpy's ``rank_genes_groups``, types in turn."""
+    cells = _normalised(reference)
+    counts = cells.obs[LABEL_KEY].value_counts()
+    cells = cells[cells.obs[LABEL_KEY].isin(counts.index[counts > 1])].copy()
+    sc.tl.rank_genes_groups(cells, LABEL_KEY, method="wilcoxon")
+    names = np.array(cells.uns["rank_genes_groups"]["names"].tolist())  # ranks x types
+    return np.array(list(dict.fromkeys(names.ravel()))[:n_genes])
+
+
+def random_genes(reference: AnnData, n_genes: int, seed: int) -> np.ndarray:
+    """Names of random genes that 1 % of the cells of a reference express."""
+    share = np.asarray((reference.X > 0).mean(axis=0)).ravel()
+    pool = reference.var_names[share >= MIN_EXPRESSED].to_numpy()
+    return np.random.default_rng(seed).choice(pool, min(n_genes, len(pool)), replace=False)
+
+
+def _normalised(reference: AnnData) -> AnnData:
+    cells = reference.copy()
+    cells.obs[LABEL_KEY] = cells.obs[LABEL_KEY].astype("category")
+    sc.pp.normalize_total(cells, target_sum=1e4)
+    sc.pp.log1p(cells)
+    return cells
+
+
+def shared_genes(cells: Split) -> AnnData:
+    """The reference over the genes that the query has measured."""
+    return cells.reference[:, cells.reference.var_names.isin(cells.query.var_names)].copy()
+
+
+def score(model: Any, query: AnnData, **options: Any) -> dict[str, float]:
+    """Compare what a model states about labelled cells with the truth; peers state no sets."""
+    is_ours, truth = isinstance(model, SCTAB), query.obs[LABEL_KEY].to_numpy(dtype=str)
+    soft = model.predict(query, soft=True, **options) if is_ours else model.predict_proba(query)
+    values = soft.to_numpy()
+    labels = soft.columns.to_numpy(dtype=str)[values.argmax(axis=1)]
+    row = {"n_cells": len(truth), **classification_scores(truth, labels, values.max(axis=1))}
+    everyone = np.ones(len(truth), dtype=bool)
+    return row | (set_scores(model, query, truth, everyone, **options) if is_ours else {})
+
+
+def score_panel(model: SCTAB, cells: Split, genes: np.ndarray) -> dict[str, float]:
+    """Score the known cells with a molecule of the panel, by its genes alone."""
+    known = np.isin(cells.truth, cells.reference.obs[LABEL_KEY])
+    query = with_molecules(cells.query[known, cells.query.var_names.isin(genes)])
+    return score(model, query, min_gene_overlap=0)
+
+
+def _timed(made: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
+    start, processor = time.perf_counter(), time.process_time()
+    result = made()
+    seconds, processor = time.perf_counter() - start, time.process_time() - processor
+    return result, {"seconds": seconds, "processor_seconds": processor}
+
+
+def restrict(args: Namespace) -> None:
+    """The three models of each panel; that of variable genes is the same for every seed."""
+
+    def panel(name: str, seed: int, size: int, panel: str) -> tuple[Split, np.ndarray]:
+        cells = load(args.data, name, split_seed(name, seed))
+        reference = shared_genes(cells)
+        if panel == "random":
+            return cells, random_genes(reference, size, seed)
+        return cells, variable_genes(reference, size)
+
+    def measure(task: Task, loaded: tuple[Split, np.ndarray], method: tuple[str, int]) -> Row:
+        (cells, genes), (how, seed) = loaded, method
+        full = model_of(args.data, task.name, split_seed(task.name, seed))
+        models = {
+            "zeros": lambda: full,
+            "restricted": lambda: full.restrict(genes),
+            "anew": lambda: train(task, with_molecules(cells.reference[:, genes]), seed),
+        }
+        model, seconds = _timed(models[how])
+        return score_panel(model, cells, genes) | seconds
+
+    columns = [{"size": size, "panel": kind} for size in SIZES for kind in ("variable", "random")]
+    tasks = tasks_of(ALL, panel, columns, lambda size, panel: panel == "random")
+    methods = _methods("zeros", "restricted", "anew")
+    rows = measured("panels_restrict", args, tasks, methods, measure)
+    report("panels_restrict", args, *_halves(rows, ("size", "panel", "method")))
+
+
+def select(args: Namespace) -> None:
+    """Panels that are chosen on the reference, by the model restricted to them."""
+
+    def measure(task: Task, cells: Split, method: tuple[str, int]) -> Row:
+        (how, seed), size = method, task.columns["size"]
+        full = model_of(args.data, task.name, split_seed(task.name, seed))
+        reference = shared_genes(cells)
+        names = reference.var_names.to_numpy()
+        # The reference of scanpy's choices is the cells that the model was trained on, too.
+        seen = reference[np.sort(full.train_indices)].copy()
+        choices = {
+            "select_panel": lambda: full.select_panel(size, candidates=names)["gene"].to_numpy(),
+            "rank_genes_groups": lambda: marker_genes(seen, size),
+            "highly variable": lambda: variable_genes(seen, size),
+            "random": lambda: random_genes(reference, size, seed),
+        }
+        genes, seconds = _timed(choices[how])
+        return score_panel(full.restrict(genes), cells, genes) | seconds
+
+    def cells_of(name: str, seed: int, size: int) -> Split:
+        return load(args.data, name, split_seed(name, seed))
+
+    tasks = tasks_of(ALL, cells_of, [{"size": n} for n in SMALL_SIZES], lambda size: False)
+    methods = _methods("select_panel", "rank_genes_groups", "highly variable", "random")
+    rows = measured("panels_select", args, tasks, methods, measure)
+    report("panels_select", args, *_halves(rows, ("size", "method")))
+
+
+def shallow(args: Namespace) -> None:
+    """Cells of each depth, by models of full-depth references."""
+    models: dict[tuple[str, str, int], Any] = {}
+
+    def thinned(name: str, seed: int, depth: int) -> Split:
+        cells = load(args.data, name, 0)
+        query = cells.query[np.isin(cells.truth, cells.reference.obs[LABEL_KEY])].copy()
+        if depth:  # 0 leaves them as they are
+            totals = np.asarray(query.X.sum(axis=1)).ravel()
+            query.X = thin_counts(query.X, np.minimum(depth / totals, 1), seed=seed)
+        return split(cells.reference, with_molecules(query))
+
+    def measure(task: Task, cells: Split, method: tuple[str, int]) -> Row:
+        (how, seed), key = method, (task.name, *method)
+        if key not in models and how == "logistic regression":
+            models[key] = baselines.LogisticRegression().fit(cells.reference, LABEL_KEY)
+        elif key not in models:
+            thin = how.endswith("augmentation")
+            models[key] = train(task, cells.reference, seed, depth_augmentation=thin)
+        return score(models[key], cells.query)
+
+    names, columns = (*CHOOSING, *OPENED_ONCE[:2]), [{"depth": depth} for depth in DEPTHS]
+    tasks = tasks_of(names, thinned, columns, lambda depth: True)
+    methods = _methods("SCTAB", "SCTAB, depth augmentation", "logistic regression")
+    rows = measured("shallow", args, tasks, methods, measure)
+    report("shallow", args, *_halves(rows, ("depth", "method")))
+
+
+def _methods(*names: str) -> list[Method]:
+    return [Method(name, lambda seed, name=name: (name, seed), is_seeded=False) for name in names]
+
+
+def _halves(rows: pd.DataFrame, by: tuple[str, ...]) -> list[Any]:
+    """Tables of the tasks for choosing and of the others: means over tasks, and each task."""
+    blocks: list[Any] = []
+    shown = {name: title for name, title in SHOWN.items() if name in rows}
+    for is_opened, half in rows.groupby("opened_once"):
+        half = half.sort_values([*by[:-1]], kind="stable")
+        blocks += [f"## {'Opened once' if is_opened else 'For choosing'}"]
+        blocks += [method_table(half, shown, by), method_table(half, shown, ("task", *by), ())]
+    return blocks
+
+
+PARTS = {"restrict": restrict, "select": select, "shallow": shallow}
 
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add_data(parser)
-    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
-    parser.add_argument("--halves", nargs="+", choices=list(HALVES), default=list(HALVES))
-    parser.add_argument("--report-only", action="store_true")
-    args = parser.parse_args()
-    warnings.filterwarnings("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    logging.getLogger("scvi.sctab").setLevel(logging.ERROR)
-    tables = {
-        part: Table(RESULTS / f"panels_{part}.csv", keys, merge=True)
-        for part, keys in KEYS.items()
-    }
-    for half in args.halves if not args.report_only else ():
-        for part in args.parts:
-            models: dict[Any, SCTAB] = {}
-            for draw in draws(Path(args.data), opened_once=HALVES[half]):
-                PARTS[part](draw, tables[part], models)
-    text = report(tables)
-    (RESULTS / "panels.md").write_text(text)
-    print(text)
+    args = new_parser(__doc__, list(PARTS)).parse_args()
+    for part in args.parts:
+        PARTS[part](args)
 
 
 if __name__ == "__main__":

@@ -129,7 +129,8 @@ class EnsembleConfig:
 
     The encoder has more weight than in a single network: encoders depend on the random start,
     linear paths hardly do, so that averaging reduces the variance of the encoders. The weight was
-    chosen by the likelihood of held-out cells of eight references, see benchmarks/trust.py.
+    chosen by the likelihood of held-out cells of eight references, see
+    benchmarks/studies/ensembles.md.
     """
 
     n_members: int = 5
@@ -147,7 +148,7 @@ class Preset:
 
 @dataclass(frozen=True)
 class SelfTrainingConfig:
-    """Self-training of the query adapter; measured in benchmarks/mapping.py.
+    """Self-training of the query adapter, chosen in benchmarks/studies/mapping_objectives.md.
 
     In each of ``rounds``, the ``share`` of the cells of each predicted label with the highest
     probability is given that label, and ``n_steps`` of gradient descent follow.
@@ -560,7 +561,7 @@ SHIFT_PREDICTION = ShiftPredictionConfig()
 PRESETS: dict[str, Preset] = {
     # scTab as published (Fischer et al. 2024), for 15 million cells.
     "paper": Preset(),
-    # NOTE[DIFF] For thousands of cells: measured in benchmarks/accuracy.py, see the user guide.
+    # NOTE[DIFF] For thousands of cells: see benchmarks/studies/ablation.md.
     "small": Preset(
         network=NetworkConfig(
             n_d=16,

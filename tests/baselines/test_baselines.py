@@ -28,7 +28,7 @@ def xgboost(seed=0, **options):
 
 def celltypist(seed=0, **options):
     if not os.access(CELLTYPIST, os.X_OK):
-        pytest.skip("no environment of CellTypist, see benchmarks/celltypist_env.sh")
+        pytest.skip("no environment of CellTypist, see `make bench`")
     return baselines.CellTypist(seed, python=str(CELLTYPIST), **options)
 
 

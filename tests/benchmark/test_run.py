@@ -10,6 +10,7 @@ from sklearn import metrics as sk
 
 from scvi_sctab.benchmark import (
     Method,
+    Runs,
     Split,
     Task,
     classification_scores,
@@ -405,10 +406,24 @@ def test_what_was_stored_is_kept_where_a_method_cannot_be_made_again(tasks, tmp_
     assert set(table["method"]) == {"None"}
 
 
+def test_a_library_that_is_not_installed_leaves_no_row_on_disk(tasks, tmp_path):
+    path = tmp_path / "runs.csv"
+
+    def missing(seed):
+        raise ImportError("not installed here")
+
+    with pytest.warns(UserWarning, match="2 runs failed.*ImportError: not installed here"):
+        table = quietly(tasks, {"peer": missing, "m": Marker}, path=path)
+    assert table["error"].str.startswith("ImportError").sum() == 2
+    assert set(pd.read_csv(path)["method"]) == {"m"}
+
+
 def test_rows_of_an_earlier_table_count_and_are_not_rewritten(tmp_path):
     path = tmp_path / "runs.csv"
     earlier = "task,share,chosen,method,seed,f1\none,0.050000,True,a,0,0.820596\ntwo,,False,a,0,0.100000\n"
     path.write_text(earlier)
+    assert Runs(path).table["error"].tolist() == ["", ""]
+    assert Runs(path).table["chosen"].tolist() == [True, False]
     tasks = [Task("one", lambda seed: None, columns={"share": s}) for s in (0.05, 0.1)]
 
     def measure(task, loaded, method):

@@ -51,6 +51,11 @@ class SCTABPredictor(Baseline):
         self.train_kwargs = {"enable_progress_bar": False, **(train_kwargs or {})}
         self.model_kwargs = model_kwargs
 
+    @property
+    def model(self) -> SCTAB | SCTABEnsemble:
+        """The trained model."""
+        return self._model
+
     def _fit(self, reference: AnnData, labels: NDArray[np.str_]) -> None:
         with seeded(self.seed):
             self._model_cls.setup_anndata(

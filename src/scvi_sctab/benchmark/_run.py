@@ -55,7 +55,8 @@ def run(
     -------
     A row per run, with columns ``method``, ``task``, ``family``, ``seed``, those of the task, those
     that were measured, ``versions``, ``machine`` and ``error``. A run that fails has a row with the
-    reason in ``error`` and no numbers; it is tried again by the next call.
+    reason in ``error`` and no numbers; it is tried again by the next call. That a library is not
+    installed is no result, and is not written to ``path``.
 
     Raises
     ------
@@ -113,6 +114,9 @@ def _run(
     try:
         row |= measure(task, loaded[seed_of_cells], method.make(seed))
         row["error"] = ""
+    except ImportError as error:
+        # Nothing was measured: the file gets no row.
+        return {**keys, **row, "error": f"{type(error).__name__}: {error}"}
     except Exception as error:
         # The results of other methods, perhaps hours of work, must not be lost.
         logger.exception(f"{method.name!r} failed on {task.name!r}, seed {seed}.")

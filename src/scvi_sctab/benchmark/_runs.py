@@ -50,12 +50,13 @@ class Runs:
     def table(self) -> pd.DataFrame:
         """All rows; missing numbers are NaN, ``error`` is empty where a run succeeded."""
         self._read()
-        return self._text.apply(_typed)
+        typed = self._text.apply(_typed)
+        return typed if "error" in typed else typed.assign(error="")
 
     def find(self, keys: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the row of a run that has succeeded; ``None`` if there was no such run."""
         found = self.table[self._is(keys)]
-        if found.empty or found.get("error", pd.Series([""])).iloc[-1] != "":
+        if found.empty or found["error"].iloc[-1] != "":
             return None
         return {str(name): value for name, value in found.iloc[-1].items()}
 

@@ -40,8 +40,8 @@ def score_markers(
     distinguish, and with all others. Contribution alone ranks house-keeping genes first, since
     all cells express them strongly. Their contribution can be many times that of a marker with few
     transcripts, hence the power. The power and the number of nearest groups were chosen by
-    textbook markers on one split of each Kang data set; ``benchmarks/explanations.py`` also
-    measures other data.
+    textbook markers on one split of each Kang data set; other data are in
+    ``benchmarks/studies/explanations.md``.
 
     Parameters
     ----------

@@ -97,7 +97,7 @@ class CellExplainer(CellAnnotator):
         contribution. ``sort_values(["group", "contribution"], ascending=[True, False])`` ranks all
         genes by contribution.
         NOTE[DIFF] scTab ranks by ``attention * expression``, which finds hardly any textbook
-        marker (benchmarks/explanations.py).
+        marker (benchmarks/studies/explanations.md).
 
         Parameters
         ----------
