@@ -266,11 +266,12 @@ def train(args: Namespace) -> list[Row]:
     def trainers(epochs: int | None) -> list[Run]:
         few = {} if epochs is None else {"max_epochs": epochs}
         small = partial(baselines.SCTABPredictor, preset="small", train_kwargs=few)
+        two_stages = partial(baselines.ScANVI, **few, label_epochs=epochs or 20)
         needs = {"scANVI": ("scanpy",), "CellTypist, two-pass": ("celltypist", "scanpy")}
         there = installed(needs)
         return [
             fit(SMALL, small),
-            *(fit(name, partial(baselines.ScANVI, **few)) for name in there if name == "scANVI"),
+            *(fit(name, two_stages) for name in there if name == "scANVI"),
             *(two_pass(cells) for name in there if name != "scANVI"),
             fit("logistic regression", baselines.LogisticRegression),
         ]

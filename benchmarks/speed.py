@@ -9,6 +9,7 @@ Each part replaces its rows of ``results/speed.csv``; the tables go to ``results
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import subprocess
 import sys
@@ -286,7 +287,8 @@ def main() -> None:
     out = args.out or (temporary if args.quick else RESULTS)
     out.mkdir(parents=True, exist_ok=True)
     warnings.filterwarnings("ignore")
-    scvi.settings.verbosity = 40
+    for name in ("scvi", "lightning.pytorch", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     for part in () if args.report_only else args.parts:
         print(part, flush=True)
         save(part, PARTS[part](args), out / "speed.csv")
