@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile, ZipFile
 
 import torch
 
@@ -181,6 +182,7 @@ class CheckpointMixin(HostModel):
         if not path.exists():
             pickle_path = directory / f"{prefix or ''}{PICKLE_FILE}"
             _require_pickle(pickle_path, path.name, allow_pickle)
+            _require_whole(pickle_path)
             return super().load(
                 str(directory),
                 adata,
@@ -255,6 +257,20 @@ def _require_pickle(pickle_path: Path, safe_name: str, allowed: bool) -> None:
         raise ValueError(
             f"{directory} has no {safe_name}, only {pickle_path.name}, which runs code "
             "when loaded. If you trust it, pass allow_pickle=True and save it again."
+        )
+
+
+def _require_whole(pickle_path: Path) -> None:
+    """Raise an error if a file of torch is damaged: it is an archive with a checksum of each part."""
+    try:
+        with ZipFile(pickle_path) as archive:
+            damaged = archive.testzip()
+    except (BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        damaged = str(error)
+    if damaged is not None:
+        raise ValueError(
+            f"{pickle_path} is not a model or is damaged: {damaged}. Copy it again from where it "
+            "was saved."
         )
 
 

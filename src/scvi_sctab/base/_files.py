@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from errno import EDQUOT, EEXIST, EFBIG, EIO, EISDIR, ENOSPC
+from errno import EDQUOT, EEXIST, EFBIG, EIO, EISDIR, ENOSPC, ENOTEMPTY
 from pathlib import Path
 from platform import node
 
@@ -77,9 +77,7 @@ def temporary_folder(target: Path) -> Iterator[Path]:
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
     for folder in {target, target.parent}:
-        for leftover in find_leftovers(folder):
-            if not (leftover / JOURNAL_FILE).exists():  # an ensemble recovers from its journal
-                shutil.rmtree(leftover, ignore_errors=True)
+        remove_leftovers(folder)
     place = target if target.exists() else target.parent
     folder = place / f"{_PREFIX}{_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
     _in_use.add(folder.name)
@@ -133,6 +131,19 @@ def find_leftovers(folder: Path) -> list[Path]:
         return []  # no permission to list the folder
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary folders whose process was killed.
+
+    Parameters
+    ----------
+    folder
+        Folder to search; it need not exist.
+    """
+    for leftover in find_leftovers(folder):
+        if not (leftover / JOURNAL_FILE).exists():  # an ensemble recovers from its journal
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
 def _is_abandoned(path: Path) -> bool:
     machine, _, rest = path.name.removeprefix(_PREFIX).partition("-")
     pid, _, token = rest.partition("-")
@@ -181,15 +192,27 @@ def move_files(folder: Path, target: Path) -> None:
         Folder of :func:`temporary_folder`, complete.
     target
         Directory of the files. If it does not exist, the folder is renamed to it.
+
+    Raises
+    ------
+    FileExistsError
+        If another process has saved there in the meantime, and the directory did not exist before.
     """
     files = sorted(folder.iterdir(), key=lambda f: (f.name.endswith(WEIGHTS_FILE), f.name))
     for file in files:
         flush(file)
     if not target.exists():
-        folder.rename(target)
+        try:
+            folder.rename(target)
+        except OSError as error:
+            if error.errno not in (EEXIST, ENOTEMPTY):
+                raise
+            why = "Another process has saved there in the meantime, and its files were kept"
+            raise FileExistsError(EEXIST, why, str(target)) from error
         return
-    for file in files:
-        file.replace(target / file.name)
+    with _alone_in(target):
+        for file in files:
+            file.replace(target / file.name)
 
 
 def publish_files(folder: Path, target: Path, overwrite: bool) -> None:

@@ -26,7 +26,7 @@ from scvi.train._logger import SimpleLogger
 from scvi_sctab._constants import TRAINING_FILE
 from scvi_sctab._logging import logger
 from scvi_sctab.base._digest import hash_json, hash_tensors, read_checked, write_checked
-from scvi_sctab.base._files import move_files, temporary_folder
+from scvi_sctab.base._files import move_files, remove_leftovers, temporary_folder
 from scvi_sctab.base._serialization import decode, encode
 from scvi_sctab.train import align_state, average_statistics
 
@@ -167,6 +167,7 @@ class KeepTraining(Callback):
                 f"{checkpoints.folder} holds the state of a training. Pass `resume=True` to "
                 "continue it, or choose another folder."
             )
+        remove_leftovers(checkpoints.folder)  # there may be no further state to write
         state, before = read_state(file)
         check_same(before, description, checkpoints.folder)
         cells.order_seed = int(state["order_seed"])

@@ -12,7 +12,7 @@ import typer
 from scvi_sctab.cli import _options as options
 from scvi_sctab.cli._console import Console, session
 from scvi_sctab.cli._errors import CommandError, ExitCode
-from scvi_sctab.cli._outputs import check_folder
+from scvi_sctab.cli._outputs import check_folder, results
 from scvi_sctab.cli._terms import read_terms
 
 if TYPE_CHECKING:
@@ -161,7 +161,8 @@ def _write_pages(
     if audited is not None:
         files.append(out / _AUDIT)
         cells = audited.cells.sort_values("score", ascending=False, kind="stable")
-        cells.to_csv(files[-1], index_label="barcode")
+        with results(out, overwrite=True) as aside:
+            cells.to_csv(aside / _AUDIT, index_label="barcode")
     if report:
         from scvi_sctab.model import report_training
 

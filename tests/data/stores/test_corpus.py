@@ -253,7 +253,28 @@ def test_a_link_to_another_disk_is_followed(files, tmp_path):
     assert corpus.path == tmp_path / "scratch" / "atlas"
     assert len(Corpus.open(tmp_path / "link")) == 1200
     prepare_corpus(files, tmp_path / "link", **KEYS, overwrite=True)
-    assert not (tmp_path / "scratch" / "atlas.old").exists()
+    assert sorted(path.name for path in (tmp_path / "scratch").iterdir()) == ["atlas"]
+
+
+def test_a_folder_beside_the_corpus_is_left_alone_when_it_is_replaced(corpus, files, tmp_path):
+    (tmp_path / "atlas.old").mkdir()
+    (tmp_path / "atlas.old" / "mine.txt").write_text("mine")
+    prepare_corpus(files, corpus.path, **KEYS, overwrite=True)
+    assert (tmp_path / "atlas.old" / "mine.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("is_new_there", [False, True])
+def test_a_call_that_was_killed_while_it_replaced_a_corpus_loses_none(
+    is_new_there, corpus, files, tmp_path
+):
+    replaced = tmp_path / ".atlas.replaced"
+    shutil.copytree(corpus.path, replaced)
+    if not is_new_there:
+        shutil.rmtree(corpus.path)
+    with pytest.raises(ValueError, match="already exists and was left as it is"):
+        prepare_corpus(files, tmp_path / "atlas", **KEYS)
+    assert len(Corpus.open(tmp_path / "atlas")) == 1200
+    assert not replaced.exists()
 
 
 def test_two_calls_do_not_write_to_one_folder(files, tmp_path):

@@ -149,6 +149,7 @@ def prepare_corpus(
         labels_key, tuple(as_keys(donor_key, "donor_key") or ()), batch_key, tuple(obs_columns)
     )
     with OpenFiles() as files, _locked(target):
+        _recover(target)
         sources = [Source(Path(path), layer, files) for path in paths]
         _check_target(target, sources, overwrite)
         plan = make_plan(
@@ -216,11 +217,23 @@ def _move(partial: Path, target: Path, overwrite: bool) -> None:
         partial.replace(target)
         return
     _check_target(target, [], overwrite)  # it may have come into being since
-    old = target.with_name(f"{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
+    old = _replaced_of(target)
     target.replace(old)
     partial.replace(target)
     shutil.rmtree(old)
+
+
+def _replaced_of(target: Path) -> Path:
+    """Return the folder of a corpus while another one takes its place; no user has one of this name."""
+    return target.with_name(f".{target.name}.replaced")
+
+
+def _recover(target: Path) -> None:
+    """Put back, or remove, the corpus that a killed call was replacing."""
+    old = _replaced_of(target)
+    if old.exists() and not target.exists():
+        old.replace(target)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _resume(partial: Path, wanted: Manifest, overwrite: bool) -> Manifest:
