@@ -73,12 +73,13 @@ FOR_CHOOSING: dict[str, Callable[[Path], Sides]] = {
     "bundled donors": lambda folder: hold_out(read(folder, BUNDLED), BUNDLED_DONORS),
     "cell lines": partial(halves, name=CELL_LINES, single=True),
     "pancreas, Baron": partial(halves, name=BARON),
+    # Opened once before scores had a second reading, without which regressions were better here.
+    "onek1k donors": lambda folder: hold_out(read(folder, ONEK1K), ONEK1K_DONORS),
 }
 OPENED_ONCE: dict[str, Callable[[Path], Sides]] = {
     "pbmc3k": partial(halves, name=PBMC3K),
     "pancreas, five protocols": partial(halves, name=PANCREAS),
     "10x, three chemistries": partial(halves, name=CHEMISTRIES),
-    "onek1k donors": lambda folder: hold_out(read(folder, ONEK1K), ONEK1K_DONORS),
 }
 
 
