@@ -251,13 +251,15 @@ class FewLabelsConfig:
     """Fit to few labelled cells: ridge regression on genes, principal components and an encoder.
 
     Each view has a ``ratio`` of its share to the others, and one ``penalty``, relative to the mean
-    squared norm of a cell, is that of all. ``n_components`` is the largest number of principal
+    squared norm of a cell, is that of all. ``shrinkage`` is that of the covariance of scores towards
+    equal variances. ``n_components`` is the largest number of principal
     components, and ``max_cells_of_components`` of cells that they are found from. From ``max_cells``
     labelled cells on, solving takes longer than training does.
     """
 
     ratios: tuple[float, ...] = (1.0, 4.0)
     penalties: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+    shrinkage: float = 0.9
     n_components: int = 64
     max_cells_of_components: int = 10_000
     max_cells: int = 3000

