@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -29,7 +28,7 @@ class Split:
 
     reference: AnnData
     query: AnnData
-    truth: NDArray[np.str_]
+    truth: np.ndarray
 
 
 @dataclass(frozen=True)
