@@ -18,6 +18,7 @@ from scvi_sctab.benchmark import (
     donor_tasks,
     paper_protocol,
     run,
+    task_table,
 )
 
 
@@ -442,3 +443,33 @@ def test_a_folder_that_is_missing_is_told_before_anything_runs(tasks, tmp_path):
     path = tmp_path / "nowhere" / "runs.csv"
     with pytest.raises(FileNotFoundError, match="There is no folder .*nowhere; make it first"):
         quietly(tasks, {"m": None}, path=path)
+
+
+def test_tasks_that_share_a_name_have_rows_of_their_own(tmp_path):
+    tasks = [Task("a", int, columns={"k": 1}), Task("a", int)]
+
+    def measure(task, loaded, method):
+        return {"x": task.columns.get("k", 0)}
+
+    for _ in range(2):
+        rows = run(tasks, [Method("m", int)], [0], tmp_path / "runs.csv", measure=measure)
+        assert rows["x"].tolist() == [1, 0]
+    assert len(Runs(tmp_path / "runs.csv").table) == 2
+
+
+def test_a_measure_does_not_overwrite_what_names_a_run():
+    with pytest.warns(UserWarning, match=r"\['seed'\] name a run"):
+        rows = run([Task("a", int)], [Method("m", int)], [3], measure=lambda *_: {"seed": 7})
+    assert rows["seed"].tolist() == [3]
+
+
+def test_cells_that_cannot_be_read_are_a_run_that_failed():
+    def missing(seed):
+        raise OSError("no such file")
+
+    tasks = [Task("broken", missing), Task("whole", int)]
+    with pytest.warns(UserWarning, match="no such file"):
+        rows = run(tasks, [Method("m", int)], [0], measure=lambda *_: {"x": 1.0})
+    assert rows["error"].tolist() == ["OSError: no such file", ""]
+    table = task_table(rows[rows["error"] != ""], "x")
+    assert table.loc["broken", "m"] == "-"

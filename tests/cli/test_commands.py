@@ -70,6 +70,18 @@ def test_inspect_states_genes_counts_and_shift_and_writes_nothing(
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_model_of_few_labels_is_solved_and_reported(run, write, reference, tmp_path):
+    cells = write("h5ad", reference[::3].copy(), tmp_path)
+    out = tmp_path / "model"
+    line = ("train", cells, "-o", out, "--labels-key", "cell_type", "--preset", "few")
+    done = run(*line, "--ontology", "none", "--report")
+    assert done.code == 0, done.err
+    assert "Cells it has not seen: macro F1 0." in done.err
+    assert SCTAB.load(out, adata=False).preset_ == "few"
+    (page,) = out.glob("*.html")
+    assert "nothing is known about cells" not in page.read_text()
+
+
 def test_a_model_is_trained_and_a_query_mapped(run, write, reference, query, tmp_path):
     reference.layers["counts"] = reference.X
     reference.X = reference.X.log1p()
@@ -82,7 +94,7 @@ def test_a_model_is_trained_and_a_query_mapped(run, write, reference, query, tmp
     done = run(*line)
     assert (done.code, done.out) == (0, ""), done.err
     assert "counts in layers['counts']" in done.err
-    assert "Held-out cells: macro F1 0." in done.err
+    assert "Cells it has not seen: macro F1 0." in done.err
     model = SCTAB.load(out, adata=False)
     assert model.hierarchy is not None
     assert model.calibration is not None

@@ -1,6 +1,8 @@
 """Models of few labelled cells, which are solved at once."""
 
+import anndata
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.decomposition import TruncatedSVD
@@ -9,7 +11,6 @@ from sklearn.linear_model import LogisticRegression
 from scvi_sctab import SCTAB, SCTABEnsemble
 from scvi_sctab.data import normalized_expression
 from scvi_sctab.metrics import f1_macro
-from scvi_sctab.model._few_labels import few_labelled_cells, left_out_logits
 
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
 N_PER_LABEL = 8
@@ -73,15 +74,17 @@ def test_the_weights_of_the_model_are_the_solution(solved):
         linear = genes @ module.linear_skip.weight.numpy().T + module.linear_skip.bias.numpy()
         linear += solved.get_latent_representation(cells) @ module.final_mapping.weight.numpy().T
     logits = solved._labeled_logits(solved._select(None), None, None)[0].logits
-    known = few_labelled_cells(solved)
-    np.testing.assert_allclose(logits, linear[known], rtol=1e-4, atol=1e-3)
+    known = solved._left_out.positions
     truth = solved._label_codes()[known]
-    assert (logits.argmax(axis=1) == truth).mean() > 0.9
+    assert (linear[known].argmax(axis=1) == truth).mean() > 0.9
     # Cells that are left out are less certain than those that were fitted.
-    own, others = (
-        x[np.arange(len(truth)), truth] for x in (logits, left_out_logits(solved).logits)
-    )
+    np.testing.assert_array_equal(logits, solved._left_out.logits)
+    own, others = (x[np.arange(len(truth)), truth] for x in (linear[known], logits))
     assert others.mean() < own.mean()
+    # Cells of another object are not known, and get what the weights say.
+    same = solved.adata[known].copy()
+    again = solved._labeled_logits(solved._select(same), None, None)[0].logits
+    np.testing.assert_allclose(again, linear[known], rtol=1e-4, atol=1e-3)
 
 
 def test_the_latent_space_has_the_principal_directions_of_all_cells(solved):
@@ -93,7 +96,7 @@ def test_the_latent_space_has_the_principal_directions_of_all_cells(solved):
 
 def test_statements_come_from_cells_that_are_left_out(few, solved, query):
     assert solved.calibration is not None
-    assert len(solved.calibration.truth) == len(few_labelled_cells(solved))
+    assert len(solved.calibration.truth) == len(solved.train_indices)
     assert len(solved.validation_indices) == 0
     annotation = solved.annotate(solved.adata)
     others = (few[0].obs["few"] == "unknown").to_numpy()
@@ -101,6 +104,14 @@ def test_statements_come_from_cells_that_are_left_out(few, solved, query):
     covered = sets.to_numpy()[np.arange(len(sets)), sets.columns.get_indexer(few[1])]
     assert covered[others].mean() > 0.8
     assert annotation["novel"][others].mean() < 0.15
+    assert annotation["novel"][~others].mean() < 0.15
+    scores = solved.evaluate()
+    predicted = solved.predict(solved.adata)
+    right = pd.Series(predicted == few[1])
+    assert scores.loc["accuracy", "f1"] == pytest.approx(right[~others].mean())
+    # It is near that of other cells, and below: a label has a cell less without the one left out.
+    recall = [right[part].groupby(few[1][part]).mean().mean() for part in (~others, others)]
+    assert recall[1] - 0.2 < recall[0] < recall[1] + 0.05
     before = solved.calibration
     solved.calibrate()
     np.testing.assert_allclose(solved.calibration.probability, before.probability)
@@ -114,8 +125,11 @@ def test_a_saved_model_predicts_the_same_and_calibrates_again(solved, query, tmp
     assert loaded.annotate(query).equals(expected)
     loaded.calibrate()
     assert loaded.annotate(query).equals(expected)
-    with pytest.raises(ValueError, match="fitted to are not here"):
+    with pytest.raises(ValueError, match="no AnnData of its own"):
         SCTAB.load(tmp_path / "model", adata=False).calibrate()
+    part = SCTAB.load(tmp_path / "model", solved.adata[::2].copy())
+    with pytest.raises(ValueError, match="that this model was fitted to are not here"):
+        part.calibrate()
 
 
 def test_other_cells_of_the_same_study_are_not_a_shift(few, solved):
@@ -144,7 +158,7 @@ def test_cells_can_be_held_out(few):
 
 def test_training_again_with_other_cells_leaves_nothing_of_the_first(few, solved, query):
     fresh = SCTAB(few[0], preset="few")
-    half = few_labelled_cells(solved)[::2]
+    half = np.sort(solved.train_indices)[::2]
     split = {"external_indexing": [half, np.zeros(0, int), np.zeros(0, int)]}
     for model in (solved, fresh):
         model.train(datasplitter_kwargs=split, **QUIET)
@@ -152,6 +166,14 @@ def test_training_again_with_other_cells_leaves_nothing_of_the_first(few, solved
     assert solved.trained_on(solved.adata).sum() == len(half)
 
 
+def test_copies_of_a_cell_do_not_predict_each_other(few):
+    cells = few[0][few[0].obs["few"] != "unknown"].copy()
+    twice = anndata.concat([cells, cells], index_unique="-")
+    once, copied = _solve(cells), _solve(twice)
+    assert len(copied._left_out.positions) == len(once._left_out.positions) == cells.n_obs
+
+
+@pytest.mark.filterwarnings("ignore:Labels that the panel")
 def test_an_encoder_that_was_trained_before_is_a_third_view(few, autoencoder, query):
     model = SCTAB.from_pretrained(autoencoder, "few", adata=few[0], preset="few")
     before = {name: value.clone() for name, value in model.module.encoder.state_dict().items()}
@@ -172,10 +194,11 @@ def test_a_network_that_was_pretrained_here_is_a_view_too(few):
         model.train(**QUIET)
     model.pretrain(max_epochs=1, **QUIET)
     model.train(**QUIET)
-    assert model.module.final_mapping.weight.abs().sum() >= 0
     assert model.is_trained
+    assert len(model._left_out.positions) == len(model.train_indices)
 
 
+@pytest.mark.filterwarnings("ignore:Labels that the panel")
 def test_a_panel_is_solved_anew(solved, query):
     genes = solved.gene_names[::3]
     restricted = solved.restrict(genes)
@@ -185,6 +208,8 @@ def test_a_panel_is_solved_anew(solved, query):
         restricted.predict(query, soft=True), anew.predict(query, soft=True), atol=1e-3
     )
     assert restricted.calibration is not None
+    record = restricted.panel_record
+    assert 0 < record.macro_f1 <= record.macro_f1_before + 0.05
 
 
 def test_a_query_is_mapped(few, query, unguarded):
@@ -201,15 +226,17 @@ def test_a_query_is_mapped(few, query, unguarded):
 def test_conditions_do_not_move_the_components(few, query):
     cells = few[0]
     model = _solve(cells, batch_key="donor_id")
-    known = model.get_latent_representation(cells)
-    assert np.isfinite(known).all()
+    without = _solve(cells.copy())
+    np.testing.assert_allclose(
+        model.predict(query, soft=True), without.predict(query, soft=True), atol=1e-5
+    )
     assert not any(p.any() for p in model.module.batch_embedding.parameters())
 
 
 def test_folds_of_an_audit_are_solved(few):
     model = _solve(few[0])
     audit = model.audit_labels(n_folds=2)
-    assert len(audit.cells) == len(few_labelled_cells(model))
+    assert len(audit.cells) == len(model.train_indices)
 
 
 @pytest.mark.parametrize(
@@ -220,6 +247,8 @@ def test_folds_of_an_audit_are_solved(few):
         ("augment", True),
         ("depth_augmentation", True),
         ("batch_size", 64),
+        ("precision", "bf16-mixed"),
+        ("callbacks", [object()]),
         ("plan_kwargs", {"lr": 1.0}),
     ],
 )

@@ -351,6 +351,14 @@ def test_the_auto_preset_says_what_it_took(reference, capsys, monkeypatch):
     said = []
     monkeypatch.setattr(logging.getLogger("scvi.sctab"), "info", said.append)
     model = build(reference)
+    assert len(said) == 1
+    assert said[0].startswith(
+        f"preset='auto' took 'small' for {reference.n_obs:,} labelled cells."
+    )
+    assert "preset='few'" in said[0]
+    said.clear()
+    monkeypatch.setattr("scvi_sctab.model._sctab.FEW_UP_TO_N_CELLS", 500)
+    build(reference)
     assert said == [f"preset='auto' took 'small' for {reference.n_obs:,} labelled cells."]
     print(model)
     assert "preset 'small': tabnet + linear path, 300 genes, 11 labels" in capsys.readouterr().out

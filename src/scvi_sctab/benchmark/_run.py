@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from scvi_sctab.benchmark._tasks import Method, Task
 
+# Columns of every row, beside its keys.
+_OWN = ("family", "error", "versions", "machine")
 Measure = Callable[["Task", Any, Any], Mapping[str, Any]]
 
 
@@ -85,6 +87,7 @@ def run(
     _check_names("tasks", [tuple(task.keys.items()) for task in tasks])
     _check_names("methods", [method.name for method in methods])
     runs = Runs(path)
+    columns = dict.fromkeys(name for task in tasks for name in task.columns)
     rows: list[dict[str, Any]] = []
     with tqdm(total=len(tasks) * len(seeds) * len(methods), disable=not progress) as bar:
         for task in tasks:
@@ -92,7 +95,7 @@ def run(
             for seed, method in product(seeds, methods):
                 bar.set_postfix_str(f"{method.name}, {task.name}")
                 if seed == seeds[0] or task.is_seeded or method.is_seeded:
-                    rows.append(_run(task, method, seed, measure, runs, loaded))
+                    rows.append(_run(task, method, seed, measure, runs, loaded, columns))
                 bar.update()
     table = pd.DataFrame(rows)
     _warn_of_failures(table)
@@ -100,20 +103,32 @@ def run(
 
 
 def _run(
-    task: Task, method: Method, seed: int, measure: Measure, runs: Runs, loaded: dict[int, Any]
+    task: Task,
+    method: Method,
+    seed: int,
+    measure: Measure,
+    runs: Runs,
+    loaded: dict[int, Any],
+    columns: Mapping[str, None],
 ) -> dict[str, Any]:
-    """Return the row of one run; ``loaded`` holds what the task has loaded for the last seed."""
-    keys = {"method": method.name, **task.keys, "seed": seed}
+    """Return the row of one run.
+
+    ``loaded`` holds what the task has loaded for the last seed, and ``columns`` are those of all
+    tasks: one that a task lacks is empty in its rows.
+    """
+    keys = {"method": method.name, **columns, **task.keys, "seed": seed}
     if (known := runs.find(keys)) is not None:
         return known
     seed_of_cells = seed if task.is_seeded else 0
-    if seed_of_cells not in loaded:
-        loaded.clear()
-        loaded[seed_of_cells] = task.load(seed_of_cells)
     row: dict[str, Any] = {"family": task.family or task.name}
     try:
-        row |= measure(task, loaded[seed_of_cells], method.make(seed))
-        row["error"] = ""
+        if seed_of_cells not in loaded:
+            loaded.clear()
+            loaded[seed_of_cells] = task.load(seed_of_cells)
+        measured = measure(task, loaded[seed_of_cells], method.make(seed))
+        if taken := sorted({*measured} & {*keys, *_OWN}):
+            raise ValueError(f"{taken} name a run, and are measured under other names.")
+        row |= {**measured, "error": ""}
     except ImportError as error:
         # Nothing was measured: the file gets no row.
         return {**keys, **row, "error": f"{type(error).__name__}: {error}"}

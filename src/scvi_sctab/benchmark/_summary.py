@@ -44,6 +44,8 @@ def summarize(
     0      a   0.4  0.14  2
     """
     by, levels = list(by), list(levels)
+    if metric not in runs:  # no run has succeeded
+        return pd.DataFrame(columns=[*by, "mean", "sd", "n"])
     rows = runs.loc[runs[metric].notna(), [*dict.fromkeys([*by, _SEED, *levels, metric])]]
     if rows.empty:
         return pd.DataFrame(columns=[*by, "mean", "sd", "n"])

@@ -34,10 +34,11 @@ def task_table(runs: pd.DataFrame, metric: str, form: str = ".3f") -> pd.DataFra
     has_folds = runs["family"].nunique() < runs["task"].nunique()
     for name, levels in list(MEANS.items())[: 1 + has_folds]:
         parts.append(summarize(runs, metric, ("method",), levels).assign(task=name))
-    summary = pd.concat([part for part in parts if len(part)])
+    summary = pd.concat([part for part in parts if len(part)] or parts)
     cells = summary.assign(text=_texts(summary, form))
     wide = cells.pivot(index="task", columns="method", values="text")
-    tasks, methods = dict.fromkeys(cells["task"]), dict.fromkeys(runs["method"])
+    tasks = dict.fromkeys([*runs["task"], *cells["task"]])
+    methods = dict.fromkeys(runs["method"])
     wide = wide.reindex(index=[*tasks], columns=[*methods]).fillna("-")
     return wide.rename_axis(index=metric, columns=None)
 

@@ -125,16 +125,16 @@ def train(
         model.train(
             max_epochs, accelerator=str(accelerator), enable_progress_bar=shows_bar and _is_shown()
         )
-        if model.calibration is not None:
-            scores = model.evaluate()["f1"]
-            console.note(
-                f"Held-out cells: macro F1 {scores['macro average']:.3f}, accuracy "
-                f"{scores['accuracy']:.3f}."
-            )
         model.save(out, overwrite=overwrite)
         for name in _PAGES:  # of an earlier model
             (out / name).unlink(missing_ok=True)
         console.note(f"{out}: a model of {len(model.labels)} labels.")
+        if model.calibration is not None:
+            scores = model.evaluate()["f1"]
+            console.note(
+                f"Cells it has not seen: macro F1 {scores['macro average']:.3f}, accuracy "
+                f"{scores['accuracy']:.3f}."
+            )
         audited = None
         if audit and isinstance(model, SCTAB):
             console.note("Training again without each fold, to audit the labels ...")

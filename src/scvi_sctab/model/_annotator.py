@@ -68,9 +68,6 @@ if TYPE_CHECKING:
     from scvi_sctab.data import CellSelection
     from scvi_sctab.metrics import Calibration, ScalingMethod
 
-    # Logits of cells that were trained on, codes of their labels, and number of cells per label.
-    TrainedLogits = tuple[CellLogits, NDArray[np.int64], NDArray[np.int64]]
-
 # Cells whose logits are held in memory.
 _MAX_CELLS = 20_000
 # Cells of each label whose expression is averaged.
@@ -385,19 +382,21 @@ class CellAnnotator(CellClassifier):
             trained on.
         """
         self._require_trained()
-        if adata is None and indices is None:
-            cells = self._held_out_cells()
-        else:
-            cells = self._select(adata, indices, layer, min_gene_overlap)
+        is_unseen = adata is None and indices is None
+        cells = (
+            self._unseen_cells()
+            if is_unseen
+            else self._select(adata, indices, layer, min_gene_overlap)
+        )
         truth = self._true_labels(cells, labels_key)
         labeled = self._has_label(truth)
         if not labeled.any():
             raise ValueError("There is no labelled cell to evaluate on.")
         cells, truth = cells.take(labeled), truth[labeled]
-        if indices is None:
-            self._refuse_trained(cells, "evaluate", "on which scores are too high")
-        else:
+        if indices is not None:
             self._warn_of_trained(cells)
+        elif not is_unseen:
+            self._refuse_trained(cells, "evaluate", "on which scores are too high")
         self._warn_of_unknown_labels(truth)
         return score_labels(self.annotation, truth, self._predict(cells, batch_size))
 
@@ -459,11 +458,12 @@ class CellAnnotator(CellClassifier):
             check_method(method)
         trained = None
         if adata is None and indices is None:
-            held_out, codes, trained = self._held_out_logits(labels_key, batch_size)
+            cells = self._unseen_cells()
+            trained = self._trained_logits(labels_key, batch_size)
         else:
             cells = self._select(adata, indices, layer, min_gene_overlap)
             self._refuse_trained(cells, "calibrate", "whose probabilities are too high")
-            held_out, codes = self._labeled_logits(cells, labels_key, batch_size)
+        held_out, codes = self._labeled_logits(cells, labels_key, batch_size)
         calibration = fit_calibration(self.annotation, held_out, codes, trained, method)
         self.annotation = replace(self.annotation, calibration=calibration)
         if trained is not None and self.annotation.profiles is None:
@@ -865,33 +865,28 @@ class CellAnnotator(CellClassifier):
     def _calibrate_after_training(self) -> None:
         """Calibrate if there are enough held-out cells with predictable labels."""
         self.annotation = replace(self.annotation, calibration=None, profiles=self._profiles())
-        n_cells = self._n_to_calibrate_on()
-        if n_cells is None:
+        if not self._has_unseen():
             return
+        n_cells = int((self._codes_of(self._unseen_cells()) >= 0).sum())
         if n_cells < MIN_CELLS_TO_CALIBRATE:
+            more = " hold out more, `train(train_size=0.7)`," * self._has_held_out()
             logger.warning(
-                f"{n_cells} held-out cells are too few to calibrate on; it takes "
+                f"{n_cells} cells that the model has not seen are too few to calibrate on; it takes "
                 f"{MIN_CELLS_TO_CALIBRATE}. "
                 "`annotate()` goes without `prediction_set`, `novelty_p_value` and `novel`, and its "
-                "probabilities are not calibrated. Train on more labelled cells, hold out more, "
-                "`train(train_size=0.7)`, or calibrate on other labelled cells, "
-                "`model.calibrate(adata)`."
+                f"probabilities are not calibrated. Train on more labelled cells,{more} or calibrate "
+                "on other labelled cells, `model.calibrate(adata)`."
             )
         else:
             self.calibrate()
 
-    def _held_out_logits(
-        self, labels_key: str | None, batch_size: int | None
-    ) -> tuple[CellLogits, NDArray[np.int64], TrainedLogits]:
-        """Return logits and codes of held-out cells, and those of training cells."""
-        held_out = self._labeled_logits(self._held_out_cells(), labels_key, batch_size)
-        return (*held_out, self._trained_logits(labels_key, batch_size))
+    def _has_unseen(self) -> bool:
+        """Whether there are cells of which the model states what it does of cells it has not seen."""
+        return self._has_held_out()
 
-    def _n_to_calibrate_on(self) -> int | None:
-        """Return the number of held-out cells with predictable labels; ``None`` without any."""
-        if not self._has_held_out():
-            return None
-        return int((self._codes_of(self._held_out_cells()) >= 0).sum())
+    def _unseen_cells(self) -> CellSelection:
+        """Find these cells in the model's AnnData; raise an error if there are none."""
+        return self._held_out_cells()
 
     def _labeled_logits(
         self, cells: CellSelection, labels_key: str | None, batch_size: int | None
@@ -904,7 +899,7 @@ class CellAnnotator(CellClassifier):
 
     def _trained_logits(
         self, labels_key: str | None = None, batch_size: int | None = None
-    ) -> TrainedLogits:
+    ) -> tuple[CellLogits, NDArray[np.int64], NDArray[np.int64]]:
         """Return logits and codes of training cells, and the number of cells per label."""
         own = self._trained_cells()
         counts = count_labels(self._codes_of(own, labels_key), len(self.labels))

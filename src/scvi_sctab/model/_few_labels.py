@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from scipy import sparse
+from scipy.special import softmax
 from sklearn.decomposition import TruncatedSVD
 
 from scvi_sctab._config import FEW_LABELS, PRESETS
 from scvi_sctab._logging import logger
 from scvi_sctab.base import draw_cells, seed
-from scvi_sctab.data import class_weights, normalize_block, read_counts
+from scvi_sctab.data import class_weights, identify, normalize_block, read_counts
 from scvi_sctab.metrics import CellLogits
 from scvi_sctab.nn import LinearEncoder
 from scvi_sctab.train import RidgeFit, fit_ridge
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
+    from scvi_sctab.data import CellSelection
     from scvi_sctab.model._sctab import SCTAB
     from scvi_sctab.module import CellTypeClassifier
     from scvi_sctab.nn import GeneLinear
@@ -71,7 +74,57 @@ class _Views:
         return [own, *(view @ view.T for view in centred)]
 
 
-def fit_few_labels(model: SCTAB) -> CellLogits:
+@dataclass(frozen=True)
+class LeftOutCells:
+    """Logits of the labelled cells of a model, each by the fit to all others.
+
+    Parameters
+    ----------
+    positions
+        Positions of the cells in the model's AnnData, ``(n_cells,)``, increasing.
+    logits
+        ``(n_cells, n_labels)``.
+    """
+
+    positions: NDArray[np.intp]
+    logits: NDArray[np.float32]
+
+    def put_into(
+        self, parts: Iterable[CellLogits], positions: NDArray[np.intp]
+    ) -> Iterator[CellLogits]:
+        """Replace the logits of these cells among others.
+
+        Parameters
+        ----------
+        parts
+            Logits of minibatches of cells.
+        positions
+            Positions of all of these cells, ``(n_cells,)``.
+        """
+        start = 0
+        for part in parts:
+            here = positions[start : start + len(part)]
+            start += len(part)
+            known = np.flatnonzero(np.isin(here, self.positions))
+            values = part.logits.copy()
+            values[known] = self.logits[np.searchsorted(self.positions, here[known])]
+            yield CellLogits(values, values, compared_by(values), part.n_molecules)
+
+
+def compared_by(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the values by which cells are compared: bounded, unlike logits.
+
+    Cells that were fitted are more certain than others, which must not make them look novel.
+
+    Parameters
+    ----------
+    logits
+        ``(n_cells, n_labels)``.
+    """
+    return np.asarray(softmax(logits, axis=1), dtype=np.float32)
+
+
+def fit_few_labels(model: SCTAB) -> None:
     """Solve the linear path and the head of a model for its training cells.
 
     Genes, principal components of all cells and, if there is one, an encoder that was trained
@@ -82,41 +135,42 @@ def fit_few_labels(model: SCTAB) -> CellLogits:
     Parameters
     ----------
     model
-        Model with its cells and their split; only the weights of its module are changed.
-
-    Returns
-    -------
-    As of :func:`left_out_logits`.
+        Model with its cells and their split.
     """
-    views, fit = _solve(model)
+    trained, views, fit = _solve(model)
     _write(model.module, views, fit)
+    model.is_trained_, model.history_ = True, {}
+    model._left_out = LeftOutCells(trained, fit.left_out.astype(np.float32))
     names = ("genes", "principal components", "encoder")
     shares = (f"{name} {share:.0%}" for name, share in zip(names, fit.shares, strict=False))
-    logger.info(f"Solved for {len(fit.left_out):,} labelled cells: {', '.join(shares)}.")
-    return _as_logits(fit)
+    logger.info(f"Solved for {len(trained):,} labelled cells: {', '.join(shares)}.")
 
 
-def left_out_logits(model: SCTAB) -> CellLogits:
-    """Compute the logits of each labelled training cell by the fit to all others.
-
-    Parameters
-    ----------
-    model
-        Model with its cells and their split.
-    """
-    return _as_logits(_solve(model)[1])
-
-
-def few_labelled_cells(model: SCTAB) -> NDArray[np.intp]:
-    """Return the positions of the labelled cells that a model is, or was, trained on.
+def leave_out_again(model: SCTAB, cells: CellSelection) -> LeftOutCells:
+    """Repeat the fit of a model that was loaded, for the logits of its labelled cells.
 
     Parameters
     ----------
     model
-        Model with its cells and their split.
+        Model with its cells.
+    cells
+        Those of them that it was fitted to.
+
+    Raises
+    ------
+    ValueError
+        If cells that it was fitted to are not here.
     """
-    trained = np.sort(np.asarray(model.train_indices))
-    return trained[model._label_codes()[trained] < len(model.labels)]
+    record = model.training_record
+    n_recorded = 0 if record is None else len(record.trained)
+    if len(cells) < n_recorded:
+        raise ValueError(
+            f"{n_recorded - len(cells):,} of the {n_recorded:,} cells that this model was fitted to "
+            "are not here: load it with them, `SCTAB.load(path, adata)`, or calibrate on others, "
+            "`model.calibrate(adata)`."
+        )
+    trained, _, fit = _solve(model)
+    return LeftOutCells(trained, fit.left_out.astype(np.float32))
 
 
 def check_few_labels(model: SCTAB, given: Mapping[str, Any]) -> None:
@@ -143,7 +197,11 @@ def check_few_labels(model: SCTAB, given: Mapping[str, Any]) -> None:
     if model.coarse_labels:
         raise ValueError(f"preset={model.preset_!r} does not take coarse labels; {_CURE}")
     module, name = model.module, model.network_config.encoder
-    if not module.reads_genes or module.linear_skip is None or not module.encoder_weight:
+    if not module.reads_genes:
+        raise ValueError(
+            f"preset={model.preset_!r} reads genes, and this model a latent space; {_CURE}"
+        )
+    if module.linear_skip is None or not module.encoder_weight:
         raise ValueError(
             f"preset={model.preset_!r} solves a linear path of genes and a head of the encoder, and "
             f"this model lacks one of them: leave out `linear_skip` and `encoder_weight`. {_CURE}"
@@ -155,15 +213,12 @@ def check_few_labels(model: SCTAB, given: Mapping[str, Any]) -> None:
         )
 
 
-def _as_logits(fit: RidgeFit) -> CellLogits:
-    values = fit.left_out.astype(np.float32)
-    return CellLogits(values, values, values)
-
-
-def _solve(model: SCTAB) -> tuple[_Views, RidgeFit]:
+def _solve(model: SCTAB) -> tuple[NDArray[np.intp], _Views, RidgeFit]:
     """Regress the labels of the training cells on all views of them."""
-    trained = few_labelled_cells(model)
-    codes, n_labels = model._label_codes()[trained], len(model.labels)
+    codes, n_labels = model._label_codes(), len(model.labels)
+    trained = np.sort(np.asarray(model.train_indices))
+    trained = _without_copies(model, trained[codes[trained] < n_labels])
+    codes = codes[trained]
     if len(codes) > FEW_LABELS.max_cells:
         raise ValueError(
             f"preset={model.preset_!r} is for up to {FEW_LABELS.max_cells:,} labelled cells to "
@@ -173,7 +228,15 @@ def _solve(model: SCTAB) -> tuple[_Views, RidgeFit]:
     views = _view(model, trained)
     optional = (False, False, True)
     kernels = views.kernels()
-    return views, fit_ridge(kernels, codes, weights, FEW_LABELS, optional[: len(kernels)])
+    fit = fit_ridge(kernels, codes, weights, FEW_LABELS, optional[: len(kernels)])
+    return trained, views, fit
+
+
+def _without_copies(model: SCTAB, cells: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Keep the first of cells with the same counts, by which the others would be predicted."""
+    counts = identify(model._select(None, cells), model.gene_names).counts
+    first = np.unique(counts, return_index=True)[1]
+    return cells[np.sort(np.union1d(first, np.flatnonzero(counts == 0)))]
 
 
 def _view(model: SCTAB, trained: NDArray[np.intp]) -> _Views:
@@ -188,10 +251,16 @@ def _view(model: SCTAB, trained: NDArray[np.intp]) -> _Views:
     components = TruncatedSVD(width, random_state=seed()).fit(background).components_
     embedding = None
     if has_trained_encoder(model):
-        embedded = model._map_cells(model._embed, model._select(None, trained))
+        embedded = model._map_cells(partial(_embed, model), model._select(None, trained))
         embedding = np.concatenate(list(embedded)).astype(np.float64)
     genes = _expression(model, trained).astype(np.float64)
     return _Views(genes, components.astype(np.float64), embedding)
+
+
+def _embed(model: SCTAB, tensors: dict[str, torch.Tensor]) -> NDArray[np.float32]:
+    """Embed a minibatch of cells of known batches, as predictions do."""
+    outputs, _ = model.module(tensors, compute_loss=False)
+    return outputs["z"].cpu().numpy()
 
 
 def _expression(model: SCTAB, cells: NDArray[np.intp]) -> sparse.csr_matrix:

@@ -57,7 +57,7 @@ def restrict_to_panel(model: SCTAB, genes: Sequence[str]) -> SCTAB:
     restricted = _build(model, cells, kept)
     _split_as(restricted, _parts_of(model, rows))
     if PRESETS[restricted.preset_].train.closed_form:
-        restricted._left_out = fit_few_labels(restricted)
+        fit_few_labels(restricted)
     else:
         refit_to_panel(restricted)
     restricted.is_trained_ = True
@@ -213,8 +213,11 @@ def _split_as(model: SCTAB, parts: dict[str, NDArray[np.intp]]) -> None:
 def _compare(
     model: SCTAB, restricted: SCTAB, rows: NDArray[np.intp], unknown: list[str]
 ) -> PanelRecord:
-    """Compare both models on the held-out cells with a molecule of the panel."""
-    after = restricted._select(None, restricted.validation_indices_)
+    """Compare both models on the cells not seen in training with a molecule of the panel."""
+    nobody = restricted._select(None, np.zeros(0, np.intp))
+    after = restricted._unseen_cells() if restricted._has_unseen() else nobody
+    if model._has_unseen():
+        model._unseen_cells()  # of a model that was loaded, they are found by a fit
     truth = restricted._true_labels(after, None)
     known = np.flatnonzero(restricted._codes_of(after) >= 0)
     after, truth = after.take(known), truth[known].astype(str)

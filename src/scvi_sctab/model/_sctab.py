@@ -8,7 +8,7 @@ an ensemble are in ``_annotator.py``, ``get_markers`` and the other explanations
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -37,7 +37,7 @@ from scvi_sctab._constants import (
 )
 from scvi_sctab._logging import logger
 from scvi_sctab._messages import warn
-from scvi_sctab.annotation import AnnotationState, count_labels, fit_calibration
+from scvi_sctab.annotation import AnnotationState, fit_calibration
 from scvi_sctab.base import (
     BaseModel,
     Checkpoints,
@@ -68,7 +68,7 @@ from scvi_sctab.metrics import CellLogits, check_method
 from scvi_sctab.model._audit import audit
 from scvi_sctab.model._celltypist import load_celltypist
 from scvi_sctab.model._explainer import CellExplainer
-from scvi_sctab.model._few_labels import few_labelled_cells, left_out_logits
+from scvi_sctab.model._few_labels import LeftOutCells, compared_by, leave_out_again
 from scvi_sctab.model._left_out import predict_left_out
 from scvi_sctab.model._mudata import columns_of, find_registered, register_mudata
 from scvi_sctab.model._panel_selection import choose_panel
@@ -101,7 +101,6 @@ if TYPE_CHECKING:
     from scvi_sctab.data import CellSelection, CellSplitter
     from scvi_sctab.data.stores import AtlasDataModule
     from scvi_sctab.metrics import ScalingMethod
-    from scvi_sctab.model._annotator import TrainedLogits
     from scvi_sctab.model._surgery_report import SurgeryReport
 
 # Arguments of a model that is loaded or grows: its latent space, and the code of the first batch
@@ -200,7 +199,7 @@ class SCTAB(BaseModel, CellExplainer):
     # Whether the encoder was trained before this model was built on it.
     has_pretrained_encoder_ = False
     # Logits of the training cells of a fit in closed form, each by all others.
-    _left_out: CellLogits | None = None
+    _left_out: LeftOutCells | None = None
     # State; each part is frozen and replaced as a whole.
     training_record: TrainingRecord | None = None
     reference_statistics: ReferenceStatistics | None = None
@@ -1249,25 +1248,25 @@ class SCTAB(BaseModel, CellExplainer):
         solved = PRESETS[self.preset_].train.closed_form and self.query_record is None
         return solved and self.is_trained_ and not self._has_held_out()
 
-    def _n_to_calibrate_on(self) -> int | None:
-        if not self._is_left_out_in_turn:
-            return super()._n_to_calibrate_on()
-        return len(few_labelled_cells(self))
+    def _has_unseen(self) -> bool:
+        return self._is_left_out_in_turn or super()._has_unseen()
 
-    def _held_out_logits(
-        self, labels_key: str | None, batch_size: int | None
-    ) -> tuple[CellLogits, NDArray[np.int64], TrainedLogits]:
+    def _unseen_cells(self) -> CellSelection:
         if not self._is_left_out_in_turn:
-            return super()._held_out_logits(labels_key, batch_size)
-        if self.adata is None:
-            raise ValueError(
-                "The cells that this model was fitted to are not here: load it with them, "
-                "`SCTAB.load(path, adata)`, or calibrate on others, `model.calibrate(adata)`."
-            )
-        logits = self._left_out or left_out_logits(self)
-        codes = self._codes_of(self._select(None, few_labelled_cells(self)), labels_key)
-        logits, codes = logits.take(codes >= 0), codes[codes >= 0]
-        return logits, codes, (logits, codes, count_labels(codes, len(self.labels)))
+            return super()._unseen_cells()
+        cells = self._trained_cells()
+        if self._left_out is None:
+            self._left_out = leave_out_again(self, cells)
+        return cells
+
+    def _logits_of(
+        self, cells: CellSelection, batch_size: int | None = None
+    ) -> Iterator[CellLogits]:
+        """Yield logits; those of training cells of a fit in closed form are by all other cells."""
+        parts = super()._logits_of(cells, batch_size)
+        if self._left_out is None or cells.adata is not self.adata:
+            return parts
+        return self._left_out.put_into(parts, cells.positions)
 
     def _training_cells(self, **splitting: Any) -> TrainingCells:
         """Split the model's cells into those to train on and to hold out."""
@@ -1292,7 +1291,9 @@ class SCTAB(BaseModel, CellExplainer):
         values = logits.cpu().numpy()
         before = values if of_reference is logits else of_reference.cpu().numpy()
         n_molecules = count_molecules(tensors[REGISTRY_KEYS.X_KEY]).cpu().numpy()
-        return CellLogits(values, before, before, n_molecules)
+        solved = PRESETS[self.preset_].train.closed_form
+        features = compared_by(before) if solved else before
+        return CellLogits(values, before, features, n_molecules)
 
     def _latent(self, cells: CellSelection, batch_size: int | None = None) -> NDArray[np.float32]:
         return self._stack(self._embed, self.module.encoder.n_output, cells, batch_size)

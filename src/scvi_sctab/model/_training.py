@@ -15,7 +15,7 @@ from scipy import sparse
 from scvi_sctab._config import DEPTHS, PRESETS, PRETRAINING, Preset, plan_of
 from scvi_sctab._logging import logger
 from scvi_sctab._messages import warn
-from scvi_sctab.base import draw_cells, seed, steps_per_epoch, watch_validation
+from scvi_sctab.base import choose_device, draw_cells, seed, steps_per_epoch, watch_validation
 from scvi_sctab.data import (
     CellIdentities,
     TrainingRecord,
@@ -92,10 +92,16 @@ class ReferenceTrainer:
                 "depth_augmentation": depth_augmentation,
                 "batch_size": splitting["batch_size"],
                 "plan_kwargs": plan_kwargs,
-                "checkpoint_dir": trainer_kwargs.get("checkpoints"),
+                "checkpoint_dir": trainer_kwargs.pop("checkpoints", None),
             }
-            check_few_labels(model, asked)
-            return self._solve(self._split(splitting))
+            device = choose_device(
+                trainer_kwargs.pop("accelerator"), trainer_kwargs.pop("devices")
+            )
+            trainer_kwargs.pop("enable_progress_bar", None)
+            check_few_labels(model, asked | dict.fromkeys(trainer_kwargs, True))
+            record = self._solve(self._split(splitting))
+            model.to_device(device)
+            return record
         splitter = self._split(splitting)
         if max_epochs is None:
             max_epochs = defaults.n_epochs(steps_per_epoch(splitter, trainer_kwargs))
@@ -129,9 +135,9 @@ class ReferenceTrainer:
         parts = tuple(np.sort(part) for part in _parts_of(splitter))
         model = self.model
         model.train_indices_, model.validation_indices_, model.test_indices_ = parts
-        model._left_out = fit_few_labels(model)
-        model.is_trained_, model.history_ = True, {}
-        return TrainingRecord(*map(self._identify, parts))
+        fit_few_labels(model)
+        trained, held_out, aside = map(self._identify, parts)
+        return TrainingRecord(trained, held_out.take(~held_out.among(trained)), aside)
 
     def _split(self, splitting: dict[str, Any]) -> TrainingCells:
         """Choose the cells to train on and to hold out; those held out before, if there are any."""
@@ -160,7 +166,7 @@ class ReferenceTrainer:
         held_out, aside = cells.among(record.held_out), cells.among(record.set_aside)
         if not (cells.among(record.trained) | held_out).any():
             return None
-        if not held_out.any():
+        if not (held_out.any() or self.preset.train.closed_form):
             logger.warning(
                 "The model was trained on all of these cells before, so that none can be held out: "
                 "there will be no calibration. `model.calibrate(adata)` takes labelled cells of "

@@ -124,10 +124,10 @@ def _can_audit(model: CellAnnotator) -> bool:
 
 
 def _held_out(model: CellAnnotator) -> tuple[pd.DataFrame, list[str], dict[str, pd.Series]]:
-    """Annotate the held-out cells with predictable labels; with their labels, donors and batches."""
-    if not model._has_held_out():
+    """Annotate the cells not seen in training with predictable labels; with their labels, donors and batches."""
+    if not model._has_unseen():
         return pd.DataFrame({"label": [], "probability": []}), [], {}
-    cells = model._held_out_cells()
+    cells = model._unseen_cells()
     codes = model._codes_of(cells)
     cells, codes = cells.take(codes >= 0), codes[codes >= 0]
     with warnings.catch_warnings():

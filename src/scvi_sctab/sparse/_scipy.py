@@ -33,7 +33,11 @@ class BrokenMatrixError(ValueError):
     """
 
     def __init__(self, why: str):
-        super().__init__(f"The matrix is broken: {why}. Write it anew from its source.")
+        super().__init__(why)
+
+    def __str__(self) -> str:
+        """Say what is wrong, and what to do; composed here, since pickles hold the argument."""
+        return f"The matrix is broken: {self.args[0]}. Write it anew from its source."
 
 
 def check_pointers(starts: NDArray[Any], ends: NDArray[Any], n_values: int) -> None:

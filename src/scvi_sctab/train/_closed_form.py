@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _RANK_TOLERANCE = 1e-10
 # Variance of scores, which are between -1 and 1, of labels that are told apart without an error.
 _MIN_SPREAD = 1e-4
+# Mean squared norm of a cell in a view, below which all cells count as the same.
+_MIN_UNIT = 1e-8
 # Logit of a label without another cell.
 _ABSENT = -10.0
 # The sharpness of scores lies between these powers of e.
@@ -92,21 +94,21 @@ def fit_ridge(
     Notes
     -----
     Ridge regression on one-hot targets is as good here as a logistic regression, and everything
-    that is chosen is chosen without fitting again. A label without cells has a constant score below
-    all others.
+    that is chosen is chosen without fitting again. What is left out is exact for the views, penalty
+    and shares that were chosen, which have seen all cells. A label without cells is never predicted.
 
     Examples
     --------
     >>> from scvi_sctab._config import FEW_LABELS
     >>> x = np.array([[0.0], [0.1], [1.0], [1.1]])
-    >>> fit = fit_ridge([x @ x.T], np.array([0, 0, 1, 1]), 2, FEW_LABELS)
+    >>> fit = fit_ridge([x @ x.T], np.array([0, 0, 1, 1]), np.ones(2), FEW_LABELS)
     >>> fit.left_out.argmax(axis=1)
     array([0, 0, 1, 1])
     """
     weights = class_weights[codes].astype(np.float64)
     weights /= weights.mean()
     targets = np.where(codes[:, None] == np.arange(len(class_weights)), 1.0, -1.0)
-    units = [np.trace(kernel) / len(kernel) or 1.0 for kernel in kernels]
+    units = [max(np.trace(kernel) / len(kernel), _MIN_UNIT) for kernel in kernels]
     best: tuple[float, Any, Any] | None = None
     for shares in _shares(len(kernels), config.ratios, optional):
         joined = sum(s / u * k for s, u, k in zip(shares, units, kernels, strict=True))
