@@ -54,7 +54,7 @@ PYTHON ?= $(call first_working,python3.11 python3.12 python3.13 python3 \
 PYTHON312 ?= $(call first_working,python3.12 $(PYENV_VERSIONS)/3.12*/bin/python,\
 	sys.version_info[:2] == (3, 12))
 
-.PHONY: help setup quickstart test test-latest mutate lint docs bench bench-speed models dist dist-test \
+.PHONY: help setup quickstart test test-latest coverage mutate lint docs bench bench-speed models dist dist-test \
 	clean which-python312
 
 help: ## this list
@@ -122,6 +122,10 @@ test-latest: ## the suite on Python 3.12 and the newest versions of everything
 	$(LATEST)/bin/python $(PIP_INSTALL) --upgrade --upgrade-strategy eager 'scvi-tools>=1.5' -e . --group test
 	$(LATEST)/bin/python $(PIP_INSTALL) $(CAP_SCHEMA)
 	$(call PYTEST,$(LATEST)/bin)
+
+coverage: setup $(VENV)/.done-test $(VENV)/.done-coverage ## the lines that the suite runs, per package
+	$(call PYTEST,$(BIN)) --cov=scvi_sctab --cov-report=json:build/coverage.json
+	$(BIN)/python tests/coverage_by_layer.py build/coverage.json
 
 mutate: setup $(VENV)/.done-test ## changes of the code that the tests do not notice; MUTATE_FLAGS="--most 10 csr"
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutations/mutate.py $(MUTATE_FLAGS)
