@@ -1,5 +1,7 @@
 """Sparse matrices whose arrays contradict each other, as of damaged files, are refused, not followed."""
 
+import pickle
+
 import anndata
 import h5py
 import numpy as np
@@ -9,7 +11,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from scvi_sctab.data import read_counts
-from scvi_sctab.data._reader import take_rows
+from scvi_sctab.data._reader import take_rows, where_counts_are
 from scvi_sctab.data.files import RefusedInputError, open_stored
 from scvi_sctab.sparse import BrokenMatrixError, check_sparse
 
@@ -123,3 +125,16 @@ def test_room_for_more_values_is_no_damage(cells):
     cells.X.indices, cells.X.data = (np.append(a, a[:5]) for a in (counts.indices, counts.data))
     check_sparse(cells.X)
     assert (sparse.vstack(read_all(cells)) != counts).nnz == 0
+
+
+def test_a_broken_layer_is_not_where_counts_are():
+    counts = sparse.csc_matrix(np.eye(6, dtype=np.float32))
+    adata = AnnData(np.log1p(np.eye(6, dtype=np.float32)), layers={"counts": counts})
+    assert "adata.layers['counts']" in where_counts_are(adata, None)
+    adata.layers["counts"].indices[0] = 10**8
+    assert where_counts_are(adata, None) == ""
+
+
+def test_the_error_reads_the_same_from_another_process():
+    error = BrokenMatrixError("2 of its indices are outside of 0 to 4")
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)

@@ -328,7 +328,10 @@ def where_counts_are(adata: AnnData, layer: str | None) -> str:
     for place, (matrix, cure) in others.items():
         if matrix is None:
             continue
-        block = take_rows(matrix, slice(0, min(100, adata.n_obs)))
+        try:
+            block = take_rows(row_readable(matrix, place), slice(0, min(100, adata.n_obs)))
+        except BrokenMatrixError:
+            continue
         if diagnose(block) is None:
             return f"`{place}` holds counts; {cure}"
     return ""
