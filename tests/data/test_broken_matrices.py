@@ -1,5 +1,6 @@
 """Sparse matrices whose arrays contradict each other, as of damaged files, are refused, not followed."""
 
+import gzip
 import pickle
 
 import anndata
@@ -117,6 +118,25 @@ def test_of_cell_ranger(damage, cells, tmp_path):
         assert (stored.matrices["X"].values != cells.X).nnz == 0
     damage_file(path, "matrix", damage)
     with pytest.raises(RefusedInputError, match=r"cells\.h5 cannot be read, it is damaged"), open_stored(path):  # fmt: skip
+        pass
+
+
+@pytest.mark.parametrize("is_compressed", [False, True])
+def test_zero_bytes_behind_a_number_of_a_matrix_market_file(is_compressed, tmp_path):
+    """The reader of scipy would search for the end of the line beyond its memory."""
+    for name in ("features.tsv", "barcodes.tsv"):
+        (tmp_path / name).write_text("a\nb\nc\n")
+    text = b"%%MatrixMarket matrix coordinate integer general\n%\n3 3 3\n1 1 1\n2 2 2\n3 3 3\n"
+
+    def write(content):
+        file = tmp_path / ("matrix.mtx.gz" if is_compressed else "matrix.mtx")
+        file.write_bytes(gzip.compress(content) if is_compressed else content)
+
+    write(text)
+    with open_stored(tmp_path) as stored:
+        assert stored.matrices["X"].values.diagonal().tolist() == [1, 2, 3]
+    write(text.replace(b"2 2 2\n", b"2 2 2\0"))
+    with pytest.raises(RefusedInputError, match="matrix.mtx.* has zero bytes"), open_stored(tmp_path):  # fmt: skip
         pass
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from scvi_sctab.data.files._refusal import RefusedInputError
 from scvi_sctab.data.files._stored import StoredCells, StoredMatrix
 from scvi_sctab.sparse import BrokenMatrixError, check_sparse
 
+_BLOCK = 2**24
 GENE_EXPRESSION = "Gene Expression"
 _SYMBOLS, _IDS, _TYPES = "gene_symbols", "gene_ids", "feature_types"
 
@@ -48,12 +50,22 @@ def read_matrix_folder(path: Path) -> StoredCells:
         pd.read_csv(files[name], sep="\t", header=None, dtype=str, keep_default_na=False)
         for name in ("features.tsv", "barcodes.tsv")
     )
+    _refuse_zeros(files["matrix.mtx"])
     counts = sparse.csr_matrix(mmread(files["matrix.mtx"]).T)
     var = pd.DataFrame({_IDS: features[0].to_numpy()})
     var[_SYMBOLS] = features[min(1, features.shape[1] - 1)].to_numpy()
     if features.shape[1] > 2:
         var[_TYPES] = features[2].to_numpy()
     return _gather(path, "matrix-market folder", counts, barcodes[0].to_numpy(), var)
+
+
+def _refuse_zeros(path: Path | None) -> None:
+    """Refuse text with zero bytes: behind a number they end scipy's reader by a segmentation fault."""
+    assert path is not None
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            if b"\0" in block:
+                raise ValueError(f"{path.name} is a text, and has zero bytes")
 
 
 def _find(folder: Path, name: str) -> Path | None:
