@@ -1,6 +1,7 @@
 """The check of the package on a GPU runs on a CPU, and tells of what differs."""
 
 import importlib.util
+import logging
 import sys
 from pathlib import Path
 
@@ -9,6 +10,14 @@ import pytest
 
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "gpu_check.py"
 QUICK = ["--device", "cpu", "--genes", "100"]
+
+
+@pytest.fixture(autouse=True)
+def verbosity():
+    """The check quiets the messages of its process, which is that of other tests, too."""
+    level = logging.getLogger("scvi").level
+    yield
+    logging.getLogger("scvi").setLevel(level)
 
 
 @pytest.fixture(scope="module")
