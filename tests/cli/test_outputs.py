@@ -55,6 +55,8 @@ def test_the_table_is_what_annotate_returns(run, folder, model, path, query, tmp
     assert summary["labels"] == expected["label"].value_counts()[lambda n: n > 0].to_dict()
     assert summary["share_novel"] == round(expected["novel"].mean(), 4)
     assert summary["status"] == expected["status"].value_counts().to_dict()
+    shown = done.err.split("Of these cells ")[1].split(".\n")[0].split(", ")
+    assert shown == [f"{n:,} {name}" for name, n in summary["status"].items() if n]
     assert summary["model_digest"] == model.digest
     assert summary["model"] == "blood"
     assert summary["shift"].keys() == set(model.get_shift(query).index)

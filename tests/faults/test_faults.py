@@ -49,11 +49,8 @@ def test_what_is_killed_thirty_times_loses_nothing(verb):
 def test_changed_bytes_of_cells_neither_end_the_process_nor_are_a_fault_of_it():
     table = run("fuzz.py", 300).splitlines()
     header = next(i for i, line in enumerate(table) if line.split()[:1] == ["same"])
-    counts = pd.DataFrame(
-        [line.split()[1:] for line in table[header + 1 :]],
-        columns=table[header].split(),
-        dtype=int,
-    )
+    rows = [list(map(int, line.split()[1:])) for line in table[header + 1 :]]
+    counts = pd.DataFrame(rows, columns=table[header].split())
     assert counts.to_numpy().sum() == 300
     assert not {"crash", "fault", "unnamed"} & set(counts.columns)
 

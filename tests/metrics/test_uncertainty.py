@@ -282,11 +282,24 @@ def calibration(rng):
     return Calibration.fit(centers, evidence.take(np.arange(300, 600)), labels[300:])
 
 
+@pytest.mark.parametrize("n_cells", [50, 500])
+@pytest.mark.parametrize("margin", [1.0, 30.0])
+def test_cells_that_are_all_right_do_not_make_others_certain(n_cells, margin):
+    labels = np.arange(n_cells) % 4
+    logits = margin * np.eye(4)[labels]
+    sure = fit_scaling(logits, labels).probabilities(logits).max()
+    stated = fit_scaling(logits, labels, n_doubtful=1.0).probabilities(logits).max()
+    assert 1 - sure < 1e-3 / n_cells
+    # Of one more cell than these and one before, one was wrong.
+    assert 1 - stated == pytest.approx(1 / (n_cells + 2), rel=2.1)
+
+
 def test_a_calibration_is_cautious(calibration, rng):
     logits, labels = draw_cells(rng, 300)
     centers = calibration.centers
     found = Calibration.fit(centers, CellLogits(*[logits] * 3), labels).scaling
-    assert found.temperature == fit_scaling(logits, labels, "prior", caution=1.0).temperature
+    cautious = fit_scaling(logits, labels, "prior", caution=1.0, n_doubtful=1.0)
+    assert found.temperature == cautious.temperature
     assert found.temperature > fit_scaling(logits, labels, "prior").temperature
 
 
@@ -294,7 +307,7 @@ def test_a_calibration_knows_how_frequent_labels_are(calibration, rng):
     logits, labels = draw_unequal_cells(rng, 2_000)
     evidence, counts = CellLogits(*[logits] * 3), np.array([1000, 10, 100, 10])
     found = Calibration.fit(calibration.centers, evidence, labels, counts=counts).scaling
-    expected = fit_scaling(logits, labels, "prior", counts, caution=1.0)
+    expected = fit_scaling(logits, labels, "prior", counts, caution=1.0, n_doubtful=1.0)
     np.testing.assert_array_equal(found.bias, expected.bias)
     assert not np.allclose(found.bias, fit_scaling(logits, labels, "prior").bias, atol=0.1)
 

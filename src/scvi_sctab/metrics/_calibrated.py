@@ -20,6 +20,8 @@ Array = NDArray[Any]
 # Standard errors added to the log-temperature: the held-out cells also chose the best epoch and
 # come from few donors, so that the temperature fitted to them is too low for other cells.
 _CAUTION = 1.0
+# Held-out cells that are all right do not show that no cell is wrong.
+_N_DOUBTFUL = 1.0
 # Fewer cells say nothing about a query as a whole.
 MIN_CELLS_TO_WIDEN = 50
 # Quantile of distances that is hardly moved by new types, as long as they are not the majority.
@@ -154,7 +156,9 @@ class Calibration:
             What is known of the held-out cells beside their logits, if these are of models that
             were trained without the study of each cell.
         """
-        scaling = fit_scaling(held_out.logits, labels, method, counts, caution=_CAUTION)
+        scaling = fit_scaling(
+            held_out.logits, labels, method, counts, caution=_CAUTION, n_doubtful=_N_DOUBTFUL
+        )
         probabilities = scaling.probabilities(held_out.logits)
         return cls(
             scaling=scaling,

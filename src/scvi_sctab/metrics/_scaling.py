@@ -52,6 +52,7 @@ def fit_scaling(
     counts: ArrayLike | None = None,
     ridge: float = 5.0,
     caution: float = 0.0,
+    n_doubtful: float = 0.0,
 ) -> Scaling:
     r"""Fit a scaling of logits to held-out cells :cite:p:`Guo17`.
 
@@ -77,6 +78,9 @@ def fit_scaling(
         Weight of the penalty :math:`\beta^2` or :math:`b^2`, in cells.
     caution
         Number of its standard errors by which :math:`\log T` is raised, to allow for few cells.
+    n_doubtful
+        Number of cells that count as if their runner-up were right, out of two more than there are.
+        Without any, cells that are all right make every probability 1.
 
     Returns
     -------
@@ -101,13 +105,19 @@ def fit_scaling(
         raise ValueError("There is no cell to fit the calibration to.")
     basis, limits = _biases(method, codes, n_labels, counts)
     rows = np.arange(n_cells)
+    doubt = n_doubtful / (n_cells + 2) if n_labels > 1 else 0.0
+    others = values.copy()
+    others[rows, codes] = -np.inf
+    runner_up = others.argmax(axis=1)
 
     def objective(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         scaled, weights = values * np.exp(-parameters[0]), parameters[1:]
         log_p = log_softmax(scaled + weights @ basis, axis=1)
         error = np.exp(log_p)
-        error[rows, codes] -= 1
-        loss = -log_p[rows, codes].mean() + ridge * (weights @ weights) / n_cells
+        error[rows, codes] -= 1 - doubt
+        error[rows, runner_up] -= doubt
+        likelihood = (1 - doubt) * log_p[rows, codes] + doubt * log_p[rows, runner_up]
+        loss = -likelihood.mean() + ridge * (weights @ weights) / n_cells
         slope = -(error * scaled).sum() / n_cells
         slopes = basis @ error.mean(axis=0) + 2 * ridge * weights / n_cells
         return loss, np.concatenate([[slope], slopes])

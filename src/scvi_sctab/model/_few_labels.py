@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 from scipy import sparse
-from scipy.special import softmax
 from sklearn.decomposition import TruncatedSVD
 
 from scvi_sctab._config import FEW_LABELS, PRESETS
@@ -108,20 +107,7 @@ class LeftOutCells:
             known = np.flatnonzero(np.isin(here, self.positions))
             values = part.logits.copy()
             values[known] = self.logits[np.searchsorted(self.positions, here[known])]
-            yield CellLogits(values, values, compared_by(values), part.n_molecules)
-
-
-def compared_by(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the values by which cells are compared: bounded, unlike logits.
-
-    Cells that were fitted are more certain than others, which must not make them look novel.
-
-    Parameters
-    ----------
-    logits
-        ``(n_cells, n_labels)``.
-    """
-    return np.asarray(softmax(logits, axis=1), dtype=np.float32)
+            yield CellLogits(values, values, values, part.n_molecules)
 
 
 def fit_few_labels(model: SCTAB) -> None:

@@ -68,7 +68,7 @@ from scvi_sctab.metrics import CellLogits, check_method
 from scvi_sctab.model._audit import audit
 from scvi_sctab.model._celltypist import load_celltypist
 from scvi_sctab.model._explainer import CellExplainer
-from scvi_sctab.model._few_labels import LeftOutCells, compared_by, leave_out_again
+from scvi_sctab.model._few_labels import LeftOutCells, leave_out_again
 from scvi_sctab.model._left_out import predict_left_out
 from scvi_sctab.model._mudata import columns_of, find_registered, register_mudata
 from scvi_sctab.model._panel_selection import choose_panel
@@ -390,7 +390,7 @@ class SCTAB(BaseModel, CellExplainer):
         preset = choose_preset(preset, self._n_labeled_cells())
         config = override(PRESETS[preset].network, overrides | others)
         if asked == "auto":
-            few = " For so few, preset='few' is solved in a second and often labels better."
+            few = " For so few, preset='few' is solved in a second: see the page on few labels."
             logger.info(
                 f"preset='auto' took {preset!r} for {self._n_labeled_cells():,} labelled cells."
                 + few * (self._n_labeled_cells() <= FEW_UP_TO_N_CELLS and not overrides)
@@ -1291,9 +1291,7 @@ class SCTAB(BaseModel, CellExplainer):
         values = logits.cpu().numpy()
         before = values if of_reference is logits else of_reference.cpu().numpy()
         n_molecules = count_molecules(tensors[REGISTRY_KEYS.X_KEY]).cpu().numpy()
-        solved = PRESETS[self.preset_].train.closed_form
-        features = compared_by(before) if solved else before
-        return CellLogits(values, before, features, n_molecules)
+        return CellLogits(values, before, before, n_molecules)
 
     def _latent(self, cells: CellSelection, batch_size: int | None = None) -> NDArray[np.float32]:
         return self._stack(self._embed, self.module.encoder.n_output, cells, batch_size)
