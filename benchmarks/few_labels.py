@@ -135,7 +135,7 @@ def sctab(cells: Cells, seed: int, *, preset: str, encoder: bool = False) -> Sta
     import scvi
 
     scvi.settings.seed = seed
-    reference, query, truth = cells.split
+    reference, query, truth = cells.split.reference, cells.split.query, cells.split.truth
     if encoder:
         model = SCTAB.from_pretrained(
             autoencoder(cells), LABEL_KEY, adata=reference, preset=preset
@@ -164,7 +164,7 @@ def regression(cells: Cells, seed: int, *, view: Callable[[Cells], tuple[Any, An
 
 def genes(cells: Cells) -> tuple[Any, Any]:
     """Log-normalised expression over the genes of the reference."""
-    reference, query, _ = cells.split
+    reference, query = cells.split.reference, cells.split.query
     return normalized_expression(reference), normalized_expression(query[:, reference.var_names])
 
 
@@ -179,7 +179,8 @@ def components(cells: Cells) -> tuple[Any, Any]:
 def latent(cells: Cells) -> tuple[Any, Any]:
     """Latent space of the autoencoder, centred, in units of its overall standard deviation."""
     model = autoencoder(cells)
-    reference, query = (model.get_latent_representation(side) for side in cells.split[:2])
+    sides = (cells.split.reference, cells.split.query)
+    reference, query = map(model.get_latent_representation, sides)
     center = reference.mean(axis=0)
     scale = (reference - center).std()
     return (reference - center) / scale, (query - center) / scale

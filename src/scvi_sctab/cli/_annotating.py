@@ -220,7 +220,9 @@ def write_query(
     more = f" and {len(counts) - 5} more" if len(counts) > 5 else ""
     console.note(f"{files[0]}: {shown}{more}.")
     if statuses := {name: n for name, n in summary.get("status", {}).items() if n}:
-        console.note(f"Of these cells {', '.join(f'{n:,} {name}' for name, n in statuses.items())}.")
+        console.note(
+            f"Of these cells {', '.join(f'{n:,} {name}' for name, n in statuses.items())}."
+        )
     return files
 
 
