@@ -39,7 +39,7 @@ def task_table(runs: pd.DataFrame, metric: str, form: str = ".3f") -> pd.DataFra
     wide = cells.pivot(index="task", columns="method", values="text")
     tasks = dict.fromkeys([*runs["task"], *cells["task"]])
     methods = dict.fromkeys(runs["method"])
-    wide = wide.reindex(index=[*tasks], columns=[*methods]).fillna("-")
+    wide = wide.reindex(index=[*tasks], columns=[*methods]).astype(object).fillna("-")
     return wide.rename_axis(index=metric, columns=None)
 
 
@@ -75,7 +75,7 @@ def method_table(
         own = form if isinstance(form, str) else form.get(metric, ".3f")
         summary = summarize(runs, metric, by, levels)
         columns[title] = pd.Series(_texts(summary, own).tolist(), _joined(summary, by))
-    table = pd.DataFrame(columns, index=_joined(names, by)).fillna("-")
+    table = pd.DataFrame(columns, index=_joined(names, by), dtype=object).fillna("-")
     return table.rename_axis(index=", ".join(by))
 
 

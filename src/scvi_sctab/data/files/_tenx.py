@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,10 @@ def read_matrix_folder(path: Path) -> StoredCells:
         for name in ("features.tsv", "barcodes.tsv")
     )
     _refuse_zeros(files["matrix.mtx"])
-    counts = sparse.csr_matrix(mmread(files["matrix.mtx"]).T)
+    with warnings.catch_warnings():
+        # Of the type that scipy will return: either is converted here.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        counts = sparse.csr_matrix(mmread(files["matrix.mtx"]).T)
     var = pd.DataFrame({_IDS: features[0].to_numpy()})
     var[_SYMBOLS] = features[min(1, features.shape[1] - 1)].to_numpy()
     if features.shape[1] > 2:
