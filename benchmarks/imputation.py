@@ -1,4 +1,4 @@
-"""What bulk RNA-seq adds to single-cell counts: held-out molecules, with each kind of bulk.
+"""Imputation with bulk RNA-seq: the likelihood of held-out molecules, with each kind of bulk.
 
 Half of the molecules of some cells, which may have been thinned, train a model, and the other half is
 scored by its Poisson log-likelihood, in mnats (thousandths of a nat) per molecule over the gene mean by

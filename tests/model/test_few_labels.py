@@ -121,6 +121,8 @@ def test_statements_come_from_cells_that_are_left_out(few, solved, query):
 def test_a_saved_model_predicts_the_same_and_calibrates_again(solved, query, tmp_path):
     solved.save(tmp_path / "model")
     loaded = SCTAB.load(tmp_path / "model", solved.adata)
+    own, again = (model.predict(solved.adata, soft=True) for model in (solved, loaded))
+    np.testing.assert_allclose(again, own, atol=1e-4)
     expected = solved.annotate(query)
     assert loaded.annotate(query).equals(expected)
     loaded.calibrate()

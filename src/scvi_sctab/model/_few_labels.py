@@ -132,6 +132,18 @@ def fit_few_labels(model: SCTAB) -> None:
     logger.info(f"Solved for {len(trained):,} labelled cells: {', '.join(shares)}.")
 
 
+def are_all_here(model: SCTAB) -> bool:
+    """Return whether the model's AnnData has all cells that the model was fitted to.
+
+    Parameters
+    ----------
+    model
+        A trained model.
+    """
+    record = model.training_record
+    return record is not None and len(model._trained_cells()) >= len(record.trained)
+
+
 def leave_out_again(model: SCTAB, cells: CellSelection) -> LeftOutCells:
     """Repeat the fit of a model that was loaded, for the logits of its labelled cells.
 

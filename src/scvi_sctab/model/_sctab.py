@@ -68,7 +68,7 @@ from scvi_sctab.metrics import CellLogits, check_method
 from scvi_sctab.model._audit import audit
 from scvi_sctab.model._celltypist import load_celltypist
 from scvi_sctab.model._explainer import CellExplainer
-from scvi_sctab.model._few_labels import LeftOutCells, leave_out_again
+from scvi_sctab.model._few_labels import LeftOutCells, are_all_here, leave_out_again
 from scvi_sctab.model._left_out import predict_left_out
 from scvi_sctab.model._mudata import columns_of, find_registered, register_mudata
 from scvi_sctab.model._panel_selection import choose_panel
@@ -1264,9 +1264,11 @@ class SCTAB(BaseModel, CellExplainer):
     ) -> Iterator[CellLogits]:
         """Yield logits; those of training cells of a fit in closed form are by all other cells."""
         parts = super()._logits_of(cells, batch_size)
-        if self._left_out is None or cells.adata is not self.adata:
+        if cells.adata is not self.adata:
             return parts
-        return self._left_out.put_into(parts, cells.positions)
+        if self._left_out is None and self._is_left_out_in_turn and are_all_here(self):
+            self._unseen_cells()  # of a model that was loaded, they are found by a fit
+        return parts if self._left_out is None else self._left_out.put_into(parts, cells.positions)
 
     def _training_cells(self, **splitting: Any) -> TrainingCells:
         """Split the model's cells into those to train on and to hold out."""

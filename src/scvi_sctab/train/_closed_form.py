@@ -68,10 +68,10 @@ def fit_ridge(
 ) -> RidgeFit:
     r"""Regress labels on several views of cells, by the squared error of cells that are left out.
 
-    Targets are 1 for the label of a cell and -1 for all others. Among
-    the penalties and shares of views of ``config``, those are taken that predict best each cell
-    without itself, which is exact: with :math:`H` the matrix that maps targets to fits, the
-    residual of a cell by all others is its own divided by :math:`1 - H_{ii}`.
+    Targets are 1 for the label of a cell and -1 for all others. Among the penalties and shares of
+    views of ``config``, those are taken that predict best each cell without itself, which is exact:
+    with :math:`H` the matrix that maps targets to fits, the residual of a cell by all others is its
+    own divided by :math:`1 - H_{ii}`.
 
     Scores become logits in two readings with equal say: multiplied by a factor, and by a linear
     discriminant analysis of the scores of cells that were left out, which is the optimal scoring of
